@@ -1,0 +1,91 @@
+"""The errors that a user can cause and mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = [
+    "BundleError",
+    "DeviceError",
+    "EngineError",
+    "InputError",
+    "MissingPackageError",
+    "OptionError",
+    "UserError",
+    "nearest",
+]
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: printed as one message and a hint, never as a traceback.
+
+    `exit_code` follows sysexits.h where a code fits (64 usage, 65 data, 66 no input, 69 unavailable, 74 I/O).
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+
+class OptionError(UserError):
+    """An option, environment variable or name that does not exist or cannot be used so."""
+
+    exit_code = 64
+
+
+class InputError(UserError):
+    """An input (sound, file, checkpoint) that cannot be read or used."""
+
+    exit_code = 65
+
+
+class BundleError(UserError):
+    """A bundle that contradicts itself or its files; lists every fault that was found."""
+
+    exit_code = 65
+
+    def __init__(self, where: str, faults: Sequence[str], *, hint: str | None = None) -> None:
+        self.faults = tuple(faults)
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        super().__init__("\n".join([f"{where}: {count}", *(f"  - {fault}" for fault in faults)]), hint=hint)
+
+
+class EngineError(UserError):
+    """A stage that cannot be loaded, bound or run on the chosen device."""
+
+    exit_code = 70
+
+
+class DeviceError(UserError):
+    """A device (GPU, microphone, socket) that is absent, lost or out of memory."""
+
+    exit_code = 69
+
+
+class MissingPackageError(UserError):
+    """A package that this action needs is not installed.
+
+    `extra` names the extra that brings it: `pip install "edgetalker[extra]"`.
+    """
+
+    exit_code = 69
+
+    def __init__(self, package: str, purpose: str, *, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package `{package}`, which is not installed",
+            hint=f'pip install "edgetalker[{extra}]"',
+        )
+        self.package = package
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean `x`?)` for the closest known name, or `` when none is close."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" (did you mean `{close[0]}`?)" if close else ""
