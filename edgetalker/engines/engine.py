@@ -1,0 +1,218 @@
+"""What a device, a buffer, a captured graph and a compiled stage are.
+
+These protocols are the seam between the runtime and the hardware. A device owns memory and one ordered
+queue of work. Everything that a frame does is enqueued on that queue, either at once or while the device
+captures; a captured graph replays the same work on the same addresses.
+
+Threading: a device, its buffers and its engines belong to the thread that steps the session. Nothing here
+may be called from two threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "DTYPES",
+    "Array",
+    "Binding",
+    "Buffer",
+    "Device",
+    "Engine",
+    "Graph",
+    "Mark",
+    "Shape",
+    "TensorSpec",
+]
+
+Shape = tuple[int, ...]
+Array = NDArray[Any]
+
+DTYPES: Mapping[str, np.dtype[Any]] = {
+    name: np.dtype(name) for name in ("float32", "float16", "int32", "int64", "bool", "uint8")
+}
+"""The element types that a manifest may name."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Element type and fixed shape of one tensor at a stage's border."""
+
+    dtype: str
+    shape: Shape
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of the dense, C-ordered tensor."""
+        return DTYPES[self.dtype].itemsize * int(np.prod(self.shape, dtype=np.int64))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class Buffer(Protocol):
+    """A named block of device memory: shape, type and address never change after it was made."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def spec(self) -> TensorSpec: ...
+    @property
+    def address(self) -> int:
+        """Device address of the first byte, valid until the device is closed."""
+        ...
+
+    def view(self, name: str, offset: int, spec: TensorSpec) -> Buffer:
+        """Return a window into this buffer that starts `offset` bytes in; it owns no memory.
+
+        Raises ValueError when the window does not lie inside the buffer.
+        """
+        ...
+
+
+class Graph(Protocol):
+    """Work that was captured once and can be launched any number of times, always on the same addresses."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def nodes(self) -> int:
+        """Number of captured operations."""
+        ...
+
+
+class Mark(Protocol):
+    """A timed point in a device's queue; recorded anew by every replay of a graph that holds it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@runtime_checkable
+class Device(Protocol):
+    """Memory, one ordered queue of work, capture and launch.
+
+    Start-up calls (`allocate`, `staging`, `write`, `mark`, `capture`) may allocate and wait. Frame calls
+    (`upload`, `download`, `copy`, `shift`, `record`, `launch`) only enqueue, work under capture (except
+    `launch`), allocate nothing and never wait. `synchronize`, `read` and `elapsed` wait.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`host` or `cuda`."""
+        ...
+
+    @property
+    def stream(self) -> int:
+        """The queue's native handle for engines that enqueue by themselves (0 on the host)."""
+        ...
+
+    def describe(self) -> str:
+        """One line for people: what this device is."""
+        ...
+
+    def allocate(self, name: str, spec: TensorSpec) -> Buffer:
+        """Make a buffer. Filled with NaN (floats) or the largest value (integers) under poison, else zeros.
+
+        Raises DeviceError that says what was asked for and what is free when memory runs out.
+        """
+        ...
+
+    def staging(self, buffer: Buffer) -> Array:
+        """Return the host memory through which `buffer` is uploaded and downloaded.
+
+        Pinned where copies are asynchronous. On the host, and where host and device share memory (Jetson),
+        it is the buffer's own memory and `upload` and `download` then cost nothing. The same call always
+        returns the same memory.
+        """
+        ...
+
+    def upload(self, target: Buffer) -> None:
+        """Enqueue the copy staging -> `target`."""
+        ...
+
+    def download(self, source: Buffer) -> None:
+        """Enqueue the copy `source` -> staging; complete after `synchronize`."""
+        ...
+
+    def write(self, target: Buffer, values: Array) -> None:
+        """Fill `target` with `values` (same shape and type) and wait. For start-up: constants, initial state."""
+        ...
+
+    def read(self, source: Buffer) -> Array:
+        """Wait for the queue and return a fresh copy of `source`. For tests and reports, not for frames."""
+        ...
+
+    def copy(self, target: Buffer, source: Buffer) -> None:
+        """Enqueue `target <- source`; equal byte counts, no overlap."""
+        ...
+
+    def shift(self, window: Buffer, newest: Buffer) -> None:
+        """Enqueue: drop the oldest rows of `window`, append `newest` at its end.
+
+        `window` has shape (..., H, D) with leading ones; `newest` holds a whole number of rows of D elements.
+        """
+        ...
+
+    def capture(self, name: str, work: Callable[[], None]) -> Graph:
+        """Run `work`, which only enqueues, and return what it enqueued as a graph. Nothing is executed."""
+        ...
+
+    def launch(self, graph: Graph) -> None:
+        """Enqueue one replay of `graph`."""
+        ...
+
+    def mark(self, name: str) -> Mark:
+        """Make a mark (start-up; a mark owns an event on a GPU)."""
+        ...
+
+    def record(self, mark: Mark) -> None:
+        """Enqueue the recording of `mark`."""
+        ...
+
+    def elapsed(self, first: Mark, last: Mark) -> int:
+        """Nanoseconds on the device between two recorded marks. Both must have completed."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until the queue is empty. Raises DeviceError when work on the queue failed."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. Buffers and graphs of a closed device must not be used."""
+        ...
+
+
+class Binding(Protocol):
+    """A stage together with the addresses that it reads and writes, fixed for ever."""
+
+    def enqueue(self, device: Device) -> None:
+        """Enqueue one run. Must not allocate device memory, synchronize or read a result."""
+        ...
+
+
+class Engine(Protocol):
+    """One stage made runnable on a device."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]: ...
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]: ...
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:
+        """Give the stage its memory: one buffer for every input and output name.
+
+        Called at start-up only, once for each set of addresses that the program needs (a denoise stage has
+        one binding a row). May allocate and may run the stage to warm it. Raises EngineError that names
+        every missing, unknown or misshapen tensor.
+        """
+        ...
+
+    def close(self) -> None: ...
