@@ -116,10 +116,12 @@ class Device(Protocol):
         """One line for people: what this device is."""
         ...
 
-    def allocate(self, name: str, spec: TensorSpec) -> Buffer:
+    def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> Buffer:
         """Make a buffer. Filled with NaN (floats) or the largest value (integers) under poison, else zeros.
 
-        Raises DeviceError that says what was asked for and what is free when memory runs out.
+        `staged` says that frames upload to it or download from it: its host memory is made now, and where
+        host and device share memory (Jetson) it lies in mapped memory. Everything else stays out of mapped
+        memory, which bypasses the GPU's caches. Raises DeviceError that says what was asked for and what is free when memory runs out.
         """
         ...
 
@@ -155,7 +157,7 @@ class Device(Protocol):
     def shift(self, window: Buffer, newest: Buffer) -> None:
         """Enqueue: drop the oldest rows of `window`, append `newest` at its end.
 
-        `window` has shape (..., H, D) with leading ones; `newest` holds a whole number of rows of D elements.
+        `window` has shape (talkers, rows, ...); `newest` holds for each talker a whole number of its rows.
         """
         ...
 
