@@ -1,0 +1,148 @@
+"""Which samples frame i sees: the exact sample clock, and the window that holds the newest sound.
+
+Everything here is integer arithmetic on sample counts, so that no number of frames makes it drift.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["AudioWindow", "SampleClock"]
+
+
+class SampleClock:
+    """The sample count at which each frame has heard all that it sees.
+
+    boundary(j) = floor(j * rate / fps), exact for any rational fps (30000/1001 too), and
+    end(i) = boundary((i // block + 1) * block) + lookahead: the frames of one block become ready together.
+    rate in samples a second, fps in frames a second, lookahead in samples, block in frames.
+    """
+
+    __slots__ = ("_denominator", "_numerator", "_rate", "block", "fps", "lookahead")
+
+    def __init__(self, rate: int, fps: Fraction, lookahead: int = 0, block: int = 1) -> None:
+        """Raises ValueError unless rate, fps and block are above 0 and lookahead is at least 0."""
+        if rate < 1 or fps <= 0 or block < 1 or lookahead < 0:
+            raise ValueError(f"no sample clock of rate {rate}, fps {fps}, look-ahead {lookahead}, block {block}")
+        self.fps, self.lookahead, self.block = Fraction(fps), lookahead, block
+        self._rate = rate
+        self._numerator, self._denominator = rate * self.fps.denominator, self.fps.numerator
+
+    @property
+    def rate(self) -> int:
+        """Samples a second."""
+        return self._rate
+
+    def boundary(self, frame: int) -> int:
+        """Return the number of whole samples before the exact start of `frame`."""
+        return frame * self._numerator // self._denominator
+
+    def end(self, frame: int) -> int:
+        """Return the number of samples after which `frame` can be computed."""
+        return self.boundary((frame // self.block + 1) * self.block) + self.lookahead
+
+    def frame_time(self, frame: int) -> Fraction:
+        """Return the exact start of `frame` in seconds of sound."""
+        return frame / self.fps
+
+    def frames_ready(self, samples: int) -> int:
+        """Return how many frames can be computed after so many samples: the number of i with end(i) <= samples.
+
+        floor(x) <= s holds exactly when x < s + 1, so the inverse needs no search.
+        """
+        heard = samples - self.lookahead
+        if heard < 0:
+            return 0
+        blocks = ((heard + 1) * self._denominator - 1) // (self.block * self._numerator)
+        return blocks * self.block
+
+    def frames_spanned(self, samples: int) -> int:
+        """Return how many frames start before the end of a sound of so many samples.
+
+        That is the number of frames of motion for the whole sound; the last ones see silence after its end.
+        """
+        return -(-samples * self._denominator // self._numerator)
+
+
+class AudioWindow:
+    """The newest samples of one stream, in memory that is allocated once.
+
+    It keeps at least the newest `size + backlog` samples. Samples are counted from the start of the stream
+    (or the last reset), and those before it read as zeros. How the sound was cut for `append` changes nothing
+    of what `read` returns.
+    """
+
+    __slots__ = ("_buffer", "_kept", "_origin", "_total", "size")
+
+    def __init__(self, size: int, backlog: int = 1 << 15) -> None:
+        """Raises ValueError unless size > 0 and backlog >= 0 (both in samples)."""
+        if size < 1 or backlog < 0:
+            raise ValueError(f"no window of {size} samples and a backlog of {backlog}")
+        self.size = size
+        self._kept = size + backlog
+        # Twice what is kept: moving the newest half to the front never overlaps, and happens once in `_kept` samples.
+        self._buffer = np.zeros(2 * self._kept, np.float32)
+        self._origin = self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Samples appended since the start or the last reset."""
+        return self._total
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest sample that is certainly still here."""
+        return max(0, self._total - self._kept)
+
+    def append(self, samples: NDArray[np.float32]) -> None:
+        """Take new samples, shape (n,), float32; the oldest beyond what is kept are dropped."""
+        done = 0
+        while done < len(samples):
+            at = self._make_room()
+            take = min(len(samples) - done, len(self._buffer) - at)
+            self._buffer[at : at + take] = samples[done : done + take]
+            self._total += take
+            done += take
+
+    def append_silence(self, count: int) -> None:
+        """Take `count` samples of zero: what follows the end of a sound."""
+        while count > 0:
+            at = self._make_room()
+            take = min(count, len(self._buffer) - at)
+            self._buffer[at : at + take] = 0.0
+            self._total += take
+            count -= take
+
+    def _make_room(self) -> int:
+        """Return where the next sample goes; moves the newest half to the front when the end is reached."""
+        at = self._total - self._origin
+        if at == len(self._buffer):
+            self._buffer[: self._kept] = self._buffer[self._kept :]
+            self._origin += self._kept
+            at = self._kept
+        return at
+
+    def read(self, end: int, into: NDArray[np.float32]) -> int:
+        """Copy samples [end - size, end) into `into`, shape (size,), and return how many of them were heard.
+
+        Those before the stream's start are zeros and come first. Raises ValueError for samples that have not
+        come yet or are no longer kept, and for a target of another length.
+        """
+        if len(into) != self.size:
+            raise ValueError(f"the target holds {len(into)} samples; the window holds {self.size}")
+        if not 0 <= end <= self._total:
+            raise ValueError(f"samples up to {end} were asked for; {self._total} have come")
+        first = end - self.size
+        if max(first, 0) < self._origin:
+            raise ValueError(f"samples from {max(first, 0)} were asked for; the oldest kept is {self._origin}")
+        heard = min(self.size, end)
+        into[: self.size - heard] = 0.0
+        into[self.size - heard :] = self._buffer[end - heard - self._origin : end - self._origin]
+        return heard
+
+    def reset(self) -> None:
+        """Forget all sound and count samples from 0 again; the memory stays."""
+        self._origin = self._total = 0
