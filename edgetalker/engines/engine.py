@@ -121,7 +121,8 @@ class Device(Protocol):
 
         `staged` says that frames upload to it or download from it: its host memory is made now, and where
         host and device share memory (Jetson) it lies in mapped memory. Everything else stays out of mapped
-        memory, which bypasses the GPU's caches. Raises DeviceError that says what was asked for and what is free when memory runs out.
+        memory, which bypasses the GPU's caches. Raises DeviceError that says what was asked for and what is
+        free when memory runs out.
         """
         ...
 

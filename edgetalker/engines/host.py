@@ -124,7 +124,8 @@ class HostDevice:
 
     def read(self, source: Buffer) -> Array:
         """Return a copy."""
-        return _host(source).array.copy()
+        values: Array = _host(source).array.copy()
+        return values
 
     def call(self, work: Call) -> None:
         """Enqueue a Python call: how host engines put their run into the queue."""

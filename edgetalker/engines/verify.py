@@ -104,6 +104,8 @@ def _step_faults(manifest: Manifest, step: Step) -> Iterator[str]:
         yield from _input_faults(manifest, step, name, stage.inputs[name])
     for name in sorted(stage.outputs.keys() & step.outputs.keys()):
         yield from _target_faults(manifest, step.outputs[name], stage.outputs[name], f"output `{name}`")
+    for name in sorted({text.removesuffix("[phase]") for text in step.inputs.values()} & set(step.outputs.values())):
+        yield f"reads and writes `{name}` in one run; write another tensor and add a `copy` carry"
     yield from _row_faults(manifest, step)
     if manifest.audio.block % step.every:
         yield f"runs every {step.every} frames, which does not divide the audio block of {manifest.audio.block}"
