@@ -1,0 +1,182 @@
+"""Options that several commands share, and what they mean: the bundle, the device, the schedule, the controls."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from edgetalker.engines.bundle import MANIFEST
+from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.runtime.open import DEVICES, open_session
+from edgetalker.runtime.replay import GRANULARITIES
+from edgetalker.runtime.session import Session
+
+__all__ = [
+    "add_bundle",
+    "add_controls",
+    "add_device",
+    "bundled",
+    "default_bundle",
+    "on_signals",
+    "session_from",
+    "set_controls",
+]
+
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+"""Bundles that ship with the package."""
+
+
+def bundled() -> dict[str, Path]:
+    """Return name -> folder of each bundle that ships with the package."""
+    return {path.parent.name: path.parent for path in sorted(BUNDLES.glob(f"*/{MANIFEST}"))}
+
+
+def default_bundle() -> Path:
+    """Return the talker that ships with the package. Raises InputError when this install has none."""
+    known = bundled()
+    if not known:
+        raise InputError(
+            "no bundle was named and none ships with this install",
+            hint="add --bundle FOLDER, made by `edgetalker export`",
+        )
+    return known.get("talker", next(iter(known.values())))
+
+
+def add_bundle(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """Add the bundle: a folder, or the name of one that ships with the package."""
+    text = "bundle folder, or the name of one that ships with the package (default: the bundled talker)"
+    if positional:
+        parser.add_argument("bundle", nargs="?", type=Path, help=text)
+    else:
+        parser.add_argument("--bundle", type=Path, help=text)
+
+
+def bundle_path(value: Path | None) -> Path:
+    """Return the folder that a bundle option means."""
+    if value is None:
+        return default_bundle()
+    if not value.exists() and str(value) in bundled():
+        return bundled()[str(value)]
+    return value
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add what decides where and how frames are computed."""
+    group = parser.add_argument_group("device")
+    group.add_argument("--device", choices=DEVICES, default="host", help="where the stages run (default: host)")
+    group.add_argument("--engine", default="auto", help="auto, ort, tensorrt, rtx, lean or torch (default: auto)")
+    group.add_argument("--precision", default="fp32", help="fp32, or one that `edgetalker convert` added")
+    group.add_argument("--graphs", choices=GRANULARITIES, default="step", help="a graph per step, per frame, or none")
+    group.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of an engine on the CPU")
+    group.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
+
+
+def session_from(args: argparse.Namespace, *, timings: bool = False) -> Session:
+    """Open the session that the options of `add_bundle` and `add_device` describe."""
+    return open_session(
+        bundle_path(args.bundle),
+        device=args.device,
+        engine=args.engine,
+        precision=args.precision,
+        graphs=args.graphs,
+        threads=args.threads,
+        seed=args.seed,
+        timings=timings,
+    )
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    return _at_least(text, 1)
+
+
+def natural(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    return _at_least(text, 0)
+
+
+def _at_least(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"`{text}` is no whole number") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{value} came; at least {least} was wanted")
+    return value
+
+
+def add_controls(parser: argparse.ArgumentParser) -> None:
+    """Add the settings that a bundle may hear."""
+    group = parser.add_argument_group("controls (what a bundle hears, `edgetalker inspect` lists)")
+    group.add_argument("--emotion", metavar="NAME:AMOUNT,…", help="such as joy:0.7 or joy:0.5,surprise:0.3")
+    group.add_argument("--style", metavar="AMOUNT|NAME:AMOUNT,…", help="such as 0.6, or articulation:1.2,head:0.5")
+    group.add_argument("--set", action="append", default=[], metavar="CONTROL=VALUES", help="any control by its name")
+
+
+def set_controls(session: Session, args: argparse.Namespace) -> None:
+    """Apply the settings. Raises OptionError for a control or a name that the bundle does not have."""
+    chosen = [("emotion", args.emotion), ("style", args.style)]
+    for text in args.set:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise OptionError(f"--set `{text}`: CONTROL=VALUES was wanted, such as emotion=joy:0.7")
+        chosen.append((name, values))
+    for name, values in chosen:
+        if values is not None:
+            set_control(session, name, values)
+
+
+_SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}
+
+
+def set_control(session: Session, name: str, text: str) -> None:
+    """Set one control from text: `name:amount,…`, numbers in order, or one number for the first place."""
+    if name not in session.controls:
+        known = ", ".join(session.controls) or "none"
+        raise OptionError(f"the bundle has no control `{name}`; it has {known}{nearest(name, session.controls)}")
+    names = session.controls[name].tensor.names
+    parts = [part for part in text.split(",") if part]
+    if any(":" in part for part in parts):
+        pairs = [part.partition(":") for part in parts]
+        named = {_SYNONYMS.get(key, key) if key not in names else key: _number(name, value) for key, _, value in pairs}
+        session.set(name, named)
+        return
+    if len(parts) == 1 and parts[0] in (*names, *_SYNONYMS):
+        session.set(name, {_SYNONYMS.get(parts[0], parts[0]): 1.0})
+        return
+    numbers = [_number(name, part) for part in parts]
+    session.set(name, {names[0]: numbers[0]} if len(numbers) == 1 and names else numbers)
+
+
+def _number(control: str, text: str) -> float:
+    try:
+        return float(text or "1")
+    except ValueError:
+        raise OptionError(f"control `{control}`: `{text}` is no number") from None
+
+
+@contextmanager
+def on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """Call `stop` at the first SIGINT or SIGTERM; a second one interrupts at once. Yields the signals that came."""
+    came: list[int] = []
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
