@@ -1,0 +1,220 @@
+"""Finds, judges, reads and stores plans. A plan counts by its fingerprint, never because a file exists."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetalker.engines.bundle import MANIFEST, Bundle
+from edgetalker.engines.driver import Gpu
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.files import sha256_of, write_whole
+from edgetalker.engines.fingerprint import Machine, PlanRecord, read_record, write_record
+from edgetalker.engines.manifest import Stage
+from edgetalker.engines.targets import Target
+from edgetalker.engines.tensorrt.build import RECIPE
+
+__all__ = ["Found", "State", "Verdict", "cache_folder", "choose", "find", "judge", "plan_folders", "read_plan", "store"]
+
+
+class State(enum.Enum):
+    """What a plan is to this machine and this bundle.
+
+    valid: it runs here. stale: it was made from other ONNX, by other rules or by another library version.
+    foreign: it was made for another kind of machine, or for a library that is not here. damaged: its bytes are
+    not those that were built.
+    """
+
+    VALID = "valid"
+    STALE = "stale"
+    FOREIGN = "foreign"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A state and every reason for it; no reasons when valid."""
+
+    state: State
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.state.value + (f" ({'; '.join(self.reasons)})" if self.reasons else "")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan file and its record; no record when it cannot be read, and then `fault` says why."""
+
+    path: Path
+    record: PlanRecord | None
+    fault: str = ""
+
+
+def cache_folder() -> Path:
+    """Return the user's cache folder for this program: `$XDG_CACHE_HOME`, `%LOCALAPPDATA%` or `~/.cache`."""
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    given = os.environ.get(variable, "")
+    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "edgetalker"
+
+
+def plan_folders(bundle: Bundle) -> tuple[Path, Path]:
+    """Return the folders in which a bundle's plans may lie: the bundle's own, then the user's cache."""
+    digest = sha256_of(bundle.path / MANIFEST)[:16]
+    return bundle.path / "plans", cache_folder() / "plans" / f"{bundle.manifest.name}-{digest}"
+
+
+def find(bundle: Bundle, stage: str | None = None, precision: str | None = None) -> Iterator[Found]:
+    """Yield every plan beside the bundle and in the cache, those whose record is broken included."""
+    for folder in plan_folders(bundle):
+        for path in sorted(folder.rglob("*.plan")):
+            found = _look(path)
+            record = found.record
+            wanted = record is None or (stage in (None, record.stage) and precision in (None, record.precision))
+            if wanted:
+                yield found
+
+
+def judge(found: Found, bundle: Bundle, machine: Machine) -> Verdict:
+    """Compare a plan's record with the bundle and the machine. Reads no plan bytes beyond their count."""
+    record = found.record
+    if record is None:
+        return Verdict(State.DAMAGED, (found.fault,))
+    size = found.path.stat().st_size
+    if size != record.plan_bytes:
+        return Verdict(State.DAMAGED, (f"{size} bytes, {record.plan_bytes} were built",))
+    stale, foreign = tuple(_stale(record, bundle, machine)), tuple(_foreign(record, machine))
+    if stale:
+        return Verdict(State.STALE, stale + foreign)
+    return Verdict(State.FOREIGN, foreign) if foreign else Verdict(State.VALID)
+
+
+def choose(bundle: Bundle, stage: str, precision: str, flavour: str, machine: Machine) -> Found:
+    """Return the valid plan of a stage with the fewest targets.
+
+    Raises EngineError that says of each plan why it is not valid, and which command builds one.
+    """
+    refused = []
+    valid: list[tuple[int, str, Found]] = []
+    for found in find(bundle, stage, precision):
+        verdict = judge(found, bundle, machine)
+        if found.record and not _runs(found.record, flavour):
+            continue
+        if verdict.state is State.VALID and found.record:
+            valid.append((len(found.record.capabilities), str(found.path), found))
+        elif found.record or found.path.stem == stage:
+            refused.append(f"{found.path.name} in {found.path.parent}: {verdict}")
+    if valid:
+        return min(valid)[2]
+    listed = "".join(f"\n  - {text}" for text in refused)
+    raise EngineError(
+        f"stage `{stage}` has no valid {precision} plan for `{flavour}` on this machine"
+        + (f"; refused:{listed}" if refused else ", none was built"),
+        hint=rebuild_command(bundle, "tensorrt" if flavour == "lean" else flavour, precision),
+    )
+
+
+def rebuild_command(bundle: Bundle, target: str, precision: str) -> str:
+    """Return the command that builds a bundle's plans."""
+    return f"edgetalker build {bundle.path} --target {target} --precision {precision}"
+
+
+def read_plan(found: Found) -> bytes:
+    """Return the plan's bytes. Raises EngineError when a single one is not as it was built."""
+    if found.record is None:
+        raise EngineError(f"{found.path}: {found.fault}")
+    data = found.path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if digest == found.record.plan_sha256:
+        return data
+    raise EngineError(
+        f"{found.path} is damaged: SHA-256 {digest[:12]}…, its record says {found.record.plan_sha256[:12]}…",
+        hint=f"build it again: `edgetalker build BUNDLE --target {found.record.target} --force`",
+    )
+
+
+def store(folder: Path, plan: bytes, record: PlanRecord) -> Path:
+    """Write plan and record; the record last, so that a plan without one is an interrupted build."""
+    path = folder / plan_name(record.target, record.version, record.precision, record.stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").unlink(missing_ok=True)
+    with write_whole(path) as file:
+        file.write(plan)
+    write_record(path.with_suffix(".json"), record)
+    return path
+
+
+def plan_name(target: Target, version: str, precision: str, stage: str) -> Path:
+    """Return where a plan lies below a plan folder; one place for each target, library and precision."""
+    return Path(f"{target.flavour}-{version}") / target.slug / precision / f"{stage}.plan"
+
+
+def _look(path: Path) -> Found:
+    try:
+        return Found(path, read_record(path.with_suffix(".json")))
+    except EngineError as error:
+        return Found(path, None, f"its record: {error.message}")
+
+
+def _runs(record: PlanRecord, flavour: str) -> bool:
+    """The lean runtime runs plans of full TensorRT that were built for it."""
+    return record.flavour == ("tensorrt" if flavour == "lean" else flavour)
+
+
+def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
+    gpu = machine.gpu
+    if record.platform != machine.platform:
+        yield f"made on {record.platform}, this is {machine.platform}"
+    if not isinstance(gpu, Gpu):
+        yield gpu.reason
+    elif not record.target.covers(gpu.capability):
+        yield f"made for {', '.join(record.capabilities)}, this GPU is {gpu.capability}"
+    elif record.device and record.device != gpu.name:
+        yield f"measured on {record.device}, this GPU is {gpu.name}"
+    if not machine.versions.keys() & _runners(record):
+        yield f"made by `{record.flavour}`, which is not installed here"
+
+
+def _runners(record: PlanRecord) -> set[str]:
+    compatible = record.flavour == "tensorrt" and record.flags.get("version_compatible")
+    return {record.flavour, "lean"} if compatible else {record.flavour}
+
+
+def _stale(record: PlanRecord, bundle: Bundle, machine: Machine) -> Iterator[str]:
+    stage = bundle.manifest.stages.get(record.stage)
+    if stage is None:
+        yield f"the bundle has no stage `{record.stage}`"
+        return
+    yield from _network_changes(record, stage, bundle)
+    versions = [machine.versions[name] for name in _runners(record) if name in machine.versions]
+    if versions and not any(_reads(record, version) for version in versions):
+        yield f"made by {record.flavour} {record.version}, here is {', '.join(versions)}"
+    if record.flags.get("recipe") != RECIPE:
+        yield f"built by rules {record.flags.get('recipe')}, now they are {RECIPE}"
+
+
+def _network_changes(record: PlanRecord, stage: Stage, bundle: Bundle) -> Iterator[str]:
+    precisions = ("fp32", *bundle.manifest.precisions)
+    if record.precision not in precisions:
+        yield f"the bundle has no precision `{record.precision}`"
+        return
+    digest = bundle.manifest.files[bundle.onnx_name(record.stage, record.precision)]
+    if record.onnx_sha256 != digest:
+        yield f"built from ONNX {record.onnx_sha256[:12]}…, the bundle now holds {digest[:12]}…"
+    if (dict(record.inputs), dict(record.outputs)) != (dict(stage.inputs), dict(stage.outputs)):
+        yield "its tensors are not those of the manifest"
+
+
+def _reads(record: PlanRecord, version: str) -> bool:
+    """A plan belongs to one version; a version-compatible one also to later ones of the same major number."""
+    if version == record.version:
+        return True
+    if not record.flags.get("version_compatible"):
+        return False
+    made, here = (tuple(int(part) for part in text.split(".") if part.isdigit()) for text in (record.version, version))
+    return made[:1] == here[:1] and here >= made

@@ -1,0 +1,1 @@
+"""TensorRT, TensorRT for RTX and the lean runtime: one adapter that builds and runs plans."""

@@ -1,0 +1,149 @@
+"""Picks one of TensorRT, TensorRT for RTX and the lean runtime, and says what it can do.
+
+The three share one Python API. What differs between them and between their versions is asked for by name
+(`Api.has`), never guessed from a version string.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+from edgetalker.engines.engine import TensorSpec
+from edgetalker.engines.errors import EngineError, MissingPackageError, OptionError, nearest
+
+__all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "tensor_types"]
+
+FLAVOURS: Mapping[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx", "lean": "tensorrt_lean"}
+"""Flavour -> Python module."""
+
+_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
+
+
+@dataclass(frozen=True)
+class Api:
+    """One imported TensorRT flavour."""
+
+    flavour: str
+    module: Any
+
+    @property
+    def version(self) -> str:
+        """The library's own version, all four numbers of it."""
+        return str(self.module.__version__)
+
+    def has(self, path: str) -> bool:
+        """Return whether the bindings have `path`, such as `BuilderFlag.REQUIRE_USER_ALLOCATION`."""
+        found = self.module
+        for part in path.split("."):
+            found = getattr(found, part, None)
+            if found is None:
+                return False
+        return True
+
+    def tensors(self, engine: Any) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+        """Return a deserialized engine's inputs and outputs. Raises EngineError for a type that we do not have."""
+        inputs: dict[str, TensorSpec] = {}
+        outputs: dict[str, TensorSpec] = {}
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            spec = _spec(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name))
+            is_input = engine.get_tensor_mode(name) == self.module.TensorIOMode.INPUT
+            (inputs if is_input else outputs)[name] = spec
+        return inputs, outputs
+
+
+def tensor_types(network: Any) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Return a parsed network's inputs and outputs. Raises EngineError for a free size or an unknown type."""
+    sides = []
+    for get, count in ((network.get_input, network.num_inputs), (network.get_output, network.num_outputs)):
+        tensors = [get(i) for i in range(count)]
+        sides.append({tensor.name: _spec(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors})
+    return sides[0], sides[1]
+
+
+def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:
+    sizes = tuple(int(size) for size in shape)
+    if dtype.name not in _TYPES or any(size < 1 for size in sizes):
+        raise EngineError(
+            f"tensor `{name}` is {dtype.name}{list(sizes)}; a fixed shape and one of "
+            f"{', '.join(_TYPES.values())} was wanted",
+            hint="export the bundle again: stages have fixed shapes",
+        )
+    return TensorSpec(_TYPES[dtype.name], sizes)
+
+
+def installed() -> tuple[str, ...]:
+    """Return the flavours whose Python packages are there, in the order in which `auto` takes them."""
+    return tuple(flavour for flavour, module in FLAVOURS.items() if find_spec(module) is not None)
+
+
+@cache
+def load(flavour: str) -> Api:
+    """Import a flavour. Imports no CUDA and makes no Runtime.
+
+    Raises OptionError for an unknown flavour, MissingPackageError when its package is not installed and
+    EngineError when its package is there and its library is not.
+    """
+    if flavour not in FLAVOURS:
+        known = ", ".join(FLAVOURS)
+        raise OptionError(f"unknown TensorRT flavour `{flavour}`{nearest(flavour, FLAVOURS)}; known are {known}")
+    name = FLAVOURS[flavour]
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise _broken(flavour, error) from error
+        raise _missing(flavour) from None
+    except (ImportError, OSError, RuntimeError) as error:
+        raise _broken(flavour, error) from error
+    return _checked(Api(flavour, module))
+
+
+def _checked(api: Api) -> Api:
+    """A package without its library can still import (a namespace, a stub): say so before anything uses it."""
+    if api.has("Runtime") and api.has("Logger"):
+        return api
+    raise _broken(api.flavour, ImportError(f"{FLAVOURS[api.flavour]} holds no Runtime"))
+
+
+def _missing(flavour: str) -> MissingPackageError:
+    error = MissingPackageError(FLAVOURS[flavour], f"plans for `{flavour}`", extra=flavour)
+    if _is_jetson():
+        error.hint = (
+            "on a Jetson TensorRT comes with JetPack: `sudo apt install python3-libnvinfer`, and make the "
+            "environment with `python3 -m venv --system-site-packages` (docs/jetson.md)"
+        )
+    return error
+
+
+def _broken(flavour: str, error: BaseException) -> EngineError:
+    return EngineError(
+        f"the package `{FLAVOURS[flavour]}` is installed, but it does not load: {error}",
+        hint=(
+            "its library is missing or another version is in its place: install both from one source "
+            f'(pip install --force-reinstall "edgetalker[{flavour}]", or JetPack\'s apt packages on a Jetson)'
+        ),
+    )
+
+
+def platform_tag() -> str:
+    """Return operating system and machine as a plan's record names them, such as `linux-aarch64`."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def _is_jetson() -> bool:
+    return platform.machine() == "aarch64" and sys.platform == "linux"
