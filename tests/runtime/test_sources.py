@@ -323,19 +323,21 @@ class TestPacedSource:
         clock = FakeClock(123)
         return PacedSource(FileSource(write(tmp_path / "a.wav", tone()), RATE), clock), clock
 
-    def test_samples_come_when_they_would_have_been_recorded(self, tmp_path: Path) -> None:
+    def test_packets_come_when_they_would_have_been_recorded(self, tmp_path: Path) -> None:
         paced, clock = self.make(tmp_path)
-        for i in range(15):
-            assert len(paced.read(533, 10.0)) == 533
-            assert clock.now_ns() == 123 + -(-(i + 1) * 533 * 10**9 // RATE)
-        assert len(paced.read(533, 10.0)) == 5
+        for i in range(50):
+            assert not paced.ended
+            assert len(paced.read(533, 10.0)) == 160
+            assert clock.now_ns() == 123 + (i + 1) * 10_000_000
         assert paced.ended
 
     def test_a_timeout_gives_what_has_come_by_then(self, tmp_path: Path) -> None:
         paced, clock = self.make(tmp_path)
-        assert len(paced.read(1000, 0.0)) == 0
+        assert len(paced.read(1000, 0.009)) == 0
         assert not paced.ended
-        assert len(paced.read(1000, 0.010)) == 160
+        assert clock.now_ns() == 123 + 9_000_000
+        assert len(paced.read(100, 1.0)) == 100
+        assert len(paced.read(100, 1.0)) == 60
         assert clock.now_ns() == 123 + 10_000_000
         clock.advance(10**9)
         assert len(paced.read(10**6, 0.0)) == 8000 - 160

@@ -116,7 +116,9 @@ def test_a_reader_that_falls_behind_loses_nothing(pipe: tuple[IO[bytes], IO[byte
 
 def test_a_read_error_is_told_after_the_sound_before_it() -> None:
     source = PcmSource(RATE, input_rate=RATE, stream=cut(SOUND.tobytes(), [], OSError(5, "Input/output error")))
-    assert len(source.read(4000, 10.0)) == 4000
+    heard = 0
+    while heard < len(SOUND):
+        heard += len(source.read(4000, 10.0))
     with pytest.raises(InputError, match=r"standard input cannot be read: .*Input/output error"):
         source.read(1, 10.0)
 
@@ -156,7 +158,9 @@ def test_the_source_at_the_end_of_a_real_pipeline_survives_its_writers_death() -
     writer = "import sys, time\nsys.stdout.buffer.write(bytes(3201)); sys.stdout.flush(); time.sleep(60)"
     reader = (
         "from edgetalker.runtime.sources.pcm import PcmSource\n"
-        "s = PcmSource(16000, input_rate=16000); n = len(s.read(1600, 30)); print(n, flush=True)\n"
+        "s = PcmSource(16000, input_rate=16000); n = 0\n"
+        "while n < 1600: n += len(s.read(1600 - n, 30))\n"
+        "print(n, flush=True)\n"
         "while not s.ended: n += len(s.read(100, 0.1))\n"
         "print(n, s.warnings())"
     )

@@ -68,7 +68,8 @@ class FileSource:
 
     @property
     def ended(self) -> bool:
-        return self._read_all and not len(self._queue)
+        self._fill(1)  # only trying to read on tells the end from a pause between blocks
+        return not len(self._queue)
 
     def read(self, samples: int, timeout: float = 0.0) -> NDArray[np.float32]:
         """Return the next up to `samples` samples; a file never has to be waited for."""

@@ -99,10 +99,10 @@ class PacketReader:
         self._flushed = False
 
     def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
-        """Wait at most `timeout` seconds for `samples` samples and return those that have come."""
+        """Return up to `samples` samples that are there; when there are none, the first to come within `timeout` s."""
         deadline = time.monotonic() + timeout
         while len(self._ready) < samples:
-            packet = self._queue.get(deadline - time.monotonic())
+            packet = self._queue.get(0.0 if len(self._ready) else deadline - time.monotonic())
             if packet is None:
                 self._flush_at_end()
                 break

@@ -67,7 +67,7 @@ class PcmSource:
         return self._reader.ended
 
     def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
-        """Wait at most `timeout` seconds for `samples` samples and return those that have come.
+        """Return up to `samples` samples that have come, waiting at most `timeout` seconds for the first.
 
         Raises InputError when the pipe cannot be read or holds a WAV file.
         """
