@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from transformers import HubertConfig, HubertModel
 
 from edgetalker.models.streamingtalker.config import Config
+from edgetalker.models.streamingtalker.contract import SAMPLE_RATE
 
 __all__ = ["SAMPLE_RATE", "TOKEN_RATE", "build_encoder", "encode_clip", "normalise", "resample_tokens"]
 
-SAMPLE_RATE = 16000
+
 TOKEN_RATE = 50
 _VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 

@@ -1,0 +1,117 @@
+"""The audio stage: a window of sound to the features of one block of frames."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgetalker.export.streamingtalker.layers import attend, key_mask
+from edgetalker.models.streamingtalker.contract import Contract
+from edgetalker.models.streamingtalker.model import StreamingTalker
+
+__all__ = ["AudioStage"]
+
+_SAMPLE_VARIANCE_FLOOR = 1e-7
+_GROUP_NORM_EPSILON = 1e-5
+
+
+class AudioStage(nn.Module):
+    """HuBERT over the last `window` samples, of which the newest `heard` are sound.
+
+    What lies before the start of the stream is masked out of the waveform's statistics, of the group norm's and
+    of attention, so that a window that is not full gives what the published encoder gives for the short clip.
+    """
+
+    def __init__(self, model: StreamingTalker, contract: Contract) -> None:
+        super().__init__()
+        config = model.config
+        encoder: Any = model.audio_encoder
+        self.window, self.hop = contract.window, config.hop
+        self.heads = config.audio_heads
+        self.tokens = config.tokens(contract.window)
+        self.extractor = encoder.feature_extractor.conv_layers
+        self.projection_norm = encoder.feature_projection.layer_norm
+        self.projection = encoder.feature_projection.projection
+        self.position = _plain_convolution(encoder.encoder.pos_conv_embed.conv)
+        self.norm = encoder.encoder.layer_norm
+        self.layers = encoder.encoder.layers
+        weights = torch.from_numpy(contract.interpolation(self.tokens))
+        # Only these tokens reach the output, so that the last layer is run for them alone.
+        used = torch.nonzero(weights.sum(0)).flatten()
+        self.first, self.last = int(used[0]), int(used[-1]) + 1
+        self.weights = nn.Buffer(weights[:, self.first : self.last].to(torch.float32))
+
+    def forward(self, audio: Tensor, heard: Tensor) -> Tensor:
+        """Return features (block, 1, A) from audio (1, window) and heard (1,), in samples."""
+        start = self.window - heard
+        x = self._convolutions(self._normalised(audio, start, heard), start)
+        valid = (torch.arange(self.tokens, dtype=torch.float32) * self.hop >= start).to(torch.float32)
+        x = self.projection(self.projection_norm(x[0].T)) * valid[:, None]
+        x = self.norm(x + self._positions(x))
+        mask = key_mask(self.tokens, valid.sum()[None])
+        for layer in self.layers[:-1]:
+            x = _layer(layer, x, x, mask, self.heads)
+        x = _layer(self.layers[-1], x[self.first : self.last], x, mask, self.heads)
+        return (self.weights @ x)[:, None]
+
+    def _normalised(self, audio: Tensor, start: Tensor, heard: Tensor) -> Tensor:
+        valid = (torch.arange(self.window, dtype=torch.float32) >= start).to(torch.float32)
+        count = torch.clamp(heard, min=1.0)
+        mean = (audio * valid).sum() / count
+        centred = (audio - mean) * valid
+        variance = centred.square().sum() / count
+        return centred / torch.sqrt(variance + _SAMPLE_VARIANCE_FLOOR)
+
+    def _convolutions(self, samples: Tensor, start: Tensor) -> Tensor:
+        """Return (1, width, tokens) of normalised samples (1, window)."""
+        first = self.extractor[0]
+        x = self._group_norm(first.conv(samples[:, None]), start, first)
+        x = F.gelu(x)
+        for layer in self.extractor[1:]:
+            x = F.gelu(layer.conv(x))
+        return x
+
+    def _group_norm(self, x: Tensor, start: Tensor, layer: Any) -> Tensor:
+        """Normalise each channel over the part of the time axis that is sound (one group a channel)."""
+        stride = layer.conv.stride[0]
+        valid = (torch.arange(x.shape[2], dtype=torch.float32) * stride >= start).to(torch.float32)
+        count = torch.clamp(valid.sum(), min=1.0)
+        mean = (x * valid).sum(dim=2, keepdim=True) / count
+        centred = x - mean
+        variance = ((centred * valid).square()).sum(dim=2, keepdim=True) / count
+        scale = layer.layer_norm.weight[:, None] * torch.rsqrt(variance + _GROUP_NORM_EPSILON)
+        return centred * scale + layer.layer_norm.bias[:, None]
+
+    def _positions(self, x: Tensor) -> Tensor:
+        """Return the positional convolution of (tokens, A), cut to as many tokens."""
+        y = F.gelu(self.position(x.T[None])[:, :, : self.tokens])
+        return y[0].T
+
+
+def _layer(layer: Any, rows: Tensor, context: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """Run one post-norm HuBERT layer for `rows` (Q, A) that attend to `context` (K, A)."""
+    attention = layer.attention
+    q, k, v = attention.q_proj(rows), attention.k_proj(context), attention.v_proj(context)
+    mixed = attend(q, k, v, mask, heads, (rows.shape[1] // heads) ** -0.5)
+    x = layer.layer_norm(rows + attention.out_proj(mixed))
+    hidden = F.gelu(layer.feed_forward.intermediate_dense(x))
+    return cast(Tensor, layer.final_layer_norm(x + layer.feed_forward.output_dense(hidden)))
+
+
+def _plain_convolution(normed: Any) -> nn.Conv1d:
+    """Return the convolution with its weight norm folded: weight = g · v / ‖v‖."""
+    weight = normed.weight.detach()
+    plain = nn.Conv1d(
+        normed.in_channels,
+        normed.out_channels,
+        normed.kernel_size[0],
+        padding=normed.padding[0],
+        groups=normed.groups,
+        device="meta",
+    )
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    plain.bias = nn.Parameter(normed.bias.detach(), requires_grad=False)
+    return plain

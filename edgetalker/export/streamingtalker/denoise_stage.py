@@ -1,0 +1,88 @@
+"""The denoise stage (one row of the schedule) and its exact collapse into one affine map."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgetalker.export.streamingtalker.layers import linear_from
+from edgetalker.models.streamingtalker.model import StreamingTalker
+from edgetalker.models.streamingtalker.network import Head
+from edgetalker.models.streamingtalker.schedule import Rule, Schedule
+
+__all__ = ["CollapseStage", "DenoiseStage", "schedule_table"]
+
+
+def _latent_matrix(head: Head) -> Tensor:
+    """Return A (vq, vq), float64, of the linear head: x0 = A x + (condition's share) + (time's share)."""
+    width = head.denoiser.out_features
+    estimate = head.output_map.weight.double() @ head.denoiser.weight.double()[:, :width]
+    return estimate @ head.latent_map.weight.double()
+
+
+def _time_shares(head: Head, schedule: Schedule) -> Tensor:
+    """Return (S, vq), float64: W_l (W_d [b_v; e_t] + b_d) + b_l for each time of the schedule."""
+    width = head.denoiser.out_features
+    times = head.time_embedding(torch.from_numpy(schedule.times)).double()
+    shared = head.latent_map.bias.double().expand(len(times), width)
+    joined = torch.cat([shared, times], dim=1)
+    hidden = joined @ head.denoiser.weight.double().T + head.denoiser.bias.double()
+    return hidden @ head.output_map.weight.double().T + head.output_map.bias.double()
+
+
+def schedule_table(model: StreamingTalker, schedule: Schedule) -> NDArray[np.float32]:
+    """Return the rows (S, vq + columns) that the denoise stage reads.
+
+    Each row holds the time's share of x0, then the gain; under `ddim` also what is kept of x.
+    """
+    columns = [_time_shares(model.motion.head, schedule).numpy(), schedule.gain[:, None]]
+    if schedule.rule == "ddim":
+        columns.append(schedule.keep[:, None])
+    return np.concatenate(columns, axis=1).astype(np.float32)
+
+
+class DenoiseStage(nn.Module):
+    """One denoise step of one row of latent: x_next = gain · x0(x) + keep · x.
+
+    Everything linear between x and x0 is multiplied out, which leaves one matrix.
+    """
+
+    def __init__(self, model: StreamingTalker, rule: Rule) -> None:
+        super().__init__()
+        matrix = _latent_matrix(model.motion.head)
+        self.rule = rule
+        self.size = matrix.shape[0]
+        self.matrix = nn.Buffer(matrix.T.to(torch.float32).contiguous())
+
+    def forward(self, x: Tensor, condition: Tensor, row: Tensor) -> Tensor:
+        """Return x_next (1, vq) from x (1, vq), condition (1, vq) and row (1, vq + 1, or + 2 under ddim)."""
+        if self.rule == "legacy_sample":
+            time, gain = torch.split(row, [self.size, 1], dim=1)
+            return (x @ self.matrix + condition + time) * gain
+        time, gain, keep = torch.split(row, [self.size, 1, 1], dim=1)
+        return (x @ self.matrix + condition + time) * gain + x * keep
+
+
+class CollapseStage(nn.Module):
+    """A whole schedule as one affine map: latent = M · noise + N · condition + k, multiplied out in float64."""
+
+    def __init__(self, model: StreamingTalker, schedule: Schedule) -> None:
+        super().__init__()
+        matrix = _latent_matrix(model.motion.head)
+        times = _time_shares(model.motion.head, schedule)
+        identity = torch.eye(matrix.shape[0], dtype=torch.float64)
+        noise, condition, constant = identity, torch.zeros_like(matrix), times.new_zeros(matrix.shape[0])
+        for time, keep, gain in zip(times, schedule.keep, schedule.gain, strict=True):
+            step = float(gain) * matrix + float(keep) * identity
+            noise = step @ noise
+            condition = step @ condition + float(gain) * identity
+            constant = step @ constant + float(gain) * time
+        self.map = linear_from(torch.cat([noise, condition], dim=1), constant)
+
+    def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """Return the latent (1, vq) from noise (1, vq) and condition (1, vq)."""
+        return cast(Tensor, self.map(torch.cat([noise, condition], dim=1)))

@@ -1,0 +1,175 @@
+"""From a published checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.files import sha256_of
+from edgetalker.engines.pack import pack
+from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
+from edgetalker.export.streamingtalker.denoise_stage import schedule_table
+from edgetalker.export.streamingtalker.description import describe
+from edgetalker.export.streamingtalker.options import ExportOptions
+from edgetalker.export.streamingtalker.stages import Stages
+from edgetalker.models.streamingtalker.checkpoint import load_checkpoint
+from edgetalker.models.streamingtalker.contract import Contract
+from edgetalker.models.streamingtalker.model import StreamingTalker
+from edgetalker.models.streamingtalker.schedule import Schedule
+
+__all__ = ["ExportReport", "export_model", "export_streamingtalker"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote: the opened bundle, one check a stage, and how long it took in seconds."""
+
+    bundle: Bundle
+    checks: tuple[Check, ...]
+    seconds: float
+
+
+def export_streamingtalker(
+    checkpoint: Path | str,
+    vae: Path | str | None,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    replace: bool = False,
+    say: Say = lambda line: None,
+) -> ExportReport:
+    """Export a stage-2 checkpoint (and, where it lacks the VAE, a stage-1 file) to the bundle folder `out`.
+
+    `say` gets one line a stage. The folder appears whole, or not at all.
+
+    Raises:
+        CheckpointError: the files do not hold such a network; every fault at once.
+        OptionError: choices that do not fit each other or the network.
+        ExportError: a stage does not compute what PyTorch computes.
+        InputError: `out` exists already, or the template does not fit.
+    """
+    options = options or ExportOptions()
+    _refuse_existing(Path(out), replace=replace)
+    model = load_checkpoint(checkpoint, vae, options.heads)
+    sources = [Path(path) for path in (checkpoint, vae) if path is not None]
+    origin = ", ".join(f"{path.name} (SHA-256 {sha256_of(path)[:16]})" for path in sources)
+    return export_model(model, out, options, name=Path(checkpoint).stem, origin=origin, replace=replace, say=say)
+
+
+def export_model(
+    model: StreamingTalker,
+    out: Path | str,
+    options: ExportOptions,
+    *,
+    name: str,
+    origin: str = "",
+    replace: bool = False,
+    say: Say = lambda line: None,
+) -> ExportReport:
+    """Export a loaded network; see `export_streamingtalker`."""
+    started = time.monotonic()
+    contract, schedules = options.contract(model.config), options.schedules()
+    template = _template(model, options)
+    stages, checks = _stages(model, contract, options, schedules, say)
+    failed = [str(check) for check in checks if not check.passed]
+    if failed:
+        raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
+    description = {
+        "name": name,
+        "origin": origin,
+        **describe(model.config, contract, options, stages, list(schedules)),
+        "notes": _notes(model, contract, options, schedules, checks),
+    }
+    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
+    files |= {f"schedules/{key}.npy": schedule_table(model, table) for key, table in schedules.items()}
+    files |= {"template.npy": template, "latents.npy": _initial_latents(model, contract)}
+    bundle = pack(out, description, files, replace=replace)
+    return ExportReport(bundle, tuple(checks), time.monotonic() - started)
+
+
+def _refuse_existing(out: Path, *, replace: bool) -> None:
+    # pack() asks again; this is to say so before the minutes that an export of full size takes.
+    if out.exists() and not replace:
+        raise InputError(f"{out} exists already", hint="name another folder, or add --force to replace it")
+
+
+def _stages(
+    model: StreamingTalker, contract: Contract, options: ExportOptions, schedules: dict[str, Schedule], say: Say
+) -> tuple[list[StageFile], list[Check]]:
+    maker = Stages(model, contract, options.tolerance)
+    made: list[tuple[StageFile, Check]] = []
+
+    def add(result: tuple[StageFile, Check]) -> StageFile:
+        made.append(result)
+        say(str(result[1]))
+        return result[0]
+
+    if not options.features_input:
+        add(maker.audio())
+    add(maker.condition())
+    steps = add(maker.denoise(options.rule, schedules))
+    if options.collapse:
+        add(maker.collapse(schedules["full"], steps))
+    add(maker.decode())
+    return [stage for stage, _ in made], [check for _, check in made]
+
+
+def _template(model: StreamingTalker, options: ExportOptions) -> NDArray[np.float32]:
+    """Return the template (1, V, 3): the file's, or zeros, which makes every frame a displacement."""
+    size, identities = model.config.vertex_values, model.config.identities
+    if not 0 <= options.identity < identities:
+        raise OptionError(f"identity {options.identity}; the network has 0 to {identities - 1}")
+    if size % 3:
+        raise OptionError(f"{size} values a frame are no whole number of vertices")
+    if options.template is None:
+        return np.zeros((1, size // 3, 3), np.float32)
+    try:
+        values = np.load(options.template, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"template {options.template} is no array file (.npy): {error}") from None
+    if not isinstance(values, np.ndarray) or values.shape not in ((size // 3, 3), (size,)) or values.dtype.kind != "f":
+        shape = getattr(values, "shape", "no single array")
+        raise InputError(f"template {options.template} is {shape}; floats of ({size // 3}, 3) were wanted")
+    return values.astype(np.float32).reshape(1, -1, 3)
+
+
+@torch.no_grad()
+def _initial_latents(model: StreamingTalker, contract: Contract) -> NDArray[np.float32]:
+    latents = np.zeros((1, max(contract.history, contract.decode_window), model.config.vae_width), np.float32)
+    latents[0, -1] = model.vae.start_token()[0, 0].numpy()
+    return latents
+
+
+def _notes(
+    model: StreamingTalker,
+    contract: Contract,
+    options: ExportOptions,
+    schedules: dict[str, Schedule],
+    checks: list[Check],
+) -> dict[str, Any]:
+    return {
+        "dataset": model.config.dataset,
+        "rule": options.rule,
+        "steps": {name: len(table) for name, table in schedules.items()},
+        "phase": contract.phase,
+        "history": contract.history,
+        "decode_window": contract.decode_window,
+        "lookahead_ms": options.lookahead_ms,
+        "context_ms": options.context_ms,
+        "block_ms": options.block_ms,
+        "template": options.template.name if options.template else "none: vertices are displacements",
+        "opset": OPSET,
+        "errors": {check.stage: check.error for check in checks},
+        "differs": "windowed by contract: not the offline output of the published code (docs/streamingtalker.md)",
+    }

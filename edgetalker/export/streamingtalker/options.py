@@ -1,0 +1,69 @@
+"""What can be chosen when a StreamingTalker checkpoint is exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgetalker.engines.errors import OptionError
+from edgetalker.models.streamingtalker.config import Config, HeadCounts
+from edgetalker.models.streamingtalker.contract import Contract, Phase, make_contract
+from edgetalker.models.streamingtalker.schedule import Rule, Schedule, make_schedule
+
+__all__ = ["ExportOptions"]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Choices of one export; lengths in ms of sound, windows in frames.
+
+    block_ms: the audio encoder runs once in so much sound. lookahead_ms: how far past a block it hears.
+    context_ms: how far before. history: frames that the condition network sees. decode_window: latents that the
+    decoder sees. phase: see `Contract`. rule, full_steps, fast_steps: the schedules (0 fast steps: none).
+    collapse: add the exact one-map schedule in place of the fast one. identity: the default training identity.
+    template: .npy of (V, 3) or (3V,), added to every frame. tolerance: of every stage against PyTorch, relative
+    to the largest value. features_input: leave the audio stage out and take features (1, A) a frame instead.
+    """
+
+    block_ms: int = 200
+    lookahead_ms: int = 200
+    context_ms: int = 2000
+    history: int = 60
+    decode_window: int = 60
+    phase: Phase = "window"
+    rule: Rule = "legacy_sample"
+    full_steps: int = 50
+    fast_steps: int = 10
+    collapse: bool = False
+    identity: int = 0
+    template: Path | None = None
+    heads: HeadCounts = field(default_factory=HeadCounts)
+    tolerance: float = 2e-4
+    features_input: bool = False
+
+    def contract(self, config: Config) -> Contract:
+        """Return the streaming contract. Raises OptionError for lengths that do not fit."""
+        return make_contract(
+            config,
+            block_ms=self.block_ms,
+            lookahead_ms=self.lookahead_ms,
+            context_ms=self.context_ms,
+            history=self.history,
+            decode_window=self.decode_window,
+            phase=self.phase,
+        )
+
+    def schedules(self) -> dict[str, Schedule]:
+        """Return the tables of denoise rows by name, the fullest first.
+
+        Raises OptionError when the fast schedule is not shorter than the full one.
+        """
+        tables = {"full": make_schedule(self.full_steps, self.rule)}
+        if self.fast_steps and not self.collapse:
+            if self.fast_steps >= self.full_steps:
+                raise OptionError(
+                    f"{self.fast_steps} fast steps are not fewer than {self.full_steps} full steps",
+                    hint="give fewer --fast-steps, or 0 for none",
+                )
+            tables["fast"] = make_schedule(self.fast_steps, self.rule)
+        return tables
