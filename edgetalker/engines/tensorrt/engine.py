@@ -1,0 +1,212 @@
+"""Runs plans: one deserialized engine a stage, one execution context a binding, one scratch memory for all.
+
+NVIDIA asks for one context for each captured graph, because a graph holds the state of the context that it was
+captured from. The contexts of a session run one after the other on one stream, so they share their scratch
+memory (`USER_MANAGED`), and a denoise stage with fifty bindings costs little more than one.
+
+Only calls that TensorRT 10.3, 10.16, 11.4, the lean runtime and TensorRT-RTX share are used here; what one
+flavour has alone is asked for with `Api.has`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgetalker.engines.driver import require_gpu
+from edgetalker.engines.engine import Buffer, Device, TensorSpec
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.ort import check_border, check_buffers
+from edgetalker.engines.tensorrt.api import Api
+from edgetalker.engines.tensorrt.cache import RuntimeCache
+from edgetalker.engines.tensorrt.log import log_of
+
+__all__ = ["ALIGNMENT", "TensorRTBinding", "TensorRTEngine", "share_scratch"]
+
+ALIGNMENT = 256
+"""Bytes; what TensorRT asks of every address."""
+
+
+class TensorRTBinding:
+    """One execution context with its addresses, which were set once."""
+
+    __slots__ = ("_buffers", "_context", "_device", "_engine", "_run")
+
+    def __init__(self, engine: TensorRTEngine, context: Any, buffers: Mapping[str, Buffer], device: Device) -> None:
+        self._engine = engine  # a context must not outlive its engine
+        self._context = context
+        self._buffers = dict(buffers)
+        self._device = device
+        self._run = context.execute_async_v3
+
+    def enqueue(self, device: Device) -> None:
+        """Enqueue one run on the device's stream, at once or under capture.
+
+        Raises EngineError when TensorRT refuses, or when `device` is not the one that the stage was opened on.
+        """
+        if device is not self._device:
+            raise EngineError(f"stage `{self._engine.name}` was opened on another device than {device.describe()}")
+        if not self._run(device.stream):
+            raise self._engine.error("cannot be enqueued")
+
+
+class TensorRTEngine:
+    """One stage's plan on one device."""
+
+    def __init__(
+        self,
+        name: str,
+        api: Api,
+        plan: bytes,
+        device: Device,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        *,
+        cache: RuntimeCache | None = None,
+    ) -> None:
+        """Deserialize the plan. The caller has checked its digest.
+
+        Raises DeviceError without a GPU, EngineError when the plan is refused or its border is not the manifest's.
+        """
+        _check_device(name, device)
+        require_gpu(f"stage `{name}`", getattr(device, "ordinal", 0))  # before a Runtime exists: see driver.py
+        self.name = name
+        self.inputs, self.outputs = dict(inputs), dict(outputs)
+        self._api, self._device, self._cache = api, device, cache
+        self._log = log_of(api)
+        self._log.clear()
+        self._runtime: Any = self._make_runtime()
+        self._engine: Any = self._deserialize(plan)
+        check_border(name, *api.tensors(self._engine), self.inputs, self.outputs)
+        if self._engine.num_aux_streams:
+            raise EngineError(f"stage `{name}`: the plan wants more streams than one", hint=_REBUILD)
+        self._config: Any = self._make_config()
+        self._scratch: Buffer | None = None
+
+    def _make_runtime(self) -> Any:
+        runtime = self._api.module.Runtime(self._log.logger)
+        if runtime is None:
+            raise self.error("cannot be opened")
+        return runtime
+
+    def _deserialize(self, plan: bytes) -> Any:
+        if self._api.has("Runtime.get_engine_validity"):
+            self._check_validity(plan)
+        engine = self._runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise self.error("cannot be deserialized")
+        return engine
+
+    def _check_validity(self, plan: bytes) -> None:
+        """TensorRT-RTX says from a plan's header why it would not run here."""
+        trt = self._api.module
+        validity, diagnostics = self._runtime.get_engine_validity(plan)
+        if validity != trt.EngineValidity.INVALID:
+            return
+        reasons = [
+            kind.name for kind in trt.EngineInvalidityDiagnostics.__members__.values() if int(kind) & int(diagnostics)
+        ]
+        raise self._log.error(f"stage `{self.name}`: the plan does not run here", reasons)
+
+    def _make_config(self) -> Any:
+        """A runtime configuration is needed for TensorRT-RTX's cache alone."""
+        if self._cache is None or not self._api.has("IRuntimeCache"):
+            return None
+        trt = self._api.module
+        config = self._engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures by itself
+        self._cache.attach(config)
+        return config
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Device memory that one run needs for its intermediate results."""
+        return int(self._engine.device_memory_size_v2)
+
+    def use_scratch(self, scratch: Buffer) -> None:
+        """Take the memory for intermediate results; engines that never run at once may share it."""
+        if scratch.spec.nbytes < self.scratch_bytes:
+            raise EngineError(f"stage `{self.name}` needs {self.scratch_bytes} bytes of scratch memory")
+        self._check_alignment("scratch memory", scratch.address)
+        self._scratch = scratch
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> TensorRTBinding:
+        """Make a context with these addresses and run it once, so that nothing is left to do under capture.
+
+        The run leaves its results in the outputs. Raises EngineError naming every missing, unknown, misshapen or
+        misaligned tensor.
+        """
+        check_buffers(self.name, {**self.inputs, **self.outputs}, buffers)
+        for name, buffer in buffers.items():
+            self._check_alignment(f"tensor `{name}`", buffer.address)
+        self._log.clear()
+        context = self._make_context()
+        for name, buffer in buffers.items():
+            if not context.set_tensor_address(name, buffer.address):
+                raise self.error(f"takes no address for tensor `{name}`")
+        unset = context.infer_shapes()
+        if unset:
+            raise EngineError(f"stage `{self.name}`: the plan leaves {', '.join(unset)} open", hint=_REBUILD)
+        binding = TensorRTBinding(self, context, buffers, self._device)
+        self._check_capturable(context)
+        binding.enqueue(self._device)
+        self._device.synchronize()
+        if self._cache is not None:
+            self._cache.save()
+        return binding
+
+    def _make_context(self) -> Any:
+        if self._scratch is None:
+            share_scratch([self], self._device)
+        assert self._scratch is not None
+        kinds = self._api.module.ExecutionContextAllocationStrategy
+        how = kinds.USER_MANAGED if self._config is None else self._config
+        context = self._engine.create_execution_context(how)
+        if context is None:
+            raise self.error("gives no execution context")
+        if self.scratch_bytes:
+            context.set_device_memory(self._scratch.address, self._scratch.spec.nbytes)
+        return context
+
+    def _check_capturable(self, context: Any) -> None:
+        if self._api.has("IExecutionContext.is_stream_capturable") and not context.is_stream_capturable(
+            self._device.stream
+        ):
+            raise EngineError(f"stage `{self.name}`: the plan cannot be captured into a graph", hint=_REBUILD)
+
+    def _check_alignment(self, what: str, address: int) -> None:
+        if address % ALIGNMENT:
+            raise EngineError(f"stage `{self.name}`: {what} lies at {address:#x}, a multiple of {ALIGNMENT} was wanted")
+
+    def error(self, what: str) -> Exception:
+        """Return the error for what TensorRT just refused, explained by its log."""
+        return self._log.error(f"stage `{self.name}` {what}")
+
+    def close(self) -> None:
+        """Drop engine, configuration and runtime, in this order. Bindings must not be used after it."""
+        self._config = None
+        self._engine = None
+        self._runtime = None
+
+
+_REBUILD = "build it again: `edgetalker build BUNDLE --target auto --force`"
+
+
+def share_scratch(engines: Iterable[TensorRTEngine], device: Device) -> None:
+    """Give engines that run one after the other one scratch memory, as large as the hungriest needs."""
+    listed = list(engines)
+    size = max([ALIGNMENT, *(engine.scratch_bytes for engine in listed)])
+    scratch = device.allocate("tensorrt scratch", TensorSpec("uint8", (size,)))
+    for engine in listed:
+        engine.use_scratch(scratch)
+
+
+def _check_device(name: str, device: Device) -> None:
+    if device.kind != "cuda":
+        raise EngineError(
+            f"stage `{name}`: plans run on a GPU, not on {device.describe()}",
+            hint="run with `--device cuda`, or on the CPU with ONNX Runtime: `--device host`",
+        )
+    if not device.stream:
+        raise EngineError(f"stage `{name}`: plans are not run on the default stream, which synchronizes")

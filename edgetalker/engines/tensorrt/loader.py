@@ -1,0 +1,79 @@
+"""From a bundle to runnable stages: the plan is chosen by fingerprint, its digest checked, then deserialized."""
+
+from __future__ import annotations
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.driver import Gpu
+from edgetalker.engines.engine import Device
+from edgetalker.engines.errors import EngineError, OptionError, UserError, nearest
+from edgetalker.engines.fingerprint import Machine
+from edgetalker.engines.machine import this_machine
+from edgetalker.engines.plan import Found, choose, plan_folders, read_plan
+from edgetalker.engines.tensorrt.api import FLAVOURS, load
+from edgetalker.engines.tensorrt.cache import RuntimeCache, runtime_cache_path
+from edgetalker.engines.tensorrt.engine import TensorRTEngine, share_scratch
+
+__all__ = ["open_engine", "open_engines", "pick_flavour"]
+
+
+def open_engines(
+    bundle: Bundle, device: Device, *, flavour: str = "auto", precision: str = "fp32"
+) -> dict[str, TensorRTEngine]:
+    """Open every stage of a bundle on a GPU; the stages share their scratch memory.
+
+    flavour: `tensorrt`, `rtx`, `lean` or `auto`. Raises EngineError listing what is wrong with each plan and the
+    command that builds them, OptionError for an unknown flavour or precision.
+    """
+    machine = this_machine()
+    chosen = pick_flavour(flavour, bundle, precision, machine)
+    plans = {stage: choose(bundle, stage, precision, chosen, machine) for stage in bundle.manifest.stages}
+    engines = {stage: _open(bundle, stage, plan, device, chosen, machine) for stage, plan in plans.items()}
+    share_scratch(engines.values(), device)
+    return engines
+
+
+def open_engine(
+    bundle: Bundle, stage: str, device: Device, *, flavour: str = "auto", precision: str = "fp32"
+) -> TensorRTEngine:
+    """Open one stage of a bundle. Raises as `open_engines` does."""
+    machine = this_machine()
+    chosen = pick_flavour(flavour, bundle, precision, machine)
+    return _open(bundle, stage, choose(bundle, stage, precision, chosen, machine), device, chosen, machine)
+
+
+def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine) -> str:
+    """Return the flavour to run with; `auto` is the first one here for which all stages have a valid plan.
+
+    Raises OptionError for an unknown flavour or when none is installed, EngineError when no flavour has all plans.
+    """
+    if flavour != "auto":
+        if flavour not in FLAVOURS:
+            raise OptionError(f"unknown TensorRT flavour `{flavour}`{nearest(flavour, FLAVOURS)}")
+        load(flavour)  # says what is missing
+        return flavour
+    reasons: list[UserError] = []
+    for known in FLAVOURS:
+        if known not in machine.versions:
+            continue
+        try:
+            for stage in bundle.manifest.stages:
+                choose(bundle, stage, precision, known, machine)
+        except EngineError as error:
+            reasons.append(error)
+            continue
+        return known
+    if reasons:
+        raise EngineError("; ".join(error.message for error in reasons), hint=reasons[0].hint)
+    raise OptionError(
+        "no TensorRT is installed here",
+        hint='pip install "edgetalker[rtx]" for an RTX PC; on a Jetson see docs/jetson.md',
+    )
+
+
+def _open(bundle: Bundle, stage: str, plan: Found, device: Device, flavour: str, machine: Machine) -> TensorRTEngine:
+    border = bundle.manifest.stages[stage]
+    cache = None
+    if flavour == "rtx" and isinstance(machine.gpu, Gpu):
+        cache = RuntimeCache(runtime_cache_path(plan.path, machine.gpu, plan_folders(bundle)[1]))
+    data = read_plan(plan)
+    return TensorRTEngine(stage, load(flavour), data, device, border.inputs, border.outputs, cache=cache)
