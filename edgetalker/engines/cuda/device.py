@@ -1,0 +1,224 @@
+"""The CUDA device: memory, one stream, capture and launch of graphs, behind the `Device` protocol."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+
+from edgetalker.engines.cuda.buffers import CudaBuffer
+from edgetalker.engines.cuda.driver import Driver
+from edgetalker.engines.cuda.errors import CudaError
+from edgetalker.engines.cuda.graphs import CudaGraph, CudaMark, capture, elapsed
+from edgetalker.engines.cuda.memory import Memory
+from edgetalker.engines.cuda.resources import Resources
+from edgetalker.engines.cuda.with_pycuda import load_driver
+from edgetalker.engines.engine import Array, Buffer, Graph, Mark, TensorSpec
+from edgetalker.engines.errors import DeviceError, EngineError, OptionError, nearest
+
+__all__ = ["WAITS", "CudaDevice"]
+
+WAITS = ("spin", "yield", "block")
+"""How `synchronize` waits: by CUDA's own wait, which spins unless the context was made otherwise (soonest back,
+a core busy); by asking and giving way to other threads; by sleeping until the driver wakes the thread (no core
+busy, some tens of microseconds later)."""
+
+
+class CudaDevice:
+    """One NVIDIA GPU with one stream. Belongs to the thread that made it.
+
+    It uses the context that is current on that thread, else the GPU's primary context, so that TensorRT, PyTorch
+    and pycuda programs share its addresses and may share a stream. Nothing is allocated after start except by
+    `allocate`, `staging`, `mark` and `capture`.
+    """
+
+    kind = "cuda"
+
+    def __init__(
+        self,
+        ordinal: int = 0,
+        *,
+        stream: object | None = None,
+        wait: str = "spin",
+        poison: bool = False,
+        driver: Driver | None = None,
+    ) -> None:
+        """Open a GPU. `stream`: somebody else's stream to work on. `poison`: fill fresh buffers with NaN.
+
+        Raises MissingPackageError without cuda-bindings, DeviceError without a driver or GPU, OptionError for an
+        unknown `wait` or a stream that cannot be captured.
+        """
+        if wait not in WAITS:
+            raise OptionError(
+                f"wait policy `{wait}` is unknown{nearest(wait, WAITS)}", hint=f"one of {', '.join(WAITS)}"
+            )
+        self.ordinal = ordinal
+        self.wait = wait
+        self._driver = driver or load_driver()
+        self._look_up(ordinal)
+        self._driver.enter(self._gpu)
+        self._resources = Resources(self._driver)
+        try:
+            self.stream = self._open_stream(stream)
+            self._woken = self._resources.new_event(timed=False) if wait == "block" else 0
+        except BaseException:
+            self._resources.release()
+            raise
+        self._memory = Memory(self._resources, ordinal, self.synchronize, integrated=self.integrated, poison=poison)
+        self._finalizer = weakref.finalize(self, self._resources.release_forgotten)
+
+    def _look_up(self, ordinal: int) -> None:
+        driver, count = self._driver, self._driver.count()
+        if not 0 <= ordinal < count:
+            raise DeviceError(f"there is no GPU {ordinal}: {count} visible", hint="nvidia-smi -L lists them")
+        self._gpu = gpu = driver.find(ordinal)
+        self.name = driver.name(gpu)
+        self.bus = driver.bus(gpu)
+        self.capability = tuple(driver.attribute(gpu, f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
+        self.integrated = bool(driver.attribute(gpu, "INTEGRATED") and driver.attribute(gpu, "CAN_MAP_HOST_MEMORY"))
+
+    def _open_stream(self, stream: object | None) -> int:
+        resources = self._resources
+        if stream is None:
+            resources.stream, resources.owns_stream = self._driver.make_stream(), True
+        else:
+            resources.stream = self._driver.adopt_stream(stream)
+        return resources.stream
+
+    def describe(self) -> str:
+        """One line for people."""
+        capability, cuda = (".".join(map(str, pair)) for pair in (self.capability, self._driver.version()))
+        return f"{self.name} (compute {capability}, driver for CUDA {cuda}, {self._driver.packages})"
+
+    def memory(self) -> tuple[int, int]:
+        """Return free and total bytes of the GPU."""
+        with self._resources.watched():
+            return self._driver.memory()
+
+    @property
+    def allocated(self) -> int:
+        """Bytes of all buffers made so far."""
+        return self._memory.allocated
+
+    # Start
+
+    def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> CudaBuffer:
+        """Make a buffer; `staged` makes its page-locked twin too, or maps it where host and GPU share memory.
+
+        Raises OutOfMemoryError that says what was asked for and what is free.
+        """
+        return self._memory.allocate(name, spec, staged=staged)
+
+    def staging(self, buffer: Buffer) -> Array:
+        """Return the page-locked twin of `buffer` (its own memory when staged on an integrated GPU)."""
+        return self._memory.staging(self._own(buffer))
+
+    def write(self, target: Buffer, values: Array) -> None:
+        """Fill `target` and wait. Raises ValueError on another shape or type."""
+        self._memory.write(self._own(target), values)
+
+    def read(self, source: Buffer) -> Array:
+        """Wait and return a fresh copy."""
+        return self._memory.read(self._own(source))
+
+    # Frame
+
+    def upload(self, target: Buffer) -> None:
+        """Enqueue staging -> `target`; nothing to do where they are the same memory."""
+        own = self._own(target)
+        host = own.host
+        if not own.block.shared:
+            with self._resources.watched():
+                self._driver.to_device(own.address, host, self.stream)
+
+    def download(self, source: Buffer) -> None:
+        """Enqueue `source` -> staging; nothing to do where they are the same memory."""
+        own = self._own(source)
+        host = own.host
+        if not own.block.shared:
+            with self._resources.watched():
+                self._driver.to_host(host, own.address, self.stream)
+
+    def copy(self, target: Buffer, source: Buffer) -> None:
+        """Enqueue `target <- source`. Raises ValueError on unequal byte counts or an overlap."""
+        self._memory.copy(self._own(target), self._own(source))
+
+    def shift(self, window: Buffer, newest: Buffer) -> None:
+        """Enqueue the shift of each talker's rows: three copies for any number of talkers."""
+        self._memory.shift(self._own(window), self._own(newest))
+
+    # Graphs and marks
+
+    def capture(self, name: str, work: Callable[[], None]) -> CudaGraph:
+        """Capture what `work` enqueues, instantiate and upload it. Raises EngineError inside another capture."""
+        return capture(self._resources, name, work)
+
+    def launch(self, graph: Graph) -> None:
+        """Enqueue one replay. Raises EngineError under capture."""
+        resources = self._resources
+        if resources.closed or resources.capturing:
+            resources.refuse_capture(f"graph `{graph.name}` cannot be launched")
+        assert isinstance(graph, CudaGraph)
+        try:  # as `watched` does, without its cost: this is the call of every denoise step
+            self._driver.launch(graph.executable, self.stream)
+        except CudaError as error:
+            resources.note(error)
+            raise
+
+    def mark(self, name: str) -> CudaMark:
+        """Make a mark."""
+        self._resources.refuse_capture(f"mark `{name}` cannot be made")
+        with self._resources.watched():
+            return CudaMark(name, self._resources.new_event(timed=True))
+
+    def record(self, mark: Mark) -> None:
+        """Enqueue the recording of `mark`."""
+        assert isinstance(mark, CudaMark)
+        with self._resources.watched():
+            self._driver.record(mark.event, self.stream, capturing=self._resources.capturing)
+
+    def elapsed(self, first: Mark, last: Mark) -> int:
+        """Nanoseconds between two marks. Raises DeviceError when one was not reached yet."""
+        assert isinstance(first, CudaMark)
+        assert isinstance(last, CudaMark)
+        return elapsed(self._resources, first, last)
+
+    # Waiting and ending
+
+    def idle(self) -> bool:
+        """Return whether the queue is empty, without waiting. Raises CudaError when work on it failed."""
+        with self._resources.watched():
+            return self._driver.idle(self.stream)
+
+    def synchronize(self) -> None:
+        """Wait by the wait policy until the queue is empty. Raises CudaError when work on it failed."""
+        self._resources.refuse_capture("the queue cannot be waited for")
+        with self._resources.watched():
+            if self.wait == "spin":
+                self._driver.synchronize(self.stream)
+            elif self.wait == "yield":
+                while not self._driver.idle(self.stream):
+                    time.sleep(0)
+            else:
+                self._driver.record(self._woken, self.stream, capturing=False)
+                self._driver.wait(self._woken)
+
+    def close(self) -> None:
+        """Free everything, once. Raises the first failure to do so, unless the GPU was lost before."""
+        self._finalizer.detach()
+        error = self._resources.release()
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> CudaDevice:
+        """Return the device itself; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def _own(self, buffer: Buffer) -> CudaBuffer:
+        if not isinstance(buffer, CudaBuffer) or buffer.block.stream != self.stream:
+            raise EngineError(f"buffer `{buffer.name}` belongs to another device")
+        return buffer
