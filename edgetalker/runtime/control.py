@@ -31,6 +31,7 @@ class Control:
         span = np.subtract(tensor.high or (1.0,) * len(self.target), tensor.low or (0.0,) * len(self.target))
         frames = tensor.glide * float(fps)
         self._stride = np.abs(span).astype(np.float32) / np.float32(frames) if frames > 0 else None
+        self._back = -self._stride if self._stride is not None else None
         self.settle()
 
     def set(self, values: Mapping[str, float] | Sequence[float]) -> None:
@@ -75,6 +76,7 @@ class Control:
             self._into[...] = self.target
             return
         np.subtract(self.target, self._value, out=self._move)
-        np.clip(self._move, -self._stride, self._stride, out=self._move)
+        np.minimum(self._move, self._stride, out=self._move)
+        np.maximum(self._move, self._back, out=self._move)
         self._value += self._move
         self._into[...] = self._value

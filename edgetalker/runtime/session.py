@@ -153,14 +153,16 @@ class Session:
         length or is not finite, OptionError for an unknown schedule.
         """
         start = time.perf_counter_ns()
-        replay = self._choose(schedule or self.schedules[0])
+        schedule = schedule or self.schedules[0]
+        replay = self._choose(schedule)
         self._fill(audio, heard)
         if self._memory.inbound is not None:
             self.device.upload(self._memory.inbound)
         replay.launch()
         self.device.download(self._motion_buffer)
         self.device.synchronize()
-        return self._frame(replay, time.perf_counter_ns() - start)
+        self._last, self._last_schedule = replay, schedule
+        return self._frame(time.perf_counter_ns() - start)
 
     def _choose(self, schedule: str) -> Replay:
         due = tuple(
@@ -171,9 +173,6 @@ class Session:
         if replay is None:
             known = ", ".join(self.schedules)
             raise OptionError(f"no schedule `{schedule}`; prepared are {known}{nearest(schedule, self.schedules)}")
-        self._last, self._last_schedule = replay, schedule
-        for slot, place in enumerate(self._program.periodic):
-            self._ran[slot] = self._index // self._program.every(place)
         return replay
 
     def _fill(self, audio: NDArray[np.float32] | None, heard: int | None) -> None:
@@ -198,8 +197,10 @@ class Session:
             raise InputError(f"the window of frame {self._index} is {list(audio.shape)}; {wanted} was wanted")
         self.audio[...] = audio
 
-    def _frame(self, replay: Replay, cost_ns: int) -> Frame:
+    def _frame(self, cost_ns: int) -> Frame:
         fps, index = self.manifest.motion.fps, self._index
+        for slot, place in enumerate(self._program.periodic):
+            self._ran[slot] = index // self._program.every(place)
         self._index += 1
         return Frame(
             index=index,

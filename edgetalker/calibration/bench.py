@@ -1,0 +1,270 @@
+"""Times a bundle: what a frame costs, where the time goes, and what the runtime itself adds."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import platform
+import resource
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import numpy as np
+
+from edgetalker import __version__
+from edgetalker.runtime.session import Session
+from edgetalker.runtime.stats import Summary, table
+
+__all__ = ["Bench", "BenchReport", "ScheduleFigures"]
+
+_WARM = 10
+
+
+@dataclass(frozen=True)
+class ScheduleFigures:
+    """Times of one schedule in ns. frame: plain frames. stages: summed over a stage's rows, one value a frame.
+
+    overhead: frame time minus the time between the engines' marks, taken from frames with marks. kept: bytes that
+    Python still held a frame later, averaged over many frames.
+    """
+
+    rows: int
+    frame: Summary
+    stages: dict[str, Summary]
+    row: Summary | None
+    overhead: Summary
+    misses: int
+    kept: float
+    against: Summary | None = None
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Everything that one `bench` measured."""
+
+    bundle: str
+    device: str
+    fps: float
+    open_ns: int
+    first_ns: int
+    session_bytes: int
+    peak_bytes: int
+    against: str
+    schedules: dict[str, ScheduleFigures] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """Return the report for people."""
+        lines = [f"{self.bundle} on {self.device}"]
+        for name, figures in self.schedules.items():
+            lines += ["", *self._schedule(name, figures)]
+        lines += [
+            "",
+            f"opened in {self.open_ns / 1e6:.0f} ms, first frame {self.first_ns / 1e6:.1f} ms after that; "
+            f"session buffers {self.session_bytes / 1e6:.2f} MB, process peak {self.peak_bytes / 1e6:.0f} MB",
+        ]
+        return "\n".join(lines)
+
+    def _schedule(self, name: str, figures: ScheduleFigures) -> list[str]:
+        rows = [("frame", figures.frame)]
+        rows += [(f"  {stage}", summary) for stage, summary in figures.stages.items()]
+        if figures.row is not None:
+            rows.append(("  one row", figures.row))
+        rows.append(("  runtime overhead", figures.overhead))
+        if figures.against is not None:
+            rows.append((f"frame, {self.against}", figures.against))
+        period = 1e3 / self.fps
+        lines = [f"schedule {name} ({figures.rows} rows)", table(rows, unit="ms", scale=1e6)]
+        lines.append(
+            f"{figures.misses} of {figures.frame.count} frames took longer than a frame at {self.fps:g} fps "
+            f"({period:.1f} ms); {figures.kept:.1f} bytes kept a frame"
+        )
+        if figures.against is not None:
+            lines.append(
+                f"{figures.against.median / figures.frame.median:.1f} times faster than {self.against} (median)"
+            )
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report under stable keys; times in ns."""
+        schedules = {}
+        for name, figures in self.schedules.items():
+            schedules[name] = {
+                "rows": figures.rows,
+                "frame": figures.frame.as_dict(),
+                "stages": {stage: summary.as_dict() for stage, summary in figures.stages.items()},
+                "row": figures.row.as_dict() if figures.row else None,
+                "overhead": figures.overhead.as_dict(),
+                "misses": figures.misses,
+                "kept_bytes_per_frame": figures.kept,
+                "against": figures.against.as_dict() if figures.against else None,
+            }
+        return {
+            "bundle": self.bundle,
+            "device": self.device,
+            "edgetalker": __version__,
+            "python": platform.python_version(),
+            "fps": self.fps,
+            "open_ns": self.open_ns,
+            "first_ns": self.first_ns,
+            "session_bytes": self.session_bytes,
+            "peak_bytes": self.peak_bytes,
+            "against": self.against,
+            "schedules": schedules,
+        }
+
+
+class Bench:
+    """Opens the same bundle twice (plain, and with marks) and steps both through the same sound."""
+
+    def __init__(
+        self,
+        opener: Callable[..., Session],
+        *,
+        frames: int = 300,
+        schedules: list[str] | None = None,
+        against: str = "",
+        other: Callable[[], Session] | None = None,
+    ) -> None:
+        """opener(timings=bool) gives a session; other() the one to compare with."""
+        self._opener = opener
+        self._frames = frames
+        self._schedules = schedules
+        self._against = against
+        self._other = other
+
+    @classmethod
+    def from_options(cls, args: argparse.Namespace) -> Bench:
+        """Make a bench from the command's options."""
+        from edgetalker.cli.options import session_from
+
+        def opener(*, timings: bool) -> Session:
+            return session_from(args, timings=timings)
+
+        other = _comparison(args) if args.against else None
+        against = {"eager": "without graphs", "torch": "eager PyTorch"}.get(args.against or "", "")
+        return cls(opener, frames=args.frames, schedules=args.schedule, against=against, other=other)
+
+    def run(self, *, progress: TextIO | None = None) -> BenchReport:
+        """Measure every schedule."""
+        begin = time.perf_counter_ns()
+        plain = self._opener(timings=False)
+        opened = time.perf_counter_ns()
+        plain.step(_sound(plain))
+        first = time.perf_counter_ns()
+        marked = self._opener(timings=True)
+        other = self._other() if self._other else None
+        schedules = {}
+        for name in self._schedules or plain.schedules:
+            if progress is not None:
+                progress.write(f"schedule {name}: {self._frames} frames …\n")
+            schedules[name] = self._measure(name, plain, marked, other)
+        return BenchReport(
+            bundle=f"{plain.manifest.name} ({plain.manifest.family})",
+            device=plain.device.describe(),
+            fps=float(plain.manifest.motion.fps),
+            open_ns=opened - begin,
+            first_ns=first - opened,
+            session_bytes=plain.nbytes,
+            peak_bytes=peak_bytes(),
+            against=self._against,
+            schedules=schedules,
+        )
+
+    def _measure(self, name: str, plain: Session, marked: Session, other: Session | None) -> ScheduleFigures:
+        frame = frame_times(plain, name, self._frames)
+        stages, rows, overhead = self._split(marked, name)
+        period = 1e9 / float(plain.manifest.motion.fps)
+        return ScheduleFigures(
+            rows=len(plain.bundle.table(name)),
+            frame=Summary.of(frame),
+            stages=stages,
+            row=rows,
+            overhead=overhead,
+            misses=sum(cost > period for cost in frame),
+            kept=kept_bytes(plain, name),
+            against=Summary.of(frame_times(other, name, self._frames)) if other else None,
+        )
+
+    def _split(self, session: Session, name: str) -> tuple[dict[str, Summary], Summary | None, Summary]:
+        session.reset()
+        sound = _sound(session)
+        by_stage: dict[str, list[int]] = {}
+        rows: list[int] = []
+        overhead: list[int] = []
+        for count in range(_WARM + self._frames):
+            frame = session.step(sound, schedule=name)
+            spent = session.durations()
+            if count < _WARM:
+                continue
+            overhead.append(frame.cost_ns - sum(spent))
+            _add_stages(by_stage, session.labels(), spent)
+            rows += [cost for label, cost in zip(session.labels(), spent, strict=True) if label.endswith("]")]
+        stages = {stage: Summary.of(values) for stage, values in by_stage.items()}
+        return stages, Summary.of(rows) if rows else None, Summary.of(overhead)
+
+
+def _add_stages(by_stage: dict[str, list[int]], labels: tuple[str, ...], spent: list[int]) -> None:
+    totals: dict[str, int] = {}
+    for label, cost in zip(labels, spent, strict=True):
+        stage = label.partition("[")[0]
+        totals[stage] = totals.get(stage, 0) + cost
+    for stage, cost in totals.items():
+        by_stage.setdefault(stage, []).append(cost)
+
+
+def frame_times(session: Session, schedule: str, frames: int) -> list[int]:
+    """Return the wall time of each of `frames` frames in ns, after a warm-up. Starts with a reset."""
+    session.reset()
+    sound = _sound(session)
+    costs = [session.step(sound, schedule=schedule).cost_ns for _ in range(_WARM + frames)]
+    return costs[_WARM:]
+
+
+def kept_bytes(session: Session, schedule: str, frames: int = 200) -> float:
+    """Return the bytes that Python still holds for each frame after `frames` frames; 0 when nothing is kept."""
+    sound = _sound(session)
+    for _ in range(_WARM):
+        session.step(sound, schedule=schedule)
+    tracemalloc.start()
+    try:
+        session.step(sound, schedule=schedule)
+        before = _held()
+        for _ in range(frames):
+            session.step(sound, schedule=schedule)
+        return max(_held() - before, 0) / frames
+    finally:
+        tracemalloc.stop()
+
+
+def _held() -> int:
+    """A full collection empties CPython's free lists (2,000 freed tuples of each length), which are no leak."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+def _sound(session: Session) -> Any:
+    """Noise at speech level: real samples, since zeros can run faster than sound does."""
+    if session.audio is None:
+        return None
+    shape = session.audio.shape
+    return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+
+
+def peak_bytes() -> int:
+    """Return the process's peak resident memory in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _comparison(args: argparse.Namespace) -> Callable[[], Session]:
+    from edgetalker.cli.options import session_from
+
+    changed = argparse.Namespace(**vars(args))
+    if args.against == "torch":
+        changed.engine = "torch"
+    changed.graphs = "eager"
+    return lambda: session_from(changed)

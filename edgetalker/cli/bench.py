@@ -1,0 +1,40 @@
+"""`edgetalker bench`: the latency table of a bundle on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgetalker.cli.options import add_bundle, add_device, positive
+from edgetalker.engines.files import write_whole
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser("bench", help="measure latency, frame by frame and stage by stage")
+    add_bundle(parser, positional=True)
+    add_device(parser)
+    parser.add_argument("--frames", type=positive, default=300, metavar="N", help="frames to time (default: 300)")
+    parser.add_argument("--schedule", action="append", metavar="NAME", help="time this schedule (default: all)")
+    parser.add_argument(
+        "--against", choices=("eager", "torch"), help="time the same frames without graphs, or in PyTorch"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print. All figures come from this run; ratios only compare what ran in it."""
+    from edgetalker.calibration.bench import Bench
+
+    bench = Bench.from_options(args)
+    report = bench.run(progress=sys.stderr if sys.stderr.isatty() else None)
+    print(report.text())
+    if args.json is not None:
+        with write_whole(args.json) as file:
+            file.write(json.dumps(report.as_dict(), indent=1).encode() + b"\n")
+    return 0
