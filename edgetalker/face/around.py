@@ -1,0 +1,73 @@
+"""Ears, hair and bust: what the shapes hardly move. Lengths in centimetres."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.face import sculpt
+from edgetalker.face.part import Part
+from edgetalker.face.sdf import ray_cast
+from edgetalker.face.tissue import both_sides, linear, mesh_grid, mixed
+
+__all__ = ["SKIN_COLOUR", "bust", "ears", "hair"]
+
+Array = NDArray[np.float64]
+SKIN_COLOUR = linear("#e3ab8a")
+_EAR = np.array([6.75, -1.7, -0.9])
+_EAR_BACK = np.array([0.50, 0.0, -0.866])  # the ear opens forwards and outwards
+_EAR_UP = np.array([0.05, 0.985, -0.17])
+
+
+def ears() -> Part:
+    """Return both ears: a shell with a rolled rim, a bowl and a lobe; rings from the bowl out, over, and in."""
+    turn = np.arange(36) * (2 * np.pi / 36)
+    # ring: share of the outline, height over the ear's plane
+    rings = ((0.0, -0.42), (0.2, -0.42), (0.38, -0.30), (0.5, 0.02), (0.6, 0.20), (0.7, 0.12), (0.8, 0.05), (0.88, 0.22),
+             (0.95, 0.34), (1.0, 0.30), (1.02, 0.16), (0.97, -0.02), (0.85, -0.18), (0.6, -0.55), (0.3, -1.1))  # fmt: skip
+    up, back = np.sin(turn), np.cos(turn)
+    outline_up = np.where(up > 0, 2.75, 2.75 - 0.15 * back) * up
+    outline_back = (1.45 + 0.45 * np.clip(up, -0.6, 1)) * back + 0.35
+    front = np.clip(-back, 0, 1) ** 2  # the rim melts into the cheek in front, and flattens in the lobe
+    lobe = np.clip(-up - 0.55, 0, 1) * 1.8
+    normal = np.cross(_EAR_UP, _EAR_BACK)
+    p = []
+    for share, height in rings:
+        rise = height * (1 - 0.75 * front) * np.where(height > 0, 1 - 0.6 * lobe, 1 - 0.8 * lobe)
+        p.append(_EAR + share * (outline_up[:, None] * _EAR_UP + outline_back[:, None] * _EAR_BACK) - rise[:, None] * normal)
+    positions = np.concatenate(p)
+    deep = np.repeat([0.8, 0.7, 0.5, 0.2, 0, 0.15, 0.25, 0.05, 0, 0, 0, 0, 0, 0, 0], 36)
+    colours = mixed(np.tile(SKIN_COLOUR, (len(positions), 1)), linear("#a8604c"), 0.25 + 0.6 * deep)
+    return both_sides(Part("ears", "skin", positions, mesh_grid(len(rings), 36, closed=True), colours))
+
+
+def hair() -> Part:
+    """Return the hair: its solid seen from inside, triangles deep under the skin left out."""
+    polar, turn = np.linspace(0, np.radians(150), 56), np.arange(128) * (2 * np.pi / 128)
+    a, b = (k.ravel() for k in np.meshgrid(polar, turn, indexing="ij"))
+    u = np.stack([np.sin(a) * np.sin(b), np.cos(a), np.sin(a) * np.cos(b)], 1)
+    origin = np.broadcast_to([0.0, 3.0, -0.8], u.shape)
+    p = ray_cast(sculpt.hair, origin, u, 17.0)
+    buried = sculpt.skin(p) < -0.35
+    triangles = mesh_grid(56, 128, closed=True)
+    triangles = triangles[~buried[triangles].all(axis=1)]
+    keep, renumbered = np.unique(triangles, return_inverse=True)
+    p = p[keep]
+    strand = 0.5 + 0.5 * np.sin(5.0 * p[:, 0] + 0.9 * np.sin(0.8 * p[:, 1]))
+    colours = mixed(np.tile(linear("#34211a"), (len(p), 1)), linear("#5a3b2a"), 0.6 * strand)
+    return Part("hair", "hair", p, renumbered.reshape(-1, 3).astype(np.int64), colours)
+
+
+def bust() -> Part:
+    """Return neck-band and shoulders, which stay when the head turns; rows from the neck down."""
+    rows = np.array([  # height, half width, half depth, middle in depth
+        (-13.9, 4.5, 4.5, -3.0), (-13.0, 4.75, 4.75, -2.9), (-12.75, 5.1, 5.1, -2.9), (-13.0, 5.4, 5.4, -2.9),
+        (-14.2, 5.5, 5.5, -3.0), (-15.2, 5.75, 5.6, -3.1), (-16.0, 7.2, 6.0, -3.2), (-17.0, 10.2, 6.6, -3.3),
+        (-18.3, 13.6, 7.2, -3.4), (-20.0, 16.3, 7.8, -3.5), (-23.0, 18.0, 8.4, -3.5), (-29.0, 18.6, 8.8, -3.5),
+    ])  # fmt: skip
+    t = np.linspace(0, len(rows) - 1, 34)
+    y, wide, deep, middle = (np.interp(t, np.arange(len(rows)), c)[:, None] for c in rows.T)
+    b = np.arange(72) * (2 * np.pi / 72)
+    p = np.stack([wide * np.sin(b), y + 0 * b, middle + deep * np.cos(b)], -1).reshape(-1, 3)
+    colours = np.tile(linear("#3f5a6b"), (len(p), 1))
+    return Part("bust", "cloth", p, mesh_grid(34, 72, closed=True), colours, moves=False)
