@@ -1,0 +1,174 @@
+"""The thread of a sink: takes frames when they come or on ticks, sends packets, and waits out what fails."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from edgetalker.runtime.sinks.pump import Pump
+
+__all__ = ["Outlet", "Sender", "UdpOutlet"]
+
+FIRST_WAIT_NS = 50_000_000
+LONGEST_WAIT_NS = 1_000_000_000
+
+
+class Outlet(Protocol):
+    """Where packets go. Used from the sender's thread only; every fault is an OSError."""
+
+    def connect(self) -> None:
+        """Get ready to send; called again after each fault."""
+        ...
+
+    def send(self, packet: bytes | bytearray | str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class UdpOutlet:
+    """A connected UDP socket: so the system reports a refused port, at the packet after the one it refused.
+
+    Names are resolved here, in the sender's thread, because that may take seconds.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._to = (host, port)
+        self._socket: socket.socket | None = None
+
+    def connect(self) -> None:
+        self.close()
+        try:
+            found = socket.getaddrinfo(*self._to, type=socket.SOCK_DGRAM)
+        except UnicodeError as fault:  # a name that no resolver can be asked for
+            raise OSError(f"`{self._to[0]}` is not a host name") from fault
+        except socket.gaierror as fault:
+            raise OSError(f"cannot resolve `{self._to[0]}`: {fault.strerror}") from fault
+        family, kind, protocol, _, address = found[0]
+        self._socket = socket.socket(family, kind, protocol)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        self._socket.settimeout(0.1)
+        self._socket.connect(address)
+
+    def send(self, packet: bytes | bytearray | str) -> None:
+        assert self._socket is not None and not isinstance(packet, str)
+        self._socket.send(packet)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class Sender:
+    """One worker thread that drives a pump into an outlet until it is closed.
+
+    After a fault it waits 50 ms, then twice as long each time up to 1 s, and goes on with the newest frame; the
+    wait starts small again after a second without a fault. The talker's thread only ever calls `notify`.
+    """
+
+    def __init__(self, pump: Pump, outlet: Outlet, name: str) -> None:
+        self._pump = pump
+        self._outlet = outlet
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._connected = False
+        self._wait_ns = FIRST_WAIT_NS
+        self._retry_ns = 0
+        self._failed_ns = 0
+        self._thread = threading.Thread(target=self._run, name=f"edgetalker-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Say that a frame was queued."""
+        self._wake.set()
+
+    def close(self, timeout: float = 2.0) -> bool:
+        """Send what waits, stop, and return whether the thread ended within `timeout` seconds.
+
+        Only a name resolution that hangs keeps it; the thread is a daemon, so the process can still end.
+        """
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                if self._ready():
+                    self._send_due()
+                self._idle()
+            self._finish()
+        except Exception as fault:  # a fault of ours: the talker goes on without this sink, and the summary says so
+            self._pump.settle(False, time.perf_counter_ns())
+            self._pump.statistics.error(f"internal: {type(fault).__name__}: {fault}")
+        finally:
+            self._outlet.close()
+            self._pump.discard()
+
+    def _ready(self) -> bool:
+        if self._connected:
+            return True
+        if time.perf_counter_ns() < self._retry_ns:
+            return False
+        try:
+            self._outlet.connect()
+        except OSError as fault:
+            self._fail(fault)
+            return False
+        self._pump.discard(keep=1)  # what waited through a fault is old
+        self._connected = True
+        return True
+
+    def _send_due(self) -> None:
+        while self._connected:
+            packets = self._pump.step(time.perf_counter_ns())
+            if packets is None:
+                return
+            self._deliver(packets)
+
+    def _deliver(self, packets: Sequence[bytes | bytearray | str]) -> None:
+        statistics = self._pump.statistics
+        try:
+            for packet in packets:
+                self._outlet.send(packet)
+                statistics.packets += 1
+                statistics.bytes += len(packet)
+        except OSError as fault:
+            self._pump.settle(False, time.perf_counter_ns())
+            self._fail(fault)
+            return
+        now = time.perf_counter_ns()
+        self._pump.settle(True, now)
+        if now - self._failed_ns > LONGEST_WAIT_NS:
+            self._wait_ns = FIRST_WAIT_NS
+
+    def _fail(self, fault: OSError) -> None:
+        self._pump.statistics.error(fault)
+        self._connected = False
+        self._failed_ns = time.perf_counter_ns()
+        self._retry_ns = self._failed_ns + self._wait_ns
+        self._wait_ns = min(2 * self._wait_ns, LONGEST_WAIT_NS)
+
+    def _idle(self) -> None:
+        until = self._pump.wake_ns() if self._connected else self._retry_ns
+        if until is not None:
+            self._stop.wait(max(until - time.perf_counter_ns(), 0) * 1e-9)
+            return
+        self._wake.wait()
+        self._wake.clear()
+
+    def _finish(self) -> None:
+        """Send what waits; with a rate, go on for one model frame, so that the last frame is reached."""
+        until = time.perf_counter_ns() + self._pump.period_ns
+        while self._connected:
+            self._send_due()
+            due = self._pump.wake_ns()
+            if due is None or due > until:
+                return
+            time.sleep(max(due - time.perf_counter_ns(), 0) * 1e-9)

@@ -1,0 +1,119 @@
+"""VRChat over OSC: avatar parameters by Unified Expressions, and the native eye-tracking addresses.
+
+Native eyes (docs.vrchat.com, OSC eye tracking): EyesClosedAmount 0 to 1; LeftRightPitchYaw in degrees, positive pitch
+down, positive yaw to the right; both fall back to the avatar's own behaviour 10 s after the last message. Parameters
+that the avatar does not declare have no effect. VRChat's newer native face-tracking input is not used: its addresses
+were not to be found in a source to rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.runtime.frame import MotionLayout
+from edgetalker.runtime.sinks.names import require_named
+from edgetalker.runtime.sinks.network import UdpSink
+from edgetalker.runtime.sinks.options import Option, choice, number, read_endpoint, switch, text
+from edgetalker.runtime.sinks.osc import Message, Packet, bundles
+from edgetalker.runtime.sinks.pump import Encoder, Stamp
+from edgetalker.runtime.sinks.unified import BASE, COMBINED, LIDS, mixture
+
+__all__ = ["VrchatEncoder", "VrchatSink", "from_url"]
+
+DEFAULT = ("127.0.0.1", 9000)
+REFRESH = 1.0
+"""Seconds after which values are sent again that did not change, for an avatar that was loaded meanwhile."""
+
+
+def _prefix(value: object) -> str:
+    prefix = text(value).strip("/")
+    if any(letter in prefix for letter in " #*,?[]{}"):
+        raise ValueError("wants an OSC address part, such as v2 or FT/v2")
+    return prefix
+
+
+OPTIONS = {
+    "prefix": Option(_prefix, "v2", "between /avatar/parameters/ and the name: v2, or FT/v2 as some templates use"),
+    "combined": Option(switch, True, "also JawX, MouthX, SmileFrown and the like"),
+    "eyes": Option(
+        choice("native", "parameters", "none"),
+        "native",
+        "native: lids and gaze by VRChat's own addresses; parameters: lids as avatar parameters, no gaze",
+    ),
+    "gaze": Option(number(0, 90), 25.0, "degrees of eye rotation at EyeLook* = 1; ARKit states no angle"),
+    "bundle": Option(switch, False, "one OSC bundle instead of one message a parameter"),
+}
+
+
+def _gaze(degrees: float) -> dict[str, dict[str, float]]:
+    """Left pitch, left yaw, right pitch, right yaw. The left eye looking in looks to its owner's right."""
+    angles = {}
+    for side, inward in (("Left", 1.0), ("Right", -1.0)):
+        angles[f"{side}Pitch"] = {f"EyeLookDown{side}": degrees, f"EyeLookUp{side}": -degrees}
+        angles[f"{side}Yaw"] = {f"EyeLookIn{side}": inward * degrees, f"EyeLookOut{side}": -inward * degrees}
+    return angles
+
+
+class VrchatEncoder:
+    """Encodes named ARKit motion: a message a parameter, sent when its value changed and every second anyway."""
+
+    def __init__(self, layout: MotionLayout, options: Mapping[str, Any]) -> None:
+        mixes = {
+            **BASE,
+            **(COMBINED if options["combined"] else {}),
+            **(LIDS if options["eyes"] == "parameters" else {}),
+        }
+        chosen = options["map"].select(list(mixes), "VRChat")
+        count = len(chosen.names)
+        matrix, constants = mixture(mixes, layout.names)
+        gains = chosen.gains
+        base = f"/avatar/parameters/{options['prefix']}/" if options["prefix"] else "/avatar/parameters/"
+        messages = [Message(base + name, (Message.Value(place),)) for place, name in enumerate(chosen.names)]
+        rows = [(matrix[chosen.places] * gains[:, None], constants[chosen.places] * gains)]
+        if options["eyes"] == "native":
+            rows.append(
+                mixture({"closed": {"EyeBlinkLeft": 0.5, "EyeBlinkRight": 0.5}, **_gaze(options["gaze"])}, layout.names)
+            )
+            look = tuple(Message.Value(count + 1 + axis) for axis in range(4))
+            messages.append(Message("/tracking/eye/EyesClosedAmount", (Message.Value(count),)))
+            messages.append(Message("/tracking/eye/LeftRightPitchYaw", look))
+        self._limit = np.ones(sum(len(row[1]) for row in rows), np.float32)
+        self._limit[count + 1 :] = 90
+        self._matrix = np.concatenate([row[0] for row in rows])
+        self._constants = np.concatenate([row[1] for row in rows])
+        self._bundled = options["bundle"]
+        self._packets = bundles(messages) if self._bundled else [Packet.of(message) for message in messages]
+        self._owner = np.zeros(len(self._limit), np.intp)
+        for index, packet in enumerate(self._packets):
+            self._owner[[place for _, place in packet.slots]] = index
+        self._before = np.full(len(self._limit), np.nan, np.float32)
+        self._refreshed = -REFRESH
+
+    def encode(self, values: NDArray[np.float32], stamp: Stamp) -> Sequence[bytearray]:
+        """Return the datagrams of what changed."""
+        mixed = np.clip(self._matrix @ values + self._constants, -self._limit, self._limit)
+        fresh = stamp.seconds - self._refreshed >= REFRESH
+        if fresh:
+            self._refreshed = stamp.seconds
+        changed = range(len(self._packets)) if fresh else np.unique(self._owner[mixed != self._before])
+        self._before = mixed
+        return [self._packets[index].write(mixed) for index in changed]
+
+
+class VrchatSink(UdpSink):
+    """Sends to VRChat."""
+
+    scheme = "vrchat"
+
+    def _encoder(self, layout: MotionLayout) -> Encoder:
+        require_named(layout, "VRChat")
+        return VrchatEncoder(layout, self.endpoint.options)
+
+
+def from_url(url: str, options: Mapping[str, object] | None = None) -> VrchatSink:
+    """Return the sink of `vrchat://host:port?prefix=FT/v2&eyes=native`. Raises OptionError."""
+    return VrchatSink(read_endpoint(url, "vrchat", DEFAULT, OPTIONS, options))

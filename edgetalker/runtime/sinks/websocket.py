@@ -1,0 +1,289 @@
+"""A WebSocket server that hands out frames as JSON or binary messages, to browsers and programs on this machine.
+
+Every client first gets one JSON text `{"type": "layout", ...}` that says what the numbers mean, then the newest frame,
+then every frame. JSON frame: `{"type": "frame", "index", "time", "outcome", "shapes": {name: value}}`, or
+`"values": [...]` for motion without names. Binary frame, little-endian: `ETF1` | uint32 index | float64 time | uint32
+outcome (its place in the layout message's `outcomes`) | uint32 count | count float32; the floats start at byte 24.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import re
+import struct
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
+from edgetalker.runtime.frame import MotionLayout, Outcome
+from edgetalker.runtime.sinks.network import NetworkSink
+from edgetalker.runtime.sinks.options import Endpoint, Option, choice, number, read_endpoint, switch, text, whole
+from edgetalker.runtime.sinks.pump import Encoder, Pump, Stamp
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
+
+__all__ = ["WebSocketEncoder", "WebSocketSink", "from_url"]
+
+DEFAULT = ("127.0.0.1", 8765)
+MAGIC = b"ETF1"
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
+BACKLOG = 64 * 1024
+"""Bytes that may wait for one client (beyond the system's own buffer) before its frames are left out."""
+LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    words = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list) else [""]
+    if not all(re.fullmatch(r"(https?://[^/\s]+|null)", str(word)) for word in words):
+        raise ValueError("wants origins such as https://example.org (or null), with commas between")
+    return tuple(map(str, words))
+
+
+OPTIONS = {
+    "format": Option(choice("json", "binary"), "json", "form of the frame messages"),
+    "origin": Option(_origins, (), "further web origins that may connect; pages of this machine always may"),
+    "public": Option(switch, False, "yes: listen on an address that other machines can reach"),
+    "clients": Option(whole(1, 256), 16, "how many may be connected; further ones are turned away"),
+    "stall": Option(number(0.1, 60), 5.0, "seconds without taking anything after which a client is cut off"),
+    "token": Option(text, "", "clients must ask for /?token=... with this word"),
+}
+
+
+class WebSocketEncoder:
+    """Encodes any motion as one message a frame."""
+
+    def __init__(self, layout: MotionLayout, options: Mapping[str, Any]) -> None:
+        named = layout.shape == (len(layout.names),)
+        if options["map"].entries and not named:
+            raise OptionError(f"ws: `map` wants motion with names, and this model gives `{layout.kind}`")
+        self._chosen = options["map"].select(layout.names, "ws") if named else None
+        self._binary = options["format"] == "binary"
+        rate = options["rate"]
+        self.layout = json.dumps(
+            {
+                "type": "layout",
+                "protocol": 1,
+                "format": options["format"],
+                "kind": layout.kind,
+                "names": list(self._chosen.names) if self._chosen else [],
+                "shape": [len(self._chosen.names)] if self._chosen else list(layout.shape),
+                "units": layout.units,
+                "fps": str(layout.fps),
+                "rate": str(rate) if rate else None,
+                "outcomes": list(OUTCOMES),
+            }
+        )
+
+    def encode(self, values: NDArray[np.float32], stamp: Stamp) -> Sequence[bytes | str]:
+        """Return one message."""
+        if self._chosen:
+            values = values[self._chosen.places] * self._chosen.gains
+        return (self._pack(values, stamp) if self._binary else self._dump(values, stamp),)
+
+    def _pack(self, values: NDArray[np.float32], stamp: Stamp) -> bytes:
+        outcome = OUTCOMES.index(stamp.outcome)
+        head = struct.pack("<4sIdII", MAGIC, stamp.index & 0xFFFFFFFF, stamp.time, outcome, values.size)
+        return head + values.astype("<f4").tobytes()
+
+    def _dump(self, values: NDArray[np.float32], stamp: Stamp) -> str:
+        numbers = [round(value, 5) for value in values.ravel().tolist()]
+        named = dict(zip(self._chosen.names, numbers, strict=True)) if self._chosen else None
+        content = {"values": numbers} if named is None else {"shapes": named}
+        head = {"type": "frame", "index": stamp.index, "time": round(stamp.time, 6), "outcome": stamp.outcome}
+        return json.dumps({**head, **content}, separators=(",", ":"))
+
+
+class WebSocketSink(NetworkSink):
+    """Serves any number of clients from one thread. A slow client loses frames, then its connection; nobody waits.
+
+    frames_skipped: frames that were left out for slow clients, summed over clients. cut_off: clients that took
+    nothing for `stall` seconds. refused: clients over the limit. Without a client frames count as sent.
+    """
+
+    scheme = "ws"
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(endpoint)
+        self.frames_skipped = 0
+        self.cut_off = 0
+        self.refused = 0
+        self.port = endpoint.port
+        self._clients: dict[ServerConnection, float] = {}
+        self._newest: bytes | str | None = None
+        self._encoding: WebSocketEncoder | None = None
+
+    @property
+    def clients(self) -> int:
+        """How many are connected now."""
+        return len(self._clients)
+
+    def _encoder(self, layout: MotionLayout) -> Encoder:
+        self._encoding = WebSocketEncoder(layout, self.endpoint.options)
+        return self._encoding
+
+    def _start(self, pump: Pump) -> None:
+        _require_websockets()
+        listening: Future[int] = Future()
+        self._loop = asyncio.new_event_loop()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, args=(pump, listening), name="edgetalker-ws", daemon=True)
+        self._thread.start()
+        try:
+            self.port = listening.result()
+        except OSError as fault:
+            self._thread.join()
+            where = f"{self.endpoint.host} port {self.endpoint.port}"
+            raise DeviceError(
+                f"{self.endpoint.url}: cannot listen on {where}: {fault.strerror or fault}",
+                hint="another program may use the port; choose another one: ws://127.0.0.1:8766",
+            ) from fault
+
+    def _notify(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop ended by a fault that is counted
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def _stop(self) -> None:
+        def stop() -> None:
+            self._stopping = True
+            self._wake.set()
+
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(stop)
+        self._thread.join(3.0)
+
+    def _run(self, pump: Pump, listening: Future[int]) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve(pump, listening))
+        except OSError as fault:
+            if not listening.done():
+                listening.set_exception(fault)
+        except Exception as fault:  # a fault of ours: the talker goes on without this sink, and the summary says so
+            pump.settle(False, time.perf_counter_ns())
+            self.statistics.error(f"internal: {type(fault).__name__}: {fault}")
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            asyncio.set_event_loop(None)
+            self._loop.close()
+
+    async def _serve(self, pump: Pump, listening: Future[int]) -> None:
+        from websockets.asyncio.server import serve
+
+        options = self.endpoint.options
+        async with serve(
+            self._client,
+            self.endpoint.host,
+            self.endpoint.port,
+            origins=[None, LOCAL_ORIGIN, *options["origin"]],
+            process_request=self._admit,
+            compression=None,
+            max_size=1024,
+            write_limit=BACKLOG,
+            close_timeout=0.5,
+            server_header=None,
+        ) as server:
+            listening.set_result(next(iter(server.sockets)).getsockname()[1])
+            while not self._stopping:
+                await self._send_due(pump)
+
+    def _admit(self, connection: ServerConnection, request: Any) -> Any:
+        """Answer a request that must not become a connection; None lets it through."""
+        token = self.endpoint.options["token"]
+        if token and f"token={token}" not in request.path.partition("?")[2].split("&"):
+            return connection.respond(403, "a token is wanted: /?token=...\n")
+        if len(self._clients) >= self.endpoint.options["clients"]:
+            self.refused += 1
+            return connection.respond(503, "too many clients\n")
+        return None
+
+    async def _client(self, connection: ServerConnection) -> None:
+        assert self._encoding is not None
+        await connection.send(self._encoding.layout)
+        if self._newest is not None:
+            await connection.send(self._newest)
+        self._clients[connection] = time.monotonic()
+        try:
+            async for _ in connection:  # what clients say is read, so that pings are answered, and ignored
+                pass
+        finally:
+            self._clients.pop(connection, None)
+
+    async def _send_due(self, pump: Pump) -> None:
+        messages = pump.step(time.perf_counter_ns())
+        if messages is None:
+            await self._idle(pump.wake_ns())
+            return
+        for message in messages:
+            assert not isinstance(message, bytearray)
+            self._newest = message
+            self._broadcast(message)
+        pump.settle(True, time.perf_counter_ns())
+        await asyncio.sleep(0)  # sockets and new clients get their turn even when frames never pause
+
+    async def _idle(self, until_ns: int | None) -> None:
+        try:
+            timeout = None if until_ns is None else max(until_ns - time.perf_counter_ns(), 0) * 1e-9
+            await asyncio.wait_for(self._wake.wait(), timeout)
+        except (asyncio.TimeoutError, TimeoutError):
+            return
+        self._wake.clear()
+
+    def _broadcast(self, message: bytes | str) -> None:
+        from websockets.asyncio.server import broadcast
+
+        now = time.monotonic()
+        ready = [client for client in self._clients if client.transport.get_write_buffer_size() < BACKLOG]
+        for client in ready:
+            self._clients[client] = now
+        self._leave_behind(now)
+        broadcast(ready, message)
+        self.statistics.packets += len(ready)
+        self.statistics.bytes += len(ready) * len(message)
+
+    def _leave_behind(self, now: float) -> None:
+        late = [client for client, since in self._clients.items() if since < now]
+        self.frames_skipped += len(late)
+        for client in late:
+            if now - self._clients[client] > self.endpoint.options["stall"]:
+                self.cut_off += 1
+                del self._clients[client]
+                client.transport.abort()
+
+
+def _require_websockets() -> None:
+    try:
+        import websockets.asyncio.server  # noqa: F401
+    except ImportError as fault:
+        raise MissingPackageError("websockets", "a WebSocket sink", extra="net") from fault
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def from_url(url: str, options: Mapping[str, object] | None = None) -> WebSocketSink:
+    """Return the sink of `ws://127.0.0.1:8765?format=json`.
+
+    Raises OptionError, also for an address beyond loopback unless `public=yes` is given.
+    """
+    endpoint = read_endpoint(url, "ws", DEFAULT, OPTIONS, options)
+    if not endpoint.options["public"] and not _is_loopback(endpoint.host):
+        raise OptionError(
+            f"{url}: listening on {endpoint.host} would let other machines connect",
+            hint="use ws://127.0.0.1, or add public=yes (and better a token=... too)",
+        )
+    return WebSocketSink(endpoint)
