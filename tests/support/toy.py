@@ -152,7 +152,12 @@ def description() -> dict[str, Any]:
             },
         },
         "program": [
-            {"stage": "audio", "inputs": {"wav": "wav", "heard": "heard"}, "outputs": {"features": "features"}, "every": BLOCK},
+            {
+                "stage": "audio",
+                "inputs": {"wav": "wav", "heard": "heard"},
+                "outputs": {"features": "features"},
+                "every": BLOCK,
+            },
             {
                 "stage": "blend",
                 "inputs": {"feature": "features[phase]", "history": "history", "count": "count", "setting": "setting"},

@@ -1,0 +1,62 @@
+"""The ONNX Runtime engine works on the session's memory and names what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import TensorSpec
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.host import HostDevice
+from edgetalker.engines.ort import OrtEngine
+
+pytest.importorskip("onnxruntime")
+
+
+def decode(toy: Bundle) -> OrtEngine:
+    stage = toy.manifest.stages["decode"]
+    return OrtEngine("decode", toy.onnx("decode"), stage.inputs, stage.outputs)
+
+
+def test_it_reads_and_writes_in_place(toy: Bundle) -> None:
+    engine, device = decode(toy), HostDevice(poison=True)
+    buffers = {name: device.allocate(name, spec) for name, spec in {**engine.inputs, **engine.outputs}.items()}
+    binding = engine.bind(buffers)
+    graph = device.capture("decode", lambda: binding.enqueue(device))
+    for value in (1.0, 2.0):
+        buffers["x"].array.fill(value)
+        buffers["memory"].array.fill(3.0)
+        device.launch(graph)
+        assert np.array_equal(buffers["motion"].array, np.full((1, 4), value + 3, np.float32))
+
+
+def test_every_buffer_that_does_not_fit_is_named(toy: Bundle) -> None:
+    engine, device = decode(toy), HostDevice()
+    with pytest.raises(EngineError) as caught:
+        engine.bind(
+            {
+                "x": device.allocate("x", TensorSpec("float32", (2, 4))),
+                "memroy": device.allocate("m", TensorSpec("float32", (1, 4))),
+            }
+        )
+    for text in ("`x` wants float32[1,4]", "`memroy` is no tensor", "did you mean `memory`", "`motion` has no buffer"):
+        assert text in str(caught.value)
+
+
+def test_a_border_unlike_the_manifest_is_refused(toy: Bundle) -> None:
+    stage = toy.manifest.stages["decode"]
+    with pytest.raises(EngineError) as caught:
+        OrtEngine("decode", toy.onnx("decode"), {"x": TensorSpec("float32", (1, 5))}, stage.outputs)
+    assert "input `x` is float32[1,4] in the network, float32[1,5] in the manifest" in str(caught.value)
+    assert "input `memory` is float32[1,4] in the network, absent in the manifest" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x08\x0a" * 50])
+def test_what_is_no_network_is_refused_by_name(toy: Bundle, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    stage = toy.manifest.stages["decode"]
+    with pytest.raises(EngineError, match="decode"):
+        OrtEngine("decode", tmp_path / "bad.onnx", stage.inputs, stage.outputs)
