@@ -166,12 +166,11 @@ class WebSocketSink(NetworkSink):
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_until_complete(self._serve(pump, listening))
-        except OSError as fault:
+        except Exception as fault:  # after the start the talker goes on without this sink, and the summary says so
             if not listening.done():
                 listening.set_exception(fault)
-        except Exception as fault:  # a fault of ours: the talker goes on without this sink, and the summary says so
             pump.settle(False, time.perf_counter_ns())
-            self.statistics.error(f"internal: {type(fault).__name__}: {fault}")
+            self.statistics.error(f"{type(fault).__name__}: {fault}")
         finally:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             asyncio.set_event_loop(None)
@@ -195,7 +194,11 @@ class WebSocketSink(NetworkSink):
         ) as server:
             listening.set_result(next(iter(server.sockets)).getsockname()[1])
             while not self._stopping:
-                await self._send_due(pump)
+                if not self._send_due(pump):
+                    await self._idle(pump.wake_ns())
+                await asyncio.sleep(0)  # sockets and new clients get their turn even when frames never pause
+            while self._send_due(pump):
+                pass
 
     def _admit(self, connection: ServerConnection, request: Any) -> Any:
         """Answer a request that must not become a connection; None lets it through."""
@@ -210,26 +213,24 @@ class WebSocketSink(NetworkSink):
     async def _client(self, connection: ServerConnection) -> None:
         assert self._encoding is not None
         await connection.send(self._encoding.layout)
-        if self._newest is not None:
-            await connection.send(self._newest)
         self._clients[connection] = time.monotonic()
+        if self._newest is not None:
+            self._hand_out([connection], self._newest)
         try:
             async for _ in connection:  # what clients say is read, so that pings are answered, and ignored
                 pass
         finally:
             self._clients.pop(connection, None)
 
-    async def _send_due(self, pump: Pump) -> None:
+    def _send_due(self, pump: Pump) -> bool:
         messages = pump.step(time.perf_counter_ns())
-        if messages is None:
-            await self._idle(pump.wake_ns())
-            return
-        for message in messages:
+        for message in messages or ():
             assert not isinstance(message, bytearray)
             self._newest = message
             self._broadcast(message)
-        pump.settle(True, time.perf_counter_ns())
-        await asyncio.sleep(0)  # sockets and new clients get their turn even when frames never pause
+        if messages:
+            pump.settle(True, time.perf_counter_ns())
+        return messages is not None
 
     async def _idle(self, until_ns: int | None) -> None:
         try:
@@ -240,16 +241,19 @@ class WebSocketSink(NetworkSink):
         self._wake.clear()
 
     def _broadcast(self, message: bytes | str) -> None:
-        from websockets.asyncio.server import broadcast
-
         now = time.monotonic()
         ready = [client for client in self._clients if client.transport.get_write_buffer_size() < BACKLOG]
         for client in ready:
             self._clients[client] = now
         self._leave_behind(now)
-        broadcast(ready, message)
-        self.statistics.packets += len(ready)
-        self.statistics.bytes += len(ready) * len(message)
+        self._hand_out(ready, message)
+
+    def _hand_out(self, clients: Sequence[ServerConnection], message: bytes | str) -> None:
+        from websockets.asyncio.server import broadcast
+
+        broadcast(clients, message)
+        self.statistics.packets += len(clients)
+        self.statistics.bytes += len(clients) * len(message)
 
     def _leave_behind(self, now: float) -> None:
         late = [client for client, since in self._clients.items() if since < now]
