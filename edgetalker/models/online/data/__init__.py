@@ -1,0 +1,1 @@
+"""Synthetic speech with phone times and the procedural faces that go with it."""

@@ -1,0 +1,173 @@
+"""Sessions: about a minute of one voice with pauses, its mel frames, and the faces that go with it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.files import write_whole
+from edgetalker.models.online.data import degrade
+from edgetalker.models.online.data.phones import PHONE_INDEX, VOWELS, Segment
+from edgetalker.models.online.data.synths import RATE, Voice, speak
+from edgetalker.models.online.data.text import sentence
+from edgetalker.models.online.data.upper import EMOTIONS, Mood, Prosody, animate
+from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts, phone_track
+from edgetalker.models.online.features import log_mel
+
+__all__ = ["Session", "load", "make", "save", "targets"]
+
+Array = NDArray[np.float32]
+SECONDS = 60
+DRAWS = 2
+"""Faces drawn for the same sound, each with its own emotions, style and chance."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """T frames of one voice.
+
+    mel: (4T, 80) ln power. mouth: (T, 14), neutral. touch: (T, 2) lips, teeth. phone: (T,) index in PHONES.
+    speech: (T,) 1 inside utterances. motion: (DRAWS, T, 55). controls: (DRAWS, T, 6) emotions, articulation,
+    head. samples: the sound (empty for training). times: (S, 3) phone index, start, end.
+    """
+
+    mel: Array
+    mouth: Array
+    touch: Array
+    phone: NDArray[np.uint8]
+    speech: Array
+    motion: Array
+    controls: Array
+    samples: Array
+    times: Array
+
+
+def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Session:
+    """Make the session of a seed. worn: the chance of a degraded sound (`degrade.degrade`)."""
+    rng, dice = np.random.default_rng(seed), random.Random(seed)
+    samples, segments = _sound(voice, rng, dice)
+    level = rng.uniform(-32, -18) if worn else -23.0
+    clean = degrade.at_level(samples, level)
+    heard = degrade.degrade(clean, rng) if rng.random() < worn else clean
+    heard = heard + 1e-5 * degrade.coloured_noise(heard.size, rng)
+    return targets(heard, clean, segments, rng, keep_sound)
+
+
+def _sound(voice: Voice, rng: np.random.Generator, dice: random.Random) -> tuple[Array, list[Segment]]:
+    rate, pitch = float(rng.uniform(0.8, 1.3)), int(rng.integers(20, 80))
+    texts = [sentence(dice, voice.language) for _ in range(26)]
+    pieces: list[Array] = []
+    segments: list[Segment] = []
+    at = 0.0
+    for utterance in speak(voice, texts, rate, pitch):
+        gap = rng.uniform(4, 9) if rng.random() < 0.07 else min(rng.exponential(0.35), 2.5)
+        silence = np.zeros(int(gap * RATE), np.float32)
+        pieces += [silence, utterance.samples]
+        segments += _shifted(utterance.segments, at, gap)
+        at += gap + pieces[-1].size / RATE
+        if at > SECONDS:
+            break
+    return np.concatenate(pieces)[: SECONDS * RATE], [s for s in segments if s.end < SECONDS]
+
+
+def _shifted(segments: tuple[Segment, ...], at: float, gap: float) -> list[Segment]:
+    start = at + gap
+    moved = [Segment(s.phone, s.start + start, s.end + start) for s in segments]
+    return [Segment("sil", at, start), *moved]
+
+
+def targets(
+    heard: Array, clean: Array, segments: list[Segment], rng: np.random.Generator, keep_sound: bool
+) -> Session:
+    """Build a session from a sound as it is heard, the clean sound behind it, and its phones."""
+    frames = heard.size * FPS // RATE
+    phone = phone_track(segments, frames)
+    stress, accent = _prosody(clean, phone)
+    touch = contacts(segments, frames)
+    viseme = blend(segments, frames, stress)
+    prosody = Prosody(accent, _speech(phone))
+    motion, controls = [], []
+    for _ in range(DRAWS):
+        mood = _mood(frames, rng)
+        motion.append(animate(compose(viseme, touch, mood.articulation), touch.lips, prosody, mood, rng))
+        controls.append(np.column_stack([mood.emotion, mood.articulation, mood.head]))
+    times = np.array([(PHONE_INDEX[s.phone], s.start, s.end) for s in segments], np.float32).reshape(-1, 3)
+    return Session(
+        log_mel(heard, frames),
+        compose(viseme, touch),
+        np.column_stack([touch.lips, touch.teeth]),
+        phone,
+        prosody.speech,
+        np.stack(motion),
+        np.stack(controls).astype(np.float32),
+        heard if keep_sound else np.zeros(0, np.float32),
+        times,
+    )
+
+
+def _speech(phone: NDArray[np.uint8]) -> Array:
+    """Return 1 from the first to the last phone of a phrase; pauses of up to 0.2 s belong to it."""
+    voice = (phone != 0).astype(np.float32)
+    width = int(0.2 * FPS)
+    near = np.convolve(voice, np.ones(2 * width + 1), "same") > 0
+    held = np.convolve(near.astype(np.float32), np.ones(2 * width + 1), "same") > 2 * width + 0.5
+    return np.maximum(held, voice).astype(np.float32)
+
+
+def _prosody(clean: Array, phone: NDArray[np.uint8]) -> tuple[Array, Array]:
+    """Return stress (about 1) and accents (bumps of about 1) from the loudness of vowels against their mean."""
+    frames = phone.size
+    rows = clean[: frames * RATE // FPS]
+    power = np.array([np.mean(piece**2) for piece in np.array_split(rows, frames)])
+    decibels = 10 * np.log10(power + 1e-7)
+    vowel = np.isin(phone, [PHONE_INDEX[name] for name in VOWELS])
+    usual = float(np.median(decibels[vowel])) if vowel.any() else 0.0
+    stress = np.where(vowel, np.clip(1.0 + (decibels - usual) / 15.0, 0.7, 1.3), 1.0).astype(np.float32)
+    accent = np.where(vowel & (decibels > usual + 1.5), 1.0, 0.0).astype(np.float32)
+    return stress, np.convolve(accent, np.ones(3) / 3, "same").astype(np.float32)
+
+
+def _mood(frames: int, rng: np.random.Generator) -> Mood:
+    emotion = np.zeros((frames, len(EMOTIONS)), np.float32)
+    at = 0
+    while at < frames:
+        length = int(rng.uniform(5, 25) * FPS)
+        if rng.random() < 0.6:
+            emotion[at : at + length, rng.integers(len(EMOTIONS))] = rng.uniform(0.2, 1.0)
+            if rng.random() < 0.3:
+                emotion[at : at + length, rng.integers(len(EMOTIONS))] = rng.uniform(0.2, 0.6)
+        at += length
+    style = np.repeat(rng.uniform([0.5, 0.2], [1.4, 1.8], (1, 2)), frames, axis=0)
+    style[:, rng.random(2) < 0.4] = 1.0
+    total = np.maximum(emotion.sum(1, keepdims=True), 1.0)
+    return Mood(_glide(emotion / total), *np.ascontiguousarray(style.T).astype(np.float32))
+
+
+def _glide(track: Array, seconds: float = 0.4) -> Array:
+    width = int(seconds * FPS)
+    padded = np.pad(track, ((width - 1, 0), (0, 0)), "edge")
+    total = np.cumsum(np.pad(padded, ((1, 0), (0, 0))), axis=0)
+    return ((total[width:] - total[:-width]) / width).astype(np.float32)
+
+
+_HALF = ("mel", "mouth", "touch", "speech", "motion", "controls")
+
+
+def save(session: Session, path: Path) -> None:
+    """Write a session as npz, whole or not at all; tracks as float16, sound as int16."""
+    arrays = {name: np.asarray(getattr(session, name), np.float16) for name in _HALF}
+    sound = np.clip(session.samples * 32767, -32768, 32767).astype(np.int16)
+    with write_whole(path) as file:
+        np.savez(file, phone=session.phone, samples=sound, times=session.times, **arrays)
+
+
+def load(path: Path) -> Session:
+    """Read a session written by `save`."""
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name].astype(np.float32) for name in _HALF}
+        sound = stored["samples"].astype(np.float32) / 32767
+        return Session(phone=stored["phone"], samples=sound, times=stored["times"], **arrays)

@@ -1,0 +1,44 @@
+"""Who speaks in which part of the data, and who is kept out of training."""
+
+from __future__ import annotations
+
+import random
+
+from edgetalker.models.online.data.synths import Voice
+
+__all__ = ["HELD_OUT", "training_voice"]
+
+_VARIANTS = ("", "", "+f1", "+f2", "+f3", "+f4", "+f5", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7")
+_ESPEAK = (
+    ("en-us", "en"), ("en-us", "en"), ("en-gb-x-rp", "en"), ("en-gb-scotland", "en"), ("de", "de"), ("fr", "fr"),
+    ("es", "es"), ("pt-br", "pt"), ("pl", "pl"), ("nl", "nl"), ("tr", "tr"), ("sv", "sv"), ("hu", "hu"),
+)  # fmt: skip
+# Recorded speakers count for more than formant synthesis: their weight is about two thirds of the sessions.
+_RECORDED = (
+    (Voice("flite", "slt"), 5.0), (Voice("flite", "awb"), 6.0), (Voice("flite", "kal16"), 4.0),
+    (Voice("festival", "kal_diphone"), 3.0), (Voice("festival", "ked_diphone"), 5.0),
+    (Voice("festival", "czech_ph", "cs"), 2.0), (Voice("festival", "czech_dita", "cs"), 2.0),
+    (Voice("festival", "czech_krb", "cs"), 2.0), (Voice("festival", "czech_machac", "cs"), 2.0),
+    (Voice("festival", "suo_fi_lj_diphone", "fi"), 3.0), (Voice("festival", "hy_fi_mv_diphone", "fi"), 3.0),
+    (Voice("festival", "upc_ca_ona_hts", "ca"), 3.0), (Voice("festival", "msu_ru_nsh_clunits", "ru"), 3.0),
+)  # fmt: skip
+_ESPEAK_WEIGHT = 22.0
+
+HELD_OUT: dict[str, tuple[Voice, ...]] = {
+    "rms": (Voice("flite", "rms"),),
+    "italian": (Voice("festival", "pc_diphone", "it"), Voice("festival", "lp_diphone", "it"), Voice("espeak", "it", "it")),
+    "slt-hts": (Voice("festival", "cmu_us_slt_arctic_hts"),),
+}
+"""A voice never heard; a language never heard (two recorded speakers and espeak-ng); another synthesizer's
+rendering (HTS) of a speaker that training knows through flite."""
+
+
+def training_voice(rng: random.Random) -> Voice:
+    """Draw a voice for one training session."""
+    pick = rng.random() * (_ESPEAK_WEIGHT + sum(weight for _, weight in _RECORDED))
+    for voice, weight in _RECORDED:
+        if pick < weight:
+            return voice
+        pick -= weight
+    name, language = rng.choice(_ESPEAK)
+    return Voice("espeak", name + rng.choice(_VARIANTS), language)

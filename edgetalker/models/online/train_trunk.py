@@ -1,0 +1,131 @@
+"""Training of the audio trunk: mouth shapes, contacts and phones from worn speech."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgetalker.engines.files import write_whole
+from edgetalker.models.online.streams import MARGIN, Chunk, Corpus, Streams
+from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
+
+__all__ = ["TrunkPlan", "load_trunk", "save_checkpoint", "train_trunk"]
+
+
+@dataclass(frozen=True)
+class TrunkPlan:
+    """minutes: the budget, also the length of the learning-rate schedule; rows x frames: a step's sound."""
+
+    minutes: float = 60.0
+    rows: int = 48
+    frames: int = 64
+    rate: float = 1.5e-3
+    seed: int = 1
+
+
+def trunk_loss(trunk: Trunk, features: Tensor, chunk: Chunk, scale: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss over the three look-aheads and its parts.
+
+    Each head is scored on the mouth of the frame d frames back: L1 and L2 in units of the channels' spread, the
+    change from frame to frame, cross-entropy of contacts and voice, and of phones (training only).
+    """
+    total = features.new_zeros(())
+    parts: dict[str, float] = {}
+    frames = features.shape[1]
+    for d in LOOKAHEADS:
+        window = slice(MARGIN - d, MARGIN - d + frames)
+        mouth, logits = trunk.mouth(features, d)
+        error = (mouth - chunk.mouth[:, window]) * scale
+        change = error[:, 1:] - error[:, :-1]
+        shape = 0.5 * error.abs().mean() + 0.5 * error.square().mean() + 0.25 * change.abs().mean()
+        flags = F.binary_cross_entropy_with_logits(logits, chunk.flags[:, window])
+        phone = F.cross_entropy(trunk.phones[d](features).flatten(0, 1), chunk.phone[:, window].flatten())
+        weight = (0.6, 1.0, 1.2)[d]
+        total = total + weight * (shape + 1.0 * flags + 0.15 * phone)
+        parts |= {f"shape{d}": shape.item(), f"flags{d}": flags.item(), f"phone{d}": phone.item()}
+    return total, parts
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain numbers so that `torch.load(weights_only=True)` reads them."""
+    with write_whole(path) as file:
+        torch.save(content, file)
+
+
+def load_trunk(path: Path) -> Trunk:
+    """Return the trunk of a checkpoint, ready to run."""
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    trunk = Trunk(TrunkSize(**stored["size"]))
+    trunk.load_state_dict(stored["model"])
+    return trunk.eval()
+
+
+def spread(corpus: Corpus) -> Tensor:
+    """Return 1 / (standard deviation + 0.03) of the mouth channels, (14,)."""
+    sample = torch.cat([mouth[::7].float() for mouth in corpus.mouth])
+    return 1.0 / (sample.std(0) + 0.03)
+
+
+def train_trunk(folder: Path, out: Path, plan: TrunkPlan, size: TrunkSize | None = None) -> Path:
+    """Train until the budget is spent; resumes from `out`/trunk.pt, which is written every 200 steps."""
+    path = out / "trunk.pt"
+    torch.manual_seed(plan.seed)
+    corpus = Corpus(folder / "train")
+    trunk = Trunk(size or TrunkSize())
+    optimizer = torch.optim.AdamW(trunk.parameters(), lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.98))
+    spent, step = _resume(path, trunk, optimizer)
+    streams = Streams(corpus, plan.rows, plan.frames, plan.seed + step)
+    scale, state = spread(corpus), trunk.begin(plan.rows)
+    budget, begun = plan.minutes * 60, time.monotonic() - spent
+    while (spent := time.monotonic() - begun) < budget:
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(plan.rate, spent / budget, step)
+        chunk = streams.next()
+        state = _carry(state, chunk.fresh, streams.rng)
+        features, state = trunk(chunk.mel, state)
+        loss, parts = trunk_loss(trunk, features, chunk, scale)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
+        optimizer.step()
+        state, step = state.detach(), step + 1
+        if step % 50 == 0:
+            shown = " ".join(f"{name} {value:.3f}" for name, value in parts.items() if name[-1] != "1")
+            print(f"trunk step {step} {spent:.0f} s loss {loss.item():.3f} {shown}", flush=True)
+        if step % 200 == 0:
+            _store(path, trunk, optimizer, spent, step)
+    _store(path, trunk, optimizer, budget, step)
+    return path
+
+
+def _rate(peak: float, done: float, step: int) -> float:
+    return peak * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def _carry(state: Tensor, fresh: np.ndarray[Any, np.dtype[np.bool_]], rng: np.random.Generator) -> Tensor:
+    """Half of the rows that begin another sound start from zeros, half from the state the last one left."""
+    zeroed = torch.tensor(fresh & (rng.random(fresh.size) < 0.5))
+    return state.masked_fill(zeroed[None, :, None], 0.0)
+
+
+def _resume(path: Path, trunk: Trunk, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
+    if not path.exists():
+        return 0.0, 0
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    trunk.load_state_dict(stored["model"])
+    optimizer.load_state_dict(stored["optimizer"])
+    print(f"going on from {path}, step {stored['step']}")
+    return float(stored["spent"]), int(stored["step"])
+
+
+def _store(path: Path, trunk: Trunk, optimizer: torch.optim.Optimizer, spent: float, step: int) -> None:
+    content = {"model": trunk.state_dict(), "optimizer": optimizer.state_dict(), "size": asdict(trunk.size)}
+    save_checkpoint(path, {**content, "spent": spent, "step": step})

@@ -1,0 +1,80 @@
+"""Augmentation on mel power, cheap enough for every step of training: throats, rooms, microphones, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgetalker.models.online.features import BANDS, FLOOR
+
+__all__ = ["Wear", "draw"]
+
+_WARPS = np.linspace(0.86, 1.16, 16)
+_TAPS = 36  # of the exponential room tail, 120 Hz: 0.3 s
+
+
+def _warp_matrices() -> Tensor:
+    """Return (16, 80, 80): linear interpolation along the mel axis, stretched about its low end."""
+    place = np.arange(BANDS)[None, :] * _WARPS[:, None]
+    rows = np.arange(BANDS)[None, :, None]
+    weight = np.maximum(0.0, 1.0 - np.abs(rows - np.minimum(place, BANDS - 1)[:, None, :]))
+    return torch.tensor(weight, dtype=torch.float32)
+
+
+_MATRICES = _warp_matrices()
+
+
+@dataclass
+class Wear:
+    """One sound's wear. gain: (80,) on power; noise: (80,) mean power; room: (share, decay per mel frame)."""
+
+    warp: int
+    gain: Tensor
+    noise: Tensor
+    swing: float
+    room: tuple[float, float]
+
+    @staticmethod
+    def apply(worn: list[Wear], mel: Tensor) -> Tensor:
+        """Wear (B, N, 80) ln power, each row of the batch in its own way."""
+        power = torch.bmm(mel.exp(), _MATRICES[[w.warp for w in worn]])
+        rooms = [index for index, w in enumerate(worn) if w.room[0] > 0]
+        if rooms:
+            power[rooms] = _reverberate(power[rooms], [worn[index].room for index in rooms])
+        power = power * torch.stack([w.gain for w in worn])[:, None]
+        level = torch.stack([w.noise for w in worn])[:, None]
+        # Power of narrow-band noise scatters; three draws give about the spread of a 25 ms mel band.
+        scatter = -torch.rand(3, *power.shape).clamp_min(1e-6).log().mean(0)
+        drift = torch.randn(power.shape[0], power.shape[1] // 12 + 2, 1).repeat_interleave(12, 1)[:, : power.shape[1]]
+        swing = torch.tensor([w.swing for w in worn])[:, None, None]
+        return (power + level * scatter * (swing * drift).exp() + FLOOR).log()
+
+
+def _reverberate(power: Tensor, rooms: list[tuple[float, float]]) -> Tensor:
+    share = torch.tensor([room[0] for room in rooms])[:, None, None]
+    decay = torch.tensor([room[1] for room in rooms])[:, None, None]
+    tail = torch.zeros_like(power)
+    for tap in range(2, _TAPS):
+        tail[:, tap:] += decay**tap * power[:, :-tap]
+    return power + share * (1 - decay) * tail
+
+
+def draw(rng: np.random.Generator, loud: Tensor, clean: float = 0.22) -> Wear:
+    """Draw the wear of one sound. loud: (80,) mean power of its louder frames; clean: chance of none at all."""
+    if rng.random() < clean:
+        return Wear(7, torch.ones(BANDS), torch.zeros(BANDS), 0.0, (0.0, 0.5))
+    axis = np.linspace(-1, 1, BANDS)
+    knots = np.interp(axis, np.linspace(-1, 1, 6), rng.normal(0, 3.0, 6))
+    decibels = rng.uniform(-12, 12) + rng.normal(0, 5.0) * axis + knots
+    if rng.random() < 0.25:
+        decibels = decibels - 50.0 * (axis > rng.uniform(0.35, 0.95)) - 40.0 * (axis < rng.uniform(-1.2, -0.8))
+    gain = torch.tensor(10 ** (decibels / 10), dtype=torch.float32)
+    slope = np.interp(axis, np.linspace(-1, 1, 5), rng.normal(0, 3.0, 5)) - rng.uniform(-2, 10) * axis
+    spectrum = torch.tensor(10 ** (slope / 10), dtype=torch.float32)
+    noise = spectrum / spectrum.mean() * (loud * gain).mean() * float(10 ** (-rng.uniform(3, 48) / 10))
+    room = (float(rng.uniform(0.1, 1.0)), float(rng.uniform(0.75, 0.94))) if rng.random() < 0.35 else (0.0, 0.5)
+    swing = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
+    return Wear(int(rng.integers(len(_WARPS))), gain, noise, swing, room)
