@@ -96,11 +96,19 @@ class Source(Protocol):
         """True when no sound will ever come again and all of it was read."""
         ...
 
+    def warnings(self) -> list[str]:
+        """What was wrong with the sound so far, a sentence each (NaN samples, overflow, device lost); shown at the end."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Sink(Protocol):
-    """Where motion goes. Called from the loop's thread; `send` must not block on a slow receiver."""
+    """Where motion goes. Called from the loop's thread; `send` must not block on a slow receiver.
+
+    A sink that needs the sound too has a method `hear(samples, rate)`: it gets every piece of sound as the loop
+    reads it, mono float32, valid only during the call.
+    """
 
     def open(self, layout: MotionLayout) -> None:
         """Called once before the first frame. Raises UserError when this layout cannot be sent there."""
@@ -113,5 +121,3 @@ class Sink(Protocol):
     def close(self) -> None:
         """Finish: files take their name now. Called once, also after an interrupt or an error."""
         ...
-
-

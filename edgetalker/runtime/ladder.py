@@ -35,23 +35,46 @@ class Ladder:
     """Knows what each schedule costs and picks one before a frame is launched.
 
     The cost of a schedule is its own usual cost times the load of the moment. The load is learned from whichever
-    schedule runs, so that the fuller ones come back when the machine is free again without a frame spent on
-    trying, and one that never fits is never tried. Costs are quantiles, not means: a deadline is missed by the
-    tail.
+    schedule runs, so that the fuller ones come back when the machine is free again. Costs are quantiles, not
+    means: a deadline is missed by the tail. A schedule that was late all the same is barred for a while, twice as
+    long each time, so that one that does not fit is not tried again and again.
     """
+
+    PATIENCE = (15, 1800)
+    """Frames that a late schedule is barred for: the first time and at most."""
+    FORGIVEN = 300
+    """Frames on time after which a schedule's lateness is forgotten."""
 
     def __init__(self, schedules: Sequence[str], *, tail: float = 0.95) -> None:
         """schedules: from the fullest to the cheapest."""
         self.schedules = tuple(schedules)
         self._usual = {name: ExponentialQuantile(0.5, 0.05) for name in self.schedules}
         self._load = ExponentialQuantile(tail, 0.3)
+        self._patience = dict.fromkeys(self.schedules, self.PATIENCE[0])
+        self._barred = dict.fromkeys(self.schedules, 0)
+        self._good = dict.fromkeys(self.schedules, 0)
+        self._frames = 0
 
-    def learn(self, schedule: str, cost_ns: int) -> None:
-        """Take the measured cost of one frame."""
-        usual = self._usual[schedule]
+    def learn(self, schedule: str, cost_ns: int, *, late: bool = False) -> None:
+        """Take the measured cost of one frame and whether it was late."""
+        cost, usual = float(max(cost_ns, 1)), self._usual[schedule]
         if usual.value is not None:
-            self._load.add(max(cost_ns, 1) / usual.value)
-        usual.add(float(max(cost_ns, 1)))
+            self._load.add(cost / usual.value)
+            usual.add(cost)
+        else:
+            usual.add(cost / (self._load.value or 1.0))
+        self._frames += 1
+        self._judge(schedule, late=late)
+
+    def _judge(self, schedule: str, *, late: bool) -> None:
+        if late:
+            self._barred[schedule] = self._frames + self._patience[schedule]
+            self._patience[schedule] = min(2 * self._patience[schedule], self.PATIENCE[1])
+            self._good[schedule] = 0
+            return
+        self._good[schedule] += 1
+        if self._good[schedule] >= self.FORGIVEN:
+            self._patience[schedule] = self.PATIENCE[0]
 
     def predict(self, schedule: str) -> float:
         """Return the expected tail cost in ns; 0 when the schedule never ran."""
@@ -59,9 +82,9 @@ class Ladder:
         return 0.0 if usual is None else usual * max(load or 1.0, 1.0)
 
     def choose(self, left_ns: int) -> str:
-        """Return the fullest schedule whose tail cost fits into `left_ns`, or the cheapest."""
+        """Return the fullest schedule whose tail cost fits into `left_ns` and that is not barred, or the cheapest."""
         for name in self.schedules:
-            if self.predict(name) <= left_ns:
+            if self._barred[name] <= self._frames and self.predict(name) <= left_ns:
                 return name
         return self.cheapest
 

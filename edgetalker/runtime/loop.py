@@ -22,7 +22,7 @@ from edgetalker.runtime.session import Session
 from edgetalker.runtime.tally import Tally
 from edgetalker.runtime.window import AudioWindow
 
-__all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "run"]
+__all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "rehearse", "run"]
 
 LatePolicy = Literal["hold", "skip", "send"]
 LATE_POLICIES: tuple[LatePolicy, ...] = ("hold", "skip", "send")
@@ -69,8 +69,13 @@ class Loop:
         options: Options | None = None,
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
+        ladder: Ladder | None = None,
     ) -> None:
-        """Raises OptionError when the source's rate is not the bundle's or an option does not fit."""
+        """On a clock, `ladder` should come from `rehearse`, called before a live source is opened; without one
+        the loop rehearses now, and sound that arrives meanwhile waits.
+
+        Raises OptionError when the source's rate is not the bundle's or an option does not fit.
+        """
         self.session, self.source, self.sinks = session, source, tuple(sinks)
         self.options = options or Options()
         self.clock = clock or SystemClock()
@@ -79,13 +84,17 @@ class Loop:
         audio, fps = session.manifest.audio, session.manifest.motion.fps
         _check(session, source, self.options)
         self._window = AudioWindow(audio.window, backlog=2 * audio.rate + session.end(0))
-        self._ladder = Ladder((self.options.schedule,) if self.options.schedule else session.schedules)
+        self._ladder = ladder or self._own_ladder()
         budget = self.options.budget if self.options.budget is not None else 1 / float(fps)
         self._pace = Pace(audio.rate, fps, audio.lookahead, audio.block, int(budget * 1e9))
         self._hearers = [hear for sink in self.sinks if (hear := getattr(sink, "hear", None)) is not None]
         self._stop, self._reset = threading.Event(), threading.Event()
         self._heard = 0
         self._begin_ns: int | None = None
+
+    def _own_ladder(self) -> Ladder:
+        schedules = (self.options.schedule,) if self.options.schedule else self.session.schedules
+        return rehearse(self.session, schedules, self.clock) if self.options.realtime else Ladder(schedules)
 
     def stop(self) -> None:
         """End the run after the frame in hand; what was made so far is kept."""
@@ -199,10 +208,10 @@ class Loop:
         heard = self._window.read(session.end(session.index), session.audio[0]) if session.audio is not None else 0
         frame = session.step(heard=heard, schedule=schedule)
         done = self.clock.now_ns()
-        self._ladder.learn(schedule, done - start)
+        late = self.options.realtime and done > due
+        self._ladder.learn(schedule, done - start, late=late)
         if done - start > self.options.stall * 1e9:
             self.tally.stalls += 1
-        late = self.options.realtime and done > due
         frame = replace(frame, outcome=Outcome.LATE if late else Outcome.ON_TIME, due_ns=due, done_ns=done)
         self._hand_over(frame, start, send=True)
 
@@ -229,6 +238,22 @@ class Loop:
                 self.tally.first_frame_ns = self.clock.now_ns() - self._begin_ns
         for observer in self.observers:
             observer.frame(frame, start_ns)
+
+
+def rehearse(session: Session, schedules: Sequence[str] = (), clock: Clock | None = None, times: int = 3) -> Ladder:
+    """Return a ladder that knows what each schedule costs (default: all), before the first frame is due.
+
+    Each schedule is stepped `times` times on silence; the session is then as new.
+    """
+    clock = clock or SystemClock()
+    ladder = Ladder(schedules or session.schedules)
+    for schedule in ladder.schedules:
+        for _ in range(times):
+            start = clock.now_ns()
+            session.step(heard=0, schedule=schedule)
+            ladder.learn(schedule, clock.now_ns() - start)
+    session.reset()
+    return ladder
 
 
 def run(session: Session, source: Source, sinks: Sequence[Sink], **rest: object) -> Tally:

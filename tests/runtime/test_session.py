@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgetalker.calibration.bench import kept_bytes
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.host import HostDevice, HostGraph
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.replay import GRANULARITIES
 from edgetalker.runtime.session import Session
@@ -165,7 +166,7 @@ def test_a_control_glides_and_refuses_what_does_not_fit(toy: Bundle) -> None:
         ([1.0], "takes 4 values"),
     ):
         with pytest.raises(OptionError, match=text):
-            session.set("setting", values)  # type: ignore[arg-type]
+            session.set("setting", values)
     with pytest.raises(OptionError, match="did you mean `setting`"):
         session.set("settings", [0.0] * 4)
 
@@ -194,11 +195,14 @@ def test_durations_name_every_piece(toy: Bundle) -> None:
 
 
 def test_every_piece_is_captured_once(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgetalker.engines.host import HostDevice
-
     names: list[str] = []
     capture = HostDevice.capture
-    monkeypatch.setattr(HostDevice, "capture", lambda self, name, work: names.append(name) or capture(self, name, work))
+
+    def counted(self: HostDevice, name: str, work: Callable[[], Any]) -> HostGraph:
+        names.append(name)
+        return capture(self, name, work)
+
+    monkeypatch.setattr(HostDevice, "capture", counted)
     open_session(toy)
     pieces = [name for name in names if name.startswith("denoise")]
     assert len(pieces) == 6, "five rows of `full` and one of `one`"

@@ -1,0 +1,246 @@
+"""The loop: packets never matter, deadlines are kept by the ladder, every due frame is accounted for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.clock import FakeClock
+from edgetalker.runtime.frame import Frame, Outcome
+from edgetalker.runtime.loop import Loop, Observer, Options
+from edgetalker.runtime.open import open_session
+from edgetalker.runtime.tally import Tally
+from tests.support.talk import Collect, Live, Pieces, slow_session
+
+pytest.importorskip("onnxruntime")
+
+PERIOD = 1 / 30
+
+
+def speech(seconds: float) -> NDArray[np.float32]:
+    return np.random.default_rng(1).standard_normal(int(16000 * seconds)).astype(np.float32)
+
+
+def play(bundle: Bundle, source: Any, **options: Any) -> tuple[Tally, Collect]:
+    sink = Collect()
+    tally = Loop(open_session(bundle, poison=True), source, [sink], options=Options(**options)).run()
+    assert tally.balanced
+    assert sink.closes == 1
+    return tally, sink
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(1, 3000), max_size=60))
+def test_how_the_sound_is_cut_never_changes_a_bit(toy: Bundle, sizes: list[int]) -> None:
+    sound = speech(0.8)
+    _, whole = play(toy, Pieces(sound))
+    _, cut = play(toy, Pieces(sound, sizes))
+    assert np.array_equal(np.array(whole.motion), np.array(cut.motion))
+
+
+@pytest.mark.parametrize(("samples", "frames"), [(1, 1), (533, 1), (534, 2), (16000, 30), (16001, 31), (15999, 30)])
+def test_every_frame_that_starts_within_the_sound_is_made(toy: Bundle, samples: int, frames: int) -> None:
+    tally, sink = play(toy, Pieces(speech(2)[:samples]))
+    assert tally.due == tally.outcomes[Outcome.ON_TIME] == frames
+    assert [index for index, _, _ in sink.frames] == list(range(frames))
+
+
+def test_a_limit_ends_the_run(toy: Bundle) -> None:
+    tally, _ = play(toy, Pieces(speech(2)), limit=7)
+    assert tally.due == 7
+
+
+class Stopper(Observer):
+    """Does something at one frame."""
+
+    def __init__(self, at: int, act: Any) -> None:
+        self.at, self.act = at, act
+
+    def frame(self, frame: Frame, start_ns: int) -> None:
+        if frame.index == self.at:
+            self.act()
+
+
+def test_stop_keeps_what_was_made(toy: Bundle) -> None:
+    sink = Collect()
+    loop = Loop(open_session(toy), Pieces(speech(2)), [sink], observers=[Stopper(9, lambda: loop.stop())])
+    tally = loop.run()
+    assert tally.interrupted
+    assert len(sink.frames) == tally.due == 10
+    assert sink.closes == 1
+
+
+def test_an_error_in_a_sink_still_closes_all_sinks(toy: Bundle) -> None:
+    class Broken(Collect):
+        def send(self, frame: Frame) -> None:
+            raise OSError("disk full")
+
+    sinks = [Collect(), Broken(), Collect()]
+    with pytest.raises(OSError, match="disk full"):
+        Loop(open_session(toy), Pieces(speech(1)), sinks).run()
+    assert [sink.closes for sink in sinks] == [1, 1, 1]
+
+
+def test_reset_begins_anew(toy: Bundle) -> None:
+    sink = Collect()
+    session = open_session(toy)
+    loop = Loop(session, Pieces(speech(1)), [sink], observers=[Stopper(9, lambda: acts.pop(0)())])
+    acts: list[Any] = [loop.reset, lambda: None]
+    tally = loop.run()
+    assert tally.resets == 1
+    assert [index for index, _, _ in sink.frames][:13] == [*range(10), 0, 1, 2]
+
+
+def on_clock(
+    bundle: Bundle, cost: Any, *, seconds: float = 4.0, live: dict[str, Any] | None = None, **options: Any
+) -> tuple[Tally, Collect]:
+    clock, sink = FakeClock(), Collect()
+    session = slow_session(bundle, clock, cost)
+    source = Live(clock, seconds, **(live or {}))
+    tally = Loop(session, source, [sink], clock=clock, options=Options(realtime=True, **options)).run()
+    assert tally.balanced, tally
+    return tally, sink
+
+
+def test_a_fast_session_is_always_on_time_and_uses_the_full_schedule(toy: Bundle) -> None:
+    tally, _ = on_clock(toy, lambda i, schedule: 0.010)
+    assert tally.outcomes[Outcome.ON_TIME] == tally.due == 120
+    assert tally.schedules == {"full": 120}
+
+
+def test_a_step_longer_than_a_frame_settles_on_the_shorter_schedule(toy: Bundle) -> None:
+    tally, _ = on_clock(toy, lambda i, schedule: 0.050 if schedule == "full" else 0.008, seconds=10)
+    assert tally.outcomes[Outcome.ON_TIME] == tally.due
+    assert tally.schedules == {"one": 300}
+
+
+def test_a_step_that_grows_too_long_settles_on_the_shorter_schedule(toy: Bundle) -> None:
+    """Only `full` slows down, which the load cannot explain: it is barred, for longer each time."""
+    _, sink = on_clock(toy, lambda i, s: (0.010 if i < 30 else 0.050) if s == "full" else 0.008, seconds=60)
+    bad = [n for n, (_, outcome, _) in enumerate(sink.frames) if outcome is not Outcome.ON_TIME]
+    assert bad, "a 50 ms step cannot be on time at 30 fps"
+    assert len(bad) < 25, f"frames {bad} were not on time: the ladder did not settle"
+    assert sum(n > 900 for n in bad) <= 2
+
+
+def test_the_full_schedule_comes_back_after_a_burst_of_load(toy: Bundle) -> None:
+    def cost(i: int, schedule: str) -> float:
+        return (0.015 if schedule == "full" else 0.003) * (4 if 60 <= i < 120 else 1)
+
+    tally, sink = on_clock(toy, cost, seconds=12)
+    assert {schedule for i, _, schedule in sink.frames if 70 <= i < 118} == {"one"}
+    assert {schedule for i, _, schedule in sink.frames if i > 250} == {"full"}
+    assert tally.outcomes[Outcome.ON_TIME] > tally.due - 6
+
+
+@pytest.mark.parametrize("late", ["hold", "skip", "send"])
+def test_when_even_the_cheapest_is_too_slow_the_policy_decides(toy: Bundle, late: str) -> None:
+    tally, sink = on_clock(toy, lambda i, schedule: 0.045, seconds=6, late=late)
+    held, skipped = tally.outcomes[Outcome.HELD], tally.outcomes[Outcome.SKIPPED]
+    assert (held > 30) == (late == "hold")
+    assert (skipped > 30) == (late == "skip")
+    assert len(sink.frames) == tally.due - skipped
+    if late != "send":
+        assert tally.latest_ns < 3 * PERIOD * 1e9, "the lateness must not grow"
+    else:
+        assert tally.outcomes[Outcome.LATE] > 150
+
+
+def test_a_held_frame_repeats_the_motion_before(toy: Bundle) -> None:
+    _, sink = on_clock(toy, lambda i, schedule: 0.2 if i == 20 else 0.001)
+    held = [n for n, (_, outcome, _) in enumerate(sink.frames) if outcome is Outcome.HELD]
+    assert held
+    for n in held:
+        assert np.array_equal(sink.motion[n], sink.motion[n - 1])
+
+
+def test_late_sound_starves_frames_and_the_talker_catches_up(toy: Bundle) -> None:
+    tally, sink = on_clock(toy, lambda i, schedule: 0.002, seconds=6, live={"gaps": [(2.0, 2.5)]})
+    assert 10 <= tally.outcomes[Outcome.STARVED] <= 20
+    assert tally.outcomes[Outcome.HELD] >= 1, "the sound came late and all at once; old frames are passed over"
+    assert sink.frames[-1][0] == 179, "the sound's last frame is still made"
+    assert {outcome for _, outcome, _ in sink.frames[-30:]} == {Outcome.ON_TIME}
+
+
+def test_lost_sound_starves_frames_and_nothing_is_passed_over(toy: Bundle) -> None:
+    tally, _ = on_clock(toy, lambda i, schedule: 0.002, seconds=4, live={"gaps": [(2.0, 2.5)], "lost": True})
+    assert 10 <= tally.outcomes[Outcome.STARVED] <= 20
+    assert tally.outcomes[Outcome.HELD] == 0
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    costs=st.lists(st.floats(0.0, 0.15), min_size=1, max_size=20),
+    gap=st.floats(0.0, 1.0),
+    late=st.sampled_from(["hold", "skip", "send"]),
+    packet=st.sampled_from([80, 160, 441, 1600]),
+)
+def test_whatever_happens_the_tally_adds_up(
+    toy: Bundle, costs: list[float], gap: float, late: str, packet: int
+) -> None:
+    tally, sink = on_clock(
+        toy,
+        lambda i, schedule: costs[i % len(costs)],
+        seconds=2.5,
+        late=late,
+        live={"packet": packet, "gaps": [(0.7, 0.7 + gap)]},
+    )
+    starved = tally.outcomes[Outcome.STARVED]
+    made_or_passed = tally.due - starved
+    assert made_or_passed == -(-int(2.5 * 16000) // packet * packet * 30 // 16000) or made_or_passed in range(70, 77)
+    assert len(sink.frames) == tally.due - tally.outcomes[Outcome.SKIPPED]
+
+
+def test_the_watchdog_counts_a_hanging_step(toy: Bundle) -> None:
+    tally, _ = on_clock(toy, lambda i, schedule: 1.5 if i == 30 else 0.001)
+    assert tally.stalls == 1
+
+
+def test_options_that_do_not_fit_are_refused(toy: Bundle) -> None:
+    session = open_session(toy)
+    for source, options, text in (
+        (Pieces(speech(1), rate=8000), Options(), "8000 samples a second; the bundle hears 16000"),
+        (Pieces(speech(1)), Options(late="hodl"), "late policy"),  # type: ignore[arg-type]
+        (Pieces(speech(1)), Options(schedule="fast"), "no schedule `fast`"),
+    ):
+        with pytest.raises(OptionError, match=text):
+            Loop(session, source, [], options=options)
+
+
+def test_ten_minutes_cost_what_one_minute_costs(toy: Bundle) -> None:
+    """Work is counted, not timed: graph launches a frame are the same at the end as at the start."""
+    from edgetalker.engines.host import HostDevice
+
+    session = open_session(toy)
+    device = session.device
+    assert isinstance(device, HostDevice)
+    launches, calls = [], 0
+    launch = device.launch
+
+    def counted(graph: Any) -> None:
+        nonlocal calls
+        calls += graph.nodes
+        launch(graph)
+
+    device.launch = counted  # type: ignore[method-assign]
+
+    class Count(Observer):
+        def frame(self, frame: Frame, start_ns: int) -> None:
+            launches.append(calls)
+
+    allocated = device.allocated
+    loop = Loop(session, Pieces(np.zeros(16000 * 600, np.float32)), [], observers=[Count()])
+    loop.run()
+    work = np.diff(launches)
+    assert len(launches) == 18000
+    assert sorted(set(work[:100])) == sorted(set(work[-100:]))
+    assert work[:1000].sum() == work[-1001:-1].sum() or abs(int(work[:1000].sum() - work[-1001:-1].sum())) <= 1
+    assert device.allocated == allocated
+    assert loop._window._buffer.nbytes < 4 * 16000 * 10, "the window must not grow with the sound"
