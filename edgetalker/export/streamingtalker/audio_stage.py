@@ -83,7 +83,7 @@ class AudioStage(nn.Module):
         centred = x - mean
         variance = ((centred * valid).square()).sum(dim=2, keepdim=True) / count
         scale = layer.layer_norm.weight[:, None] * torch.rsqrt(variance + _GROUP_NORM_EPSILON)
-        return centred * scale + layer.layer_norm.bias[:, None]
+        return cast(Tensor, centred * scale + layer.layer_norm.bias[:, None])
 
     def _positions(self, x: Tensor) -> Tensor:
         """Return the positional convolution of (tokens, A), cut to as many tokens."""

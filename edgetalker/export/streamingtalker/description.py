@@ -72,8 +72,7 @@ def _sound(config: Config, contract: Contract) -> dict[str, Any]:
     return {
         "audio": _tensor("audio", 1, contract.window),
         "heard": _tensor("heard", 1),
-        # A value would do, were it not read in frames in which the audio stage does not run.
-        "features": _tensor("state", contract.block, 1, config.audio_width),
+        "features": _tensor("value", contract.block, 1, config.audio_width),
     }
 
 
@@ -137,10 +136,10 @@ def _denoising(options: ExportOptions, schedules: Sequence[str]) -> list[dict[st
             {"x_next": "latent"},
             rows=True,
             carry={"x_next": "x"},
-            schedules=list(schedules),
         )
     ]
     if options.collapse:
+        steps[0]["schedules"] = list(schedules)
         inputs = {"noise": "noise", "condition": "condition"}
         steps.append(_step("collapse", inputs, {"latent": "latent"}, schedules=["collapsed"]))
     return steps

@@ -13,7 +13,7 @@ MASKED = -1e4
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """Turn (L, width) into (heads, L, width / heads)."""
-    return x.unflatten(-1, (heads, -1)).transpose(0, 1)
+    return x.reshape(x.shape[0], heads, -1).transpose(0, 1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, heads: int, scale: float) -> Tensor:

@@ -1,0 +1,115 @@
+"""`edgetalker export`: a trained PyTorch checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgetalker.cli.options import natural, positive
+from edgetalker.engines.errors import MissingPackageError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command and one subcommand a model family."""
+    parser = subparsers.add_parser("export", help="turn a PyTorch checkpoint into a bundle")
+    families = parser.add_subparsers(dest="family", metavar="FAMILY", required=True, title="model families")
+    _add_streamingtalker(families)
+
+
+def _add_streamingtalker(families: Any) -> None:
+    parser = families.add_parser(
+        "streamingtalker",
+        help="a published StreamingTalker checkpoint (VOCASET or BIWI)",
+        description="Exports a StreamingTalker stage-2 checkpoint: ONNX stages, each checked against PyTorch, "
+        "and the manifest. Nothing is written unless every stage passes.",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="Lightning checkpoint of stage 2")
+    parser.add_argument("--vae", type=Path, metavar="VAE_CKPT", help="stage-1 checkpoint, where stage 2 lacks the VAE")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
+    _add_contract(parser)
+    _add_sampling(parser)
+    _add_network(parser)
+
+
+def _add_contract(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("streaming contract")
+    lengths = (
+        ("--block", 200, "the audio encoder hears so much at once (200)"),
+        ("--lookahead", 200, "sound heard past a block (200): adds latency"),
+        ("--context", 2000, "sound heard before a block (2000)"),
+    )
+    for option, default, text in lengths:
+        group.add_argument(option, type=natural, default=default, metavar="MS", help=text)
+    group.add_argument("--history", type=positive, default=60, metavar="FRAMES", help="frames of history (60)")
+    group.add_argument("--decode-window", type=positive, default=60, metavar="FRAMES", help="latents decoded (60)")
+    group.add_argument(
+        "--phase",
+        choices=("window", "absolute"),
+        default="window",
+        help="periodic positions restart with the window, as published, or follow the frame's index (window)",
+    )
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--rule",
+        choices=("legacy_sample", "ddim"),
+        default="legacy_sample",
+        help="legacy_sample: what the published weights were evaluated with; ddim: the textbook rule",
+    )
+    group.add_argument("--steps", type=positive, default=50, metavar="N", help="denoise steps of `full` (50)")
+    group.add_argument("--fast-steps", type=natural, default=10, metavar="N", help="steps of `fast`, 0: none (10)")
+    group.add_argument(
+        "--collapse",
+        action="store_true",
+        help="add the schedule `collapsed`: all steps of `full` as one map, exact for the published linear head",
+    )
+
+
+def _add_network(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("network")
+    group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
+    group.add_argument("--template", type=Path, metavar="FILE.npy", help="neutral face (V, 3), added to each frame")
+    group.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
+    group.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
+    group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
+    group.add_argument(
+        "--tolerance", type=float, default=2e-4, metavar="E", help="allowed error against PyTorch, relative (2e-4)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
+    try:
+        from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
+        from edgetalker.models.streamingtalker import HeadCounts
+    except ImportError as error:
+        raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
+    options = ExportOptions(
+        block_ms=args.block,
+        lookahead_ms=args.lookahead,
+        context_ms=args.context,
+        history=args.history,
+        decode_window=args.decode_window,
+        phase=args.phase,
+        rule=args.rule,
+        full_steps=args.steps,
+        fast_steps=args.fast_steps,
+        collapse=args.collapse,
+        identity=args.identity,
+        template=args.template,
+        heads=HeadCounts(args.audio_heads, args.vae_heads, args.condition_heads),
+        tolerance=args.tolerance,
+    )
+    report = export_streamingtalker(
+        args.checkpoint, args.vae, args.out, options, replace=args.force, say=lambda line: print(line, file=sys.stderr)
+    )
+    size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
+    print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
+    return 0

@@ -1,0 +1,60 @@
+"""Bundles exported from the tiny checkpoint, each made once a test run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_streamingtalker
+from tests.models.streamingtalker.conftest import DATA, TINY, TINY_HEADS, Reference, model, reference
+
+__all__ = ["DATA", "Reference", "model", "reference"]
+
+
+def tiny(folder: Path, options: ExportOptions) -> ExportReport:
+    return export_streamingtalker(TINY, None, folder, options)
+
+
+@pytest.fixture(scope="session")
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """Audio in, short windows that slide within a few frames, and the collapsed schedule."""
+    options = ExportOptions(heads=TINY_HEADS, context_ms=400, history=20, decode_window=12, collapse=True)
+    return tiny(tmp_path_factory.mktemp("bundles") / "windowed", options)
+
+
+@pytest.fixture(scope="session")
+def absolute(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """Features in, the absolute phase, textbook DDIM with a fast schedule, another identity."""
+    options = ExportOptions(
+        heads=TINY_HEADS,
+        history=20,
+        decode_window=35,
+        phase="absolute",
+        rule="ddim",
+        full_steps=20,
+        fast_steps=5,
+        identity=3,
+        features_input=True,
+    )
+    return tiny(tmp_path_factory.mktemp("bundles") / "absolute", options)
+
+
+@pytest.fixture(scope="session")
+def covering(tmp_path_factory: pytest.TempPathFactory, reference: Reference) -> ExportReport:
+    """Features in, windows that cover all 89 reference frames: what `streaming_inference` computes."""
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("bundles")
+    np.save(folder / "template.npy", reference["template"])
+    identity = int(reference["id_onehot"].argmax())
+    options = ExportOptions(
+        heads=TINY_HEADS,
+        history=90,
+        decode_window=91,
+        features_input=True,
+        template=folder / "template.npy",
+        identity=identity,
+        fast_steps=0,
+    )
+    return tiny(folder / "covering", options)

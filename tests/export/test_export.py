@@ -1,0 +1,162 @@
+"""The exporter: what it writes, what it refuses, what it says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from edgetalker.cli.main import main
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.export.onnx_stage import Check, ExportError, compare, export_stage
+from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_model
+from edgetalker.export.streamingtalker.stages import Stages
+from edgetalker.models.streamingtalker import StreamingTalker
+from edgetalker.runtime.open import open_session
+from tests.export.make_tiny_bundle import DATA, make
+from tests.models.streamingtalker.conftest import TINY, TINY_HEADS
+
+TINY_OPTIONS = ExportOptions(heads=TINY_HEADS, features_input=True, history=6, decode_window=5)
+
+
+def test_every_stage_was_checked_and_passed(windowed: ExportReport) -> None:
+    assert [check.stage for check in windowed.checks] == ["audio", "condition", "denoise", "collapse", "decode"]
+    assert all(check.passed and check.cases >= 1 for check in windowed.checks)
+    assert set(windowed.bundle.manifest.notes["errors"]) == {check.stage for check in windowed.checks}
+
+
+def test_the_manifest_states_the_contract(windowed: ExportReport) -> None:
+    manifest = windowed.bundle.manifest
+    assert (manifest.audio.rate, manifest.audio.block, manifest.audio.lookahead) == (16000, 6, 3200)
+    assert manifest.audio.window == (400 + 200 + 200) * 16
+    assert manifest.motion.fps == 30
+    assert manifest.ladder == ("full", "collapsed")
+    assert windowed.bundle.table("full").shape == (50, 65)
+    notes = manifest.notes
+    assert (notes["rule"], notes["phase"], notes["history"], notes["opset"]) == ("legacy_sample", "window", 20, 20)
+
+
+def test_the_stages_are_small_and_say_nothing_of_where_they_were_made(windowed: ExportReport) -> None:
+    nodes = {}
+    for path in sorted(windowed.bundle.path.glob("*.onnx")):
+        content = path.read_bytes()
+        assert str(Path(__file__).parents[2]).encode() not in content
+        graph = onnx.load_from_string(content)
+        assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 20)]
+        nodes[path.stem] = len(graph.graph.node)
+    assert nodes["denoise"] <= 5
+    assert nodes["collapse"] <= 2
+
+
+@pytest.mark.slow
+def test_the_same_checkpoint_gives_the_same_files(tmp_path: Path, model: StreamingTalker) -> None:
+    one, two = (export_model(model, tmp_path / name, TINY_OPTIONS, name="tiny").bundle for name in ("one", "two"))
+    assert one.manifest.files == two.manifest.files
+
+
+@pytest.mark.slow
+def test_the_bundle_for_runtime_tests_is_what_this_code_exports(tmp_path: Path) -> None:
+    kept, fresh = Bundle.open(DATA / "bundles" / "tiny_voca"), make(tmp_path / "fresh").bundle
+    without = {"files", "notes"}
+    documents = [json.loads((bundle.path / "manifest.json").read_text()) for bundle in (kept, fresh)]
+    assert documents[0].keys() == documents[1].keys()
+    assert all(documents[0][key] == documents[1][key] for key in documents[0].keys() - without)
+    sound = np.random.default_rng(0).normal(0, 0.1, kept.manifest.audio.window).astype(np.float32)
+    motions = []
+    for bundle in (kept, fresh):
+        session = open_session(bundle)
+        motions.append(np.stack([session.step(sound).motion.copy() for _ in range(8)]))
+    np.testing.assert_allclose(motions[0], motions[1], atol=1e-4)
+
+
+def test_nothing_is_written_when_a_stage_differs(tmp_path: Path, model: StreamingTalker) -> None:
+    options = dataclasses.replace(TINY_OPTIONS, tolerance=1e-12)
+    with pytest.raises(ExportError, match="no bundle was written") as caught:
+        export_model(model, tmp_path / "bundle", options, name="tiny")
+    assert "FAILED" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_that_computes_something_else_fails_its_check(
+    model: StreamingTalker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgetalker.export.streamingtalker.decode_stage import DecodeStage
+
+    right = DecodeStage._temporal
+    monkeypatch.setattr(DecodeStage, "_temporal", lambda self, latents, valid: right(self, latents, valid) * 1.01)
+    contract = TINY_OPTIONS.contract(model.config)
+    _, check = Stages(model, contract, 2e-4).decode()
+    assert not check.passed
+
+
+def test_nan_is_never_within_tolerance() -> None:
+    values = np.zeros(3, np.float32)
+    broken = np.array([0, np.nan, 0], np.float32)
+    assert compare("stage", [(values, values)], 1e-4).passed
+    assert not compare("stage", [(values, values), (broken, values)], 1e-4).passed
+    assert "FAILED" in str(Check("stage", 1.0, 0.5, 1))
+
+
+def test_a_module_that_cannot_be_exported_is_an_error_with_its_name() -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(ExportError, match="stage `branches`"):
+        export_stage("branches", Branches(), {"x": torch.ones(1)}, ["y"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"block_ms": 50}, "block of 50 ms"),
+        ({"block_ms": 20}, "no whole number of frames"),
+        ({"lookahead_ms": 30}, "look-ahead of 30 ms"),
+        ({"decode_window": 1}, "decode window of 1"),
+        ({"history": 1}, "history of 1"),
+        ({"phase": "relative"}, "unknown phase"),
+        ({"fast_steps": 50}, "not fewer"),
+        ({"identity": 8}, "the network has 0 to 7"),
+    ],
+)
+def test_choices_that_do_not_fit(tmp_path: Path, model: StreamingTalker, changes: dict[str, object], text: str) -> None:
+    options = dataclasses.replace(ExportOptions(heads=TINY_HEADS), **changes)  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=text):
+        export_model(model, tmp_path / "bundle", options, name="tiny")
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", np.lib.format.MAGIC_PREFIX])
+def test_templates_that_do_not_fit(tmp_path: Path, model: StreamingTalker, content: bytes) -> None:
+    (tmp_path / "template.npy").write_bytes(content)
+    options = dataclasses.replace(TINY_OPTIONS, template=tmp_path / "template.npy")
+    with pytest.raises(InputError, match="no array file"):
+        export_model(model, tmp_path / "bundle", options, name="tiny")
+    np.save(tmp_path / "template.npy", np.zeros((61, 3), np.float32))
+    with pytest.raises(InputError, match=r"\(60, 3\) were wanted"):
+        export_model(model, tmp_path / "bundle", options, name="tiny")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    heads = ["--audio-heads", "4", "--vae-heads", "4"]
+    short = ["--context", "200", "--history", "8", "--decode-window", "6", "--steps", "4", "--fast-steps", "2"]
+    words = ["export", "streamingtalker", str(TINY), "-o", str(tmp_path / "bundle"), *heads, *short]
+    assert main(words) == 0
+    output = capsys.readouterr()
+    assert "4 stages" in output.out
+    assert output.err.count(": ok") == 4
+    assert Bundle.open(tmp_path / "bundle").manifest.ladder == ("full", "fast")
+    assert main(words) == 65
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_wrong_with_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(b"not a checkpoint")
+    assert main(["export", "streamingtalker", str(tmp_path / "bad.ckpt"), "-o", str(tmp_path / "bundle")]) == 65
+    assert "bad.ckpt: 1 fault" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
