@@ -70,6 +70,7 @@ class Pump:
         self._number = 0
         self._before_ns = 0
         self._taken = 0
+        self._rested = True
 
     def accept(self, frame: Frame, now_ns: int) -> None:
         """Queue a copy of `frame`. Called from the talker's thread."""
@@ -85,6 +86,11 @@ class Pump:
     def step(self, now_ns: int) -> Sequence[bytes | bytearray | str] | None:
         """Return the packets that are due now, or None."""
         return self._tick(now_ns) if self._ticker else self._next(now_ns)
+
+    @property
+    def at_rest(self) -> bool:
+        """True when the last packet held the newest frame whole and none waits."""
+        return self._rested and not len(self.queue)
 
     @property
     def period_ns(self) -> int:
@@ -130,6 +136,7 @@ class Pump:
         self.statistics.late_ns = max(self.statistics.late_ns, now_ns - self._ticker.due_ns(self._ticker.next - 1))
         dt = (now_ns - self._before_ns) * 1e-9 if due > self._ticker.start_ns else 0.0
         self._number = self._ticker.next - 1
+        self._rested = self._resampler.phase(now_ns) == 1
         return self._packets(self._resampler.at(now_ns), dt, now_ns, self._ticker.rate)
 
     def _packets(

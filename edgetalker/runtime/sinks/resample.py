@@ -49,10 +49,10 @@ class Ticker:
 class Resampler:
     """Interpolates between the last two frames, on a time line that follows the frames' arrival.
 
-    Frame n of the model reaches full weight one frame period after it arrived, so at most one model frame of delay
-    is added, whatever the arrival does: the position never lies before the last frame but one. Arrival jitter is
-    averaged over about `1 / FOLLOW` frames; arrivals that are off by more than two frames (a pause, a reset)
-    start the time line anew. Between two frames nothing is extrapolated: late frames hold the motion.
+    A frame reaches full weight one frame period after it was due to arrive, so one model frame of delay is added.
+    Due is what the arrivals of about the last `1 / FOLLOW` frames say; whatever the newest one does, the position
+    is never more than one frame behind it. Arrivals that are off by more than two frames (a pause) start the time
+    line anew. Nothing is extrapolated: late frames hold the motion.
     """
 
     FOLLOW = 0.05

@@ -121,7 +121,8 @@ class Sender:
         except OSError as fault:
             self._fail(fault)
             return False
-        self._pump.discard(keep=1)  # what waited through a fault is old
+        if self._failed_ns:
+            self._pump.discard(keep=1)  # what waited through a fault is old
         self._connected = True
         return True
 
@@ -164,11 +165,11 @@ class Sender:
         self._wake.clear()
 
     def _finish(self) -> None:
-        """Send what waits; with a rate, go on for one model frame, so that the last frame is reached."""
-        until = time.perf_counter_ns() + self._pump.period_ns
+        """Send what waits; with a rate, go on until the last frame is reached, which takes two frames at most."""
+        until = time.perf_counter_ns() + 2 * self._pump.period_ns
         while self._connected:
             self._send_due()
             due = self._pump.wake_ns()
-            if due is None or due > until:
+            if due is None or due > until or self._pump.at_rest:
                 return
             time.sleep(max(due - time.perf_counter_ns(), 0) * 1e-9)

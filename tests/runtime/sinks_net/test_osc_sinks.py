@@ -163,7 +163,7 @@ def test_vrchat_names_and_sums() -> None:
     values = motion(
         JawOpen=0.5, MouthClose=0.25, MouthRollLower=0.75, JawRight=0.5, MouthSmileLeft=1.0, BrowInnerUp=0.5
     )
-    read = {address: arguments for address, arguments in messages(vrchat_encoder().encode(values, stamp()))}
+    read = dict(messages(vrchat_encoder().encode(values, stamp())))
     base = "/avatar/parameters/v2/"
     for name, value in {
         "JawOpen": 0.5,
@@ -186,7 +186,7 @@ def test_vrchat_names_and_sums() -> None:
 def test_vrchat_eyes_in_degrees() -> None:
     """Both eyes to the person's right: the left one looks in, the right one out. Right and down are positive."""
     values = motion(EyeLookInLeft=1.0, EyeLookOutRight=1.0, EyeLookDownLeft=0.5, EyeLookUpRight=0.5, EyeBlinkLeft=1.0)
-    read = {address: arguments for address, arguments in messages(vrchat_encoder("gaze=30").encode(values, stamp()))}
+    read = dict(messages(vrchat_encoder("gaze=30").encode(values, stamp())))
     assert read["/tracking/eye/LeftRightPitchYaw"] == [15.0, 30.0, -15.0, 30.0]
     assert read["/tracking/eye/EyesClosedAmount"] == [0.5]
     assert not any("EyeLid" in address for address in read)
@@ -194,7 +194,7 @@ def test_vrchat_eyes_in_degrees() -> None:
 
 def test_vrchat_lids_as_parameters() -> None:
     encoder = vrchat_encoder("eyes=parameters&prefix=FT/v2&combined=no")
-    read = {address: a for address, a in messages(encoder.encode(motion(EyeBlinkLeft=1, EyeWideRight=1), stamp()))}
+    read = dict(messages(encoder.encode(motion(EyeBlinkLeft=1, EyeWideRight=1), stamp())))
     assert read["/avatar/parameters/FT/v2/EyeLidLeft"] == [0.0]
     assert read["/avatar/parameters/FT/v2/EyeLidRight"] == [1.0]
     assert read["/avatar/parameters/FT/v2/EyeClosedLeft"] == [1.0]
