@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from edgetalker.face import sculpt
 from edgetalker.face.part import Part
 from edgetalker.face.sdf import ray_cast
+from edgetalker.face.skin import fade
 from edgetalker.face.tissue import both_sides, linear, mesh_grid, mixed
 
 __all__ = ["SKIN_COLOUR", "bust", "ears", "hair"]
@@ -41,21 +42,36 @@ def ears() -> Part:
     return both_sides(Part("ears", "skin", positions, mesh_grid(len(rings), 36, closed=True), colours))
 
 
+# azimuth from the front in degrees: height of the hairline there
+_HAIRLINE = ((0, 6.5), (14, 6.6), (26, 6.9), (36, 6.2), (50, 4.2), (62, 2.2), (72, 0.6), (82, 0.4), (92, 1.6), (104, 1.3),
+             (118, -1.6), (135, -4.6), (155, -5.6), (180, -5.8))  # fmt: skip
+
+
 def hair() -> Part:
-    """Return the hair: its solid seen from inside, triangles deep under the skin left out."""
-    polar, turn = np.linspace(0, np.radians(150), 56), np.arange(128) * (2 * np.pi / 128)
+    """Return the hair: the skull's skin lifted, by nothing at the hairline, most over the forehead."""
+    polar, turn = np.linspace(0, np.radians(150), 64), np.arange(120) * (2 * np.pi / 120)
     a, b = (k.ravel() for k in np.meshgrid(polar, turn, indexing="ij"))
     u = np.stack([np.sin(a) * np.sin(b), np.cos(a), np.sin(a) * np.cos(b)], 1)
-    origin = np.broadcast_to([0.0, 3.0, -0.8], u.shape)
-    p = ray_cast(sculpt.hair, origin, u, 17.0)
-    buried = sculpt.skin(p) < -0.35
-    triangles = mesh_grid(56, 128, closed=True)
-    triangles = triangles[~buried[triangles].all(axis=1)]
+    p = ray_cast(sculpt.skin, np.broadcast_to([0.0, 3.0, -0.8], u.shape), u, 17.0)
+    azimuth = np.degrees(np.abs(np.arctan2(p[:, 0], p[:, 2] + 0.8)))
+    line = np.interp(azimuth, *np.transpose(_HAIRLINE))
+    comb = np.sin(3.6 * p[:, 0] + 1.1 * np.sin(0.55 * p[:, 2]))
+    p += u * _thickness(p, azimuth, p[:, 1] - line, comb)[:, None]
+    triangles = mesh_grid(64, 120, closed=True)
+    triangles = triangles[(p[:, 1] - line > -1.6)[triangles].any(axis=1)]
     keep, renumbered = np.unique(triangles, return_inverse=True)
-    p = p[keep]
-    strand = 0.5 + 0.5 * np.sin(5.0 * p[:, 0] + 0.9 * np.sin(0.8 * p[:, 1]))
-    colours = mixed(np.tile(linear("#34211a"), (len(p), 1)), linear("#5a3b2a"), 0.6 * strand)
-    return Part("hair", "hair", p, renumbered.reshape(-1, 3).astype(np.int64), colours)
+    strand = 0.5 + 0.5 * comb[keep]
+    colours = mixed(np.tile(linear("#2e1d17"), (len(keep), 1)), linear("#523526"), 0.7 * strand)
+    return Part("hair", "hair", p[keep], renumbered.reshape(-1, 3).astype(np.int64), colours)
+
+
+def _thickness(p: Array, azimuth: Array, over: Array, comb: Array) -> Array:
+    """Return how far the hair stands off the skin: `over` is the height over the hairline."""
+    front = fade(azimuth / 80.0)
+    top = 1 - fade((p[:, 1] - 4.0) / 6.0)
+    full = 0.55 + 0.55 * top + 1.25 * front * fade((11.6 - p[:, 1]) / 7.0) * top + 0.25 * (1 - fade((p[:, 1] - 1) / 5))
+    rise = 1 - fade((over + 0.25) / (1.5 - 0.3 * front))
+    return (full + 0.09 * comb * top) * rise - 0.16 * fade(over / 0.5)
 
 
 def bust() -> Part:

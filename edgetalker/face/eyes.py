@@ -61,8 +61,8 @@ def brows() -> Part:
     """Return both brows: soft lenses on the skin, thick at the nose, thin at the temple."""
     u, v = (k.ravel() for k in np.meshgrid(np.linspace(0, 1, 22), np.linspace(1, -1, 7), indexing="ij"))
     x = 1.05 + 4.15 * u
-    arch = 1.92 + 0.50 * np.sin(np.pi * np.clip(u, 0, 1) ** 1.3 * 0.92) - 0.12 * u
-    half = 0.27 * np.sin(np.pi * np.clip(u * 0.92 + 0.13, 0, 1)) ** 0.5 * (1 - 0.55 * u)
+    arch = 2.08 + 0.42 * np.sin(np.pi * u**1.15 * 0.94) - 0.20 * u
+    half = 0.26 * np.minimum(1.0, (u / 0.12 + 0.15)) ** 0.5 * (1 - u**2.5) ** 0.6 * (1 - 0.35 * u) + 0.02
     p = np.stack([x, arch + v * half, 9.0 - 0.09 * x * x], 1)
     p = onto_surface(sculpt.skin, p, np.broadcast_to([0.0, 0.0, 1.0], p.shape), rounds=30)
     p += gradient(sculpt.skin, p) * (-0.05 + 0.16 * (1 - v**2) * (1 - 0.4 * u))[:, None]

@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 FLIP = np.array([-1.0, 1.0, 1.0])
 _TINY = 1e-5  # centimetres
-_MEETING = 0.30  # how much of the way the upper lip comes down when lips close over an open jaw
+_MEETING = 0.26  # how much of the way the upper lip comes down when lips close over an open jaw
 
 
 @lru_cache(maxsize=1)
@@ -40,7 +40,7 @@ def _skin(skin: Skin) -> Part:
     part = Part("skin", "skin", skin.positions, skin.triangles, skin_colours(skin))
     spots = Spots.of_skin(skin, GRID.below_mouth)
     deltas = {name: _rims(skin, move(spots), name) for name, move in (moves.LEFT | moves.MIDDLE).items()}
-    deltas["MouthClose"] = _rims(skin, _close(spots, deltas["JawOpen"]), "MouthClose")
+    deltas["MouthClose"] = _rims(skin, _close(spots, deltas["JawOpen"][: skin.grid]), "MouthClose")
     for name in ("EyeBlinkLeft", *lids.LIDS):
         deltas[name] = deltas.get(name, 0) + lids.lid_delta(skin, name)
     part.deltas = _completed(deltas, skin.mirror)
@@ -68,13 +68,11 @@ def _close(s: Spots, opened: Array) -> Array:
     above, below = GRID.mouth.above, GRID.mouth.below
     rest = s.p[above]
     upper, lower = rest + opened[above], rest + opened[below]
-    meet = upper + _MEETING * (lower - upper)
+    meet = upper + _MEETING * (lower - upper) * [1.0, 1.0, 0.25]  # before the teeth
     order = np.argsort(rest[:, 0])
-    out = np.zeros_like(s.p)
-    lip = np.where(s.below, fade((-s.rise - 0.9) / 2.0), fade((s.rise - 0.6) / 1.9)) * around_lips(s, 9.0, 0.4)
-    for axis in range(3):
-        down, up = (np.interp(s.p[:, 0], rest[order, 0], (meet - side)[order, axis]) for side in (upper, lower))
-        out[:, axis] = lip * np.where(s.below, up, down)
+    lip = np.where(s.below, fade((-s.rise - 0.9) / 2.0), fade((s.rise - 0.6) / 1.9)) * around_lips(s, 9.0, 1.8)
+    way = [np.interp(s.p[:, 0], rest[order, 0], (meet - rest)[order, axis]) for axis in range(3)]
+    out: Array = lip[:, None] * (np.stack(way, 1) - opened)
     out[above], out[below] = meet - upper, meet - lower
     return out
 
@@ -141,8 +139,10 @@ def _mouth() -> Part:
     part, which = mouth_parts()
     p = part.positions
     jaw = np.isin(which, (LOWER_TEETH, TONGUE)).astype(np.float64)
-    tip = np.where(which == TONGUE, np.clip((p[:, 2] - 3.2) / 4.55, 0, 1), 0.0)
-    out = np.stack([-0.12 * p[:, 0] * tip, 0.75 * tip**0.8 - 1.1 * tip**5, 3.6 * tip**2], 1)
+    along = np.where(which == TONGUE, np.clip((p[:, 2] - 3.2) / 4.55, 0, 1), 0.0)
+    over = 1.35 * (1 - fade((along - 0.15) / 0.5)) - 1.5 * (1 - fade((along - 0.68) / 0.55))  # over teeth and lip, then down
+    flat = -0.35 * (p[:, 1] + 8.1) * along
+    out = np.stack([-0.15 * p[:, 0] * along, over + flat, 3.7 * along**2], 1)
     part.deltas = {
         "JawOpen": jaw[:, None] * jaw_rotation(p),
         "JawForward": jaw[:, None] * [0, 0, 0.75],

@@ -41,12 +41,13 @@ def _thin(s: Spots, amount: float, side: Array) -> Array:
 def smile(s: Spots) -> Array:
     """Corner up, out and back; the cheek rises."""
     cheek = spot(s, (4.1, -3.7, 6.4), (1.7, 1.5, 3.0))
-    return push(corner_pull(s), 0.72, 0.80, -0.50) + push(cheek, 0.16, 0.42, 0.34) + _thin(s, 0.10, share(s.p[:, 0]))
+    pulled = push(corner_pull(s, 1.2), 0.72, 0.0, -0.50) + push(corner_pull(s, 2.2), 0, 0.82, 0)
+    return pulled + push(cheek, 0.16, 0.42, 0.34) + _thin(s, 0.08, share(s.p[:, 0]))
 
 
 def frown(s: Spots) -> Array:
     chin = spot(s, (0.9, -8.9, 8.0), (1.2, 0.9, 2.0))
-    return push(corner_pull(s), 0.15, -0.72, -0.12) + push(chin, 0, 0.14, 0.06)
+    return push(corner_pull(s, 2.0), 0.15, -0.72, -0.12) + push(chin, 0, 0.14, 0.06)
 
 
 def dimple(s: Spots) -> Array:
@@ -122,16 +123,16 @@ def mouth_left(s: Spots) -> Array:
 
 
 def pucker(s: Spots) -> Array:
-    near, side = around_lips(s, 2.4, 2.4), np.clip(np.abs(s.p[:, 0]) / MOUTH_HALF, 0, 1.2)
+    near, side = around_lips(s, 2.8, 3.2), np.clip(np.abs(s.p[:, 0]) / MOUTH_HALF, 0, 1.2)
     full = 0.14 * (on_lip(s, False) - on_lip(s, True))
-    return np.stack([-0.44 * s.p[:, 0] * near, full, near * (0.50 + 0.75 * side**2 * fade(side - 1))], 1)
+    return np.stack([-0.44 * s.p[:, 0] * near, full, near * (0.50 + 0.45 * fade(1.0 - side))], 1)
 
 
 def funnel(s: Spots) -> Array:
     near, side = around_lips(s, 2.4, 2.4), np.clip(np.abs(s.p[:, 0]) / MOUTH_HALF, 0, 1.2)
     part = lip_gap(s) * near * np.where(s.below, -0.52, 0.44)
     flare = 0.16 * (on_lip(s, False) + on_lip(s, True))
-    return np.stack([-0.30 * s.p[:, 0] * near, part, near * (0.45 + 0.5 * side**2 * fade(side - 1)) + flare], 1)
+    return np.stack([-0.30 * s.p[:, 0] * near, part, near * (0.45 + 0.3 * fade(1.0 - side)) + flare], 1)
 
 
 def roll_lower(s: Spots) -> Array:

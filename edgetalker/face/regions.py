@@ -56,9 +56,9 @@ def around_lips(s: Spots, tall: float = 2.2, wide: float = 2.6) -> Array:
     return fade(np.abs(s.rise) / tall) * fade(beyond / wide) * fade((4.0 - s.p[:, 2]) / 2.0)
 
 
-def corner_pull(s: Spots) -> Array:
+def corner_pull(s: Spots, power: float = 1.4) -> Array:
     """Return how much a point follows the left corner of the mouth: nothing in the middle, all at the corner."""
-    return np.clip(s.p[:, 0] / MOUTH_HALF, 0.0, 1.0) ** 1.5 * around_lips(s, 2.9, 3.0)
+    return np.clip(s.p[:, 0] / MOUTH_HALF, 0.0, 1.0) ** power * around_lips(s, 2.9, 3.0)
 
 
 def lip_gap(s: Spots) -> Array:
@@ -87,13 +87,13 @@ def jaw_weight(s: Spots) -> Array:
     widen = MOUTH_HALF + 0.55 * np.abs(s.rise)
     middle = fade((np.abs(s.p[:, 0]) / widen - 0.2) / 0.8)
     middle *= (s.p[:, 2] > 0) * fade((-11.9 - s.p[:, 1]) / 2.4) * (1.0 - fade((s.p[:, 2] + 1.0) / 5.0))
-    whole = _jaw_turn(s.p, 10.0, 52.0)
+    whole = _jaw_turn(s.p, 12.0, 55.0)
     return whole + (np.where(s.below, 1.0, 0.0) - whole) * middle
 
 
 def jaw_hold(s: Spots) -> Array:
     """Return how much a point shifts with the jaw while the lips stay shut (jaw left, right, forward)."""
-    return _jaw_turn(s.p, 14.0, 46.0)
+    return _jaw_turn(s.p, 14.0, 46.0) * fade((np.abs(s.p[:, 0]) - 3.0) / 3.6)
 
 
 def jaw_rotation(p: Array) -> Array:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edgetalker.face.sdf import Points, cone, ellipsoid, soft_cut, soft_union, sphere
 
-__all__ = ["LIP_DOWN", "LIP_UP", "lip_heights", "EYE_CENTRE", "EYE_RADIUS", "LID_RADIUS", "MOUTH_HEIGHT", "hair", "lip_line", "skin"]
+__all__ = ["LIP_DOWN", "LIP_UP", "lip_heights", "EYE_CENTRE", "EYE_RADIUS", "LID_RADIUS", "MOUTH_HEIGHT", "lip_line", "skin"]
 
 EYE_CENTRE = np.array([3.25, 0.0, 6.55])
 EYE_RADIUS = 1.5
@@ -21,7 +21,7 @@ Distance = NDArray[np.float64]
 def lip_line(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the height where the closed lips meet: a small bow in the middle, corners a little up."""
     s = np.abs(x) / MOUTH_HALF
-    return MOUTH_HEIGHT - 0.10 * np.exp(-((s / 0.30) ** 2)) + 0.05 * np.sin(np.pi * np.clip(s, 0, 1)) + 0.16 * s**3
+    return MOUTH_HEIGHT - 0.10 * np.exp(-((s / 0.30) ** 2)) + 0.05 * np.sin(np.pi * np.clip(s, 0, 1)) + 0.22 * s**3
 
 
 LIP_UP, LIP_DOWN = 1.0, 1.1  # the rows of the grid between the lips' line and their outline span this much
@@ -31,9 +31,9 @@ def lip_heights(x: NDArray[np.float64]) -> tuple[Distance, Distance]:
     """Return how far the red of the upper and of the lower lip reaches from the line between them."""
     s = np.clip(np.abs(x) / MOUTH_HALF, 0, 1)
     bow = 0.09 * np.exp(-(((s - 0.22) / 0.16) ** 2)) - 0.05 * np.exp(-((s / 0.12) ** 2))
-    up = 0.10 + 0.66 * (1 - s**2) + bow * (1 - s)
-    down = 0.10 + 0.84 * (1 - s**2) ** 0.9
-    relax = 1 - np.clip((np.abs(x) - MOUTH_HALF) / 1.6, 0, 1)
+    up = 0.15 + 0.62 * (1 - s**2) + bow * (1 - s)
+    down = 0.13 + 0.82 * (1 - s**2) ** 0.9
+    relax = 1 - np.clip((np.abs(x) - MOUTH_HALF) / 1.2, 0, 1)
     relax = relax * relax * (3 - 2 * relax)
     return LIP_UP + (up - LIP_UP) * relax, LIP_DOWN + (down - LIP_DOWN) * relax
 
@@ -62,7 +62,8 @@ def _skull(p: Points) -> Distance:
 def _sockets(d: Distance, p: Points) -> Distance:
     d = soft_union(d, cone(p, (0.8, 1.7, 7.6), (4.3, 1.75, 6.35), 0.7, 0.4), 1.6)  # brow ridge
     d = soft_cut(d, ellipsoid(p, (3.2, 0.15, 8.5), (2.2, 1.3, 1.25)), 1.6)
-    return soft_union(d, sphere(p, EYE_CENTRE, LID_RADIUS), 1.0)
+    fillet = 1.0 + 0.9 * np.clip(-p[:, 1], 0.0, 1.0)  # softer under the eye: no bags
+    return soft_union(d, sphere(p, EYE_CENTRE, LID_RADIUS), fillet)
 
 
 def _nose(d: Distance, p: Points) -> Distance:
@@ -80,7 +81,7 @@ def _mouth(d: Distance, p: Points) -> Distance:
     back = 8.62 - 1.25 * s**2
     upper = _lip(p, line + 0.40 - 0.28 * s**2 - 0.05 * np.exp(-((s / 0.2) ** 2)), back, 0.56 - 0.36 * s**2)
     lower = _lip(p, line - 0.52 + 0.40 * s**2, back - 0.02, 0.66 - 0.46 * s**2)
-    d = soft_union(d, np.minimum(upper, lower), 0.35)
+    d = soft_union(d, soft_union(upper, lower, 0.03 + 0.45 * s**3), 0.35)
     return soft_cut(d, sphere(p, (2.9, MOUTH_HEIGHT + 0.1, 8.55), 0.6), 1.0)  # corners
 
 
@@ -88,14 +89,3 @@ def _lip(p: Points, height: Distance, back: Distance, radius: Distance) -> Dista
     beyond = np.maximum(p[:, 0] - MOUTH_HALF, 0.0)
     across = np.sqrt((p[:, 1] - height) ** 2 + (p[:, 2] - back) ** 2 + beyond**2)
     return (across - radius) * 0.9  # the lip bends along x: not quite a distance
-
-
-def hair(p: Points) -> Distance:
-    """Return the distance to the hair, a cap that dips under the skin at the hairline, swept back from it."""
-    d = ellipsoid(p, (0, 4.0, -1.5), (7.75, 8.7, 9.5))
-    d = soft_union(d, ellipsoid(p, (0, 9.2, 3.6), (5.8, 3.0, 4.4)), 2.4)  # volume over the forehead
-    d = soft_union(d, ellipsoid(p, (5.0, 6.4, 1.0), (2.6, 3.6, 5.0)), 1.6)
-    d = soft_cut(d, ellipsoid(p, (0, -0.6, 8.0), (6.2, 7.6, 5.6)), 0.7)
-    d = soft_cut(d, ellipsoid(p, (8.0, -4.0, 1.2), (3.2, 5.2, 3.4)), 0.6)  # round the ears
-    comb = np.sin(5.0 * p[:, 0] + 0.9 * np.sin(0.8 * p[:, 1]))
-    return d - 0.07 * comb * np.clip((p[:, 1] - 1.0) / 4.0, 0, 1) * np.clip(skin(p) / 0.5, 0, 1)

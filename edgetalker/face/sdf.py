@@ -41,7 +41,7 @@ def cone(p: Points, start: Vector, end: Vector, r0: float, r1: float) -> NDArray
     return distance
 
 
-def soft_union(a: NDArray[np.float64], b: NDArray[np.float64], k: float) -> NDArray[np.float64]:
+def soft_union(a: NDArray[np.float64], b: NDArray[np.float64], k: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """Join two solids with a fillet of size k."""
     h = np.maximum(k - np.abs(a - b), 0.0) / k
     return np.minimum(a, b) - h * h * h * k / 6.0
@@ -63,9 +63,13 @@ def gradient(field: Field, p: Points, step: float = 1e-3) -> Points:
 def ray_cast(field: Field, origin: Points, direction: Points, reach: float, steps: int = 90) -> Points:
     """March from `origin + reach * direction` back towards the origin to the outermost surface point."""
     t = np.full(len(origin), reach)
+    active = np.arange(len(origin))
     for _ in range(steps):
-        t -= 0.8 * field(origin + t[:, None] * direction)
-        np.clip(t, 0.0, reach, out=t)
+        step = 0.8 * field(origin[active] + t[active, None] * direction[active])
+        t[active] = np.clip(t[active] - step, 0.0, reach)
+        active = active[np.abs(step) > 1e-7]
+        if not len(active):
+            break
     return origin + t[:, None] * direction
 
 
@@ -75,5 +79,8 @@ def onto_surface(field: Field, p: Points, direction: Points, rounds: int = 14) -
     for _ in range(rounds):
         slope = np.einsum("ij,ij->i", gradient(field, p), direction)
         slope = np.where(np.abs(slope) < 0.25, np.copysign(0.25, slope + 1e-12), slope)
-        p -= np.clip(field(p) / slope, -0.25, 0.25)[:, None] * direction
+        step = np.clip(field(p) / slope, -0.25, 0.25)
+        p -= step[:, None] * direction
+        if np.abs(step).max(initial=0.0) < 1e-7:
+            break
     return p
