@@ -72,7 +72,7 @@ class Control:
 
     def advance(self) -> None:
         """Glide one frame and leave the values in the staging memory. Allocates nothing."""
-        if self._stride is None:
+        if self._stride is None or self._back is None:
             self._into[...] = self.target
             return
         np.subtract(self.target, self._value, out=self._move)

@@ -91,8 +91,9 @@ def test_an_error_in_a_sink_still_closes_all_sinks(toy: Bundle) -> None:
 def test_reset_begins_anew(toy: Bundle) -> None:
     sink = Collect()
     session = open_session(toy)
-    loop = Loop(session, Pieces(speech(1)), [sink], observers=[Stopper(9, lambda: acts.pop(0)())])
-    acts: list[Any] = [loop.reset, lambda: None]
+    acts: list[Any] = [lambda: None]
+    loop = Loop(session, Pieces(speech(1)), [sink], observers=[Stopper(9, lambda: acts.pop()())])
+    acts.append(loop.reset)
     tally = loop.run()
     assert tally.resets == 1
     assert [index for index, _, _ in sink.frames][:13] == [*range(10), 0, 1, 2]

@@ -1,0 +1,222 @@
+"""`edgetalker animate`: speech in, face motion out; the main job."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgetalker.cli.options import (
+    add_bundle,
+    add_controls,
+    add_device,
+    natural,
+    on_signals,
+    positive,
+    session_from,
+    set_controls,
+)
+from edgetalker.cli.progress import Progress
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.clock import SystemClock
+from edgetalker.runtime.frame import Frame, Sink, Source
+from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, rehearse
+from edgetalker.runtime.session import Session
+from edgetalker.runtime.sinks.registry import sink_for
+from edgetalker.runtime.tally import Tally
+
+__all__ = ["add_parser", "add_source", "run", "source_from"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "animate",
+        help="speech in, face motion out",
+        description="Makes face motion from a sound file, from raw PCM on stdin (`-`) or from a microphone (--mic).",
+    )
+    add_source(parser)
+    add_bundle(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        metavar="FILE|URL",
+        help=".npz, .jsonl, .csv (Live Link Face), .glb, .png, or a receiver such as vmc://127.0.0.1:39539; repeatable",
+    )
+    add_timing(parser)
+    add_controls(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="times of every frame and step: .json (Perfetto) or .csv"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add where the sound comes from."""
+    group = parser.add_argument_group("sound")
+    group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file, or `-` for raw s16le PCM on stdin")
+    group.add_argument("--mic", action="store_true", help="the microphone")
+    group.add_argument("--input", metavar="DEVICE", help="number or part of the name of the input device")
+    group.add_argument("--list-inputs", action="store_true", help="list the input devices and stop")
+    group.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the PCM on stdin")
+    group.add_argument("--channels", type=positive, default=1, metavar="N", help="channels of the PCM on stdin")
+
+
+def add_timing(parser: argparse.ArgumentParser) -> None:
+    """Add what decides when frames are made."""
+    group = parser.add_argument_group("time")
+    group.add_argument("--realtime", action="store_true", help="on the clock, deadlines counted (always with --mic)")
+    group.add_argument("--schedule", metavar="NAME", help="always this schedule (default: the fullest that is on time)")
+    group.add_argument("--late", choices=LATE_POLICIES, default="hold", help="what becomes of a frame that is too late")
+    group.add_argument(
+        "--budget", type=milliseconds, metavar="MS", help="deadline after a frame's slot (default: a frame)"
+    )
+    group.add_argument("--limit", type=natural, default=0, metavar="N", help="stop after so many frames")
+
+
+def milliseconds(text: str) -> float:
+    """Parse a positive number of milliseconds; returns seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of milliseconds") from None
+    if not 0.0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} ms came; more than 0 was wanted")
+    return value * 1e-3
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the main job. Exit code 0, or 128 + the signal that ended it early."""
+    if args.list_inputs:
+        return list_inputs()
+    _check(args)
+    sinks = [sink_for(target) for target in args.output]
+    session = session_from(args, timings=args.trace is not None)
+    try:
+        set_controls(session, args)
+        return _play(args, session, sinks)
+    finally:
+        session.close()
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.mic == (args.speech is not None):
+        what = "both a file and --mic came" if args.mic else "nothing to hear was named"
+        raise OptionError(what, hint="edgetalker animate SPEECH.wav, or `-` for stdin, or --mic")
+    if args.speech == "-" and args.rate is None:
+        raise OptionError("raw PCM on stdin does not say its sample rate", hint="add --rate, such as --rate 16000")
+    if args.input is not None and not args.mic:
+        raise OptionError("--input chooses a microphone, but --mic is not there", hint="add --mic")
+    if args.rate is not None and args.speech != "-":
+        raise OptionError("--rate is for raw PCM on stdin; files and microphones say their own")
+
+
+def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> int:
+    options = Options(
+        realtime=args.realtime or args.mic,
+        schedule=args.schedule,
+        late=args.late,
+        budget=args.budget,
+        limit=args.limit,
+    )
+    clock = SystemClock()
+    # A microphone records from the moment it is opened: everything that takes time comes before.
+    ladder = None
+    if options.realtime:
+        ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
+    source = source_from(args, session.manifest.audio.rate, realtime=options.realtime)
+    progress = Progress(sys.stderr, float(session.manifest.motion.fps), frames_of(source, session))
+    observers: list[Observer] = [] if args.quiet else [progress]
+    tracer = _tracer(args, session)
+    observers += [tracer] if tracer else []
+    try:
+        loop = Loop(session, source, sinks, options=options, clock=clock, observers=observers, ladder=ladder)
+        with on_signals(loop.stop) as came:
+            tally = loop.run()
+    finally:
+        source.close()
+        progress.close()
+    if tracer is not None:
+        tracer.write(args.trace)
+    if not args.quiet:
+        _summary(args, tally, source)
+    return 128 + came[0] if came else 0
+
+
+def _summary(args: argparse.Namespace, tally: Tally, source: Source) -> None:
+    for text in source.warnings():
+        sys.stderr.write(f"warning: {text}\n")
+    lines = [tally.summary()] if args.realtime or args.mic else [f"{tally.due} frames"]
+    if tally.schedules and (len(tally.schedules) > 1 or args.realtime):
+        lines.append(", ".join(f"{count} with schedule {name}" for name, count in tally.schedules.items()))
+    if tally.interrupted:
+        lines.append("interrupted; what was made so far is kept")
+    lines += [f"wrote {target}" for target in args.output if "://" not in target and Path(target).exists()]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def source_from(args: argparse.Namespace, rate: int, *, realtime: bool) -> Source:
+    """Open the sound that the options of `add_source` describe."""
+    if args.mic:
+        from edgetalker.runtime.sources.mic import MicSource
+
+        return MicSource(rate, args.input)
+    if args.speech == "-":
+        from edgetalker.runtime.sources.pcm import PcmSource
+
+        return PcmSource(rate, input_rate=args.rate, channels=args.channels)
+    from edgetalker.runtime.sources.file import FileSource
+
+    source = FileSource(args.speech, rate)
+    if not realtime:
+        return source
+    from edgetalker.runtime.sources.paced import PacedSource
+
+    return PacedSource(source, SystemClock())
+
+
+def frames_of(source: Source, session: Session) -> int | None:
+    """Return how many frames a source will give, None when it does not know."""
+    samples = getattr(source, "samples", None)
+    return session.clock.frames_spanned(samples) if isinstance(samples, int) else None
+
+
+def list_inputs() -> int:
+    """Print the input devices."""
+    from edgetalker.runtime.sources.portaudio import list_inputs as inputs
+
+    found = inputs()
+    for item in found:
+        print(item)
+    if not found:
+        sys.stderr.write("no input device\nhint: plug a microphone in, or see docs/live.md for virtual ones\n")
+    return 0 if found else 69
+
+
+class _Tracer(Observer):
+    """Hands each frame's times to the trace."""
+
+    def __init__(self, session: Session) -> None:
+        from edgetalker.runtime.trace import Trace
+
+        self._session = session
+        self._trace = Trace.for_session(session)
+
+    def frame(self, frame: Frame, start_ns: int) -> None:
+        self._trace.frame(frame, start_ns, self._session)
+
+    def write(self, path: Path) -> None:
+        self._trace.write(path)
+
+
+def _tracer(args: argparse.Namespace, session: Session) -> _Tracer | None:
+    if args.trace is None:
+        return None
+    if args.trace.suffix not in (".json", ".csv"):
+        raise OptionError(f"--trace {args.trace}: .json (Perfetto) or .csv was wanted")
+    return _Tracer(session)
