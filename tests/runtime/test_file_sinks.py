@@ -1,0 +1,349 @@
+"""Files of motion: read back exactly, whole or not at all, and what was made before an interrupt is kept."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
+from edgetalker.runtime.sinks.csv import LiveLinkCsvSink, timecode
+from edgetalker.runtime.sinks.jsonl import JsonlSink
+from edgetalker.runtime.sinks.names import ARKIT_SHAPES, HEAD_ANGLES, LIVELINK_NAMES
+from edgetalker.runtime.sinks.npz import NpzSink
+from edgetalker.runtime.sinks.part import OutputError
+from edgetalker.runtime.sinks.registry import SCHEMES, SUFFIXES, sink_for
+
+NTSC = Fraction(30000, 1001)
+NAMES = ("JawOpen", "HeadRoll", "MouthClose")
+ARKIT = MotionLayout("arkit", (3,), NTSC, NAMES, extra={"audio": {"rate": 16000}})
+MESH = MotionLayout("vertices", (5, 3), Fraction(25), units="m")
+KINDS: list[tuple[Callable[[Path], Sink], str]] = [(NpzSink, "npz"), (JsonlSink, "jsonl"), (LiveLinkCsvSink, "csv")]
+each_kind = pytest.mark.parametrize(("make", "suffix"), KINDS, ids=[suffix for _, suffix in KINDS])
+
+
+def motions(layout: MotionLayout, count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(1).random((count, *layout.shape), np.float32)
+
+
+def send(sink: Sink, layout: MotionLayout, values: NDArray[np.float32], gap: int = 0) -> None:
+    """Send frames the way the loop does: always the same array, overwritten. `gap` frames were skipped after 0."""
+    shown = np.empty(layout.shape, np.float32)
+    for i in range(len(values)):
+        shown[:] = values[i]
+        index = i + (gap if i else 0)
+        outcome = Outcome.LATE if i % 3 == 2 else Outcome.ON_TIME
+        sink.send(Frame(index, 640 * i, index / layout.fps, shown, outcome, "full", 1000 + i, 7 * i, 8 * i))
+        shown[:] = np.nan
+
+
+def write(make: Callable[[Path], Sink], path: Path, layout: MotionLayout, count: int) -> NDArray[np.float32]:
+    sink, values = make(path), motions(layout, count)
+    sink.open(layout)
+    send(sink, layout, values)
+    sink.close()
+    return values
+
+
+@pytest.mark.parametrize("layout", [ARKIT, MESH], ids=["arkit", "vertices"])
+def test_npz_gives_back_every_field(tmp_path: Path, layout: MotionLayout) -> None:
+    sink, values = NpzSink(tmp_path / "a.npz"), motions(layout, 40)
+    sink.open(layout)
+    send(sink, layout, values, gap=2)
+    sink.close()
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        read = dict(archive)
+    assert read["motion"].dtype == np.float32
+    assert np.array_equal(read["motion"], values)
+    index = np.array([0, *range(3, 42)])
+    assert read["index"].tolist() == index.tolist()
+    assert np.array_equal(read["time"], [float(int(i) / layout.fps) for i in index])
+    assert read["sample"].tolist() == [640 * i for i in range(40)]
+    assert (read["outcome"] == "late").tolist() == [i % 3 == 2 for i in range(40)]
+    assert set(read["schedule"]) == {"full"}
+    assert read["cost_ns"].tolist() == list(range(1000, 1040))
+    assert (read["due_ns"][3], read["done_ns"][3]) == (21, 24)
+    assert Fraction(*map(int, read["fps"])) == layout.fps
+    assert tuple(read["names"]) == layout.names
+    assert (str(read["kind"]), str(read["units"])) == (layout.kind, layout.units)
+    assert json.loads(str(read["extra"])) == layout.extra
+
+
+@pytest.mark.parametrize("layout", [ARKIT, MESH], ids=["arkit", "vertices"])
+def test_jsonl_gives_back_every_value(tmp_path: Path, layout: MotionLayout) -> None:
+    values = write(JsonlSink, tmp_path / "a.jsonl", layout, 12)
+    header, *lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert header == {
+        "format": "edgetalker-motion",
+        "version": 1,
+        "kind": layout.kind,
+        "shape": list(layout.shape),
+        "fps": [layout.fps.numerator, layout.fps.denominator],
+        "names": list(layout.names),
+        "units": layout.units,
+        "extra": layout.extra,
+    }
+    assert np.array_equal(np.array([line.pop("motion") for line in lines], np.float32), values)
+    assert lines[2] == {
+        "index": 2,
+        "time": float(2 / layout.fps),
+        "sample": 1280,
+        "outcome": "late",
+        "schedule": "full",
+    }
+
+
+def test_jsonl_has_null_where_json_has_no_number(tmp_path: Path) -> None:
+    sink = JsonlSink(tmp_path / "a.jsonl")
+    sink.open(ARKIT)
+    sink.send(Frame(0, 0, Fraction(0), np.array([0.5, np.nan, np.inf], np.float32)))
+    sink.close()
+    assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[1])["motion"] == [0.5, None, None]
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_has_the_61_columns_by_name(tmp_path: Path) -> None:
+    values = write(LiveLinkCsvSink, tmp_path / "a.csv", ARKIT, 40)
+    rows = read_csv(tmp_path / "a.csv")
+    assert list(rows[0]) == ["Timecode", "BlendShapeCount", *ARKIT_SHAPES, *HEAD_ANGLES, *LIVELINK_NAMES[55:]]
+    assert len(rows) == 40
+    for row, frame in zip(rows, values, strict=True):
+        assert row["BlendShapeCount"] == "61"
+        given = dict(zip(NAMES, frame, strict=True))
+        for name in LIVELINK_NAMES:
+            assert np.float32(row[name]) == given.get(name, 0), name
+
+
+def test_csv_refuses_motion_without_names(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="a Live Link Face CSV takes ARKit shapes"):
+        LiveLinkCsvSink(tmp_path / "a.csv").open(MESH)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("frame", "fps", "wanted"),
+    [
+        (0, Fraction(30), "00:00:00:00.000"),
+        (29, Fraction(30), "00:00:00:29.000"),
+        (30, Fraction(30), "00:00:01:00.000"),
+        (30 * 3661 + 5, Fraction(30), "01:01:01:05.000"),
+        (30, NTSC, "00:00:01:00.029"),
+        (29, NTSC, "00:00:00:29.000"),
+        (1, Fraction(1, 2), "00:00:02:00.000"),
+    ],
+)
+def test_timecode(frame: int, fps: Fraction, wanted: str) -> None:
+    assert timecode(frame / fps, fps) == wanted
+
+
+@given(frame=st.integers(0, 10**7), fps=st.sampled_from([NTSC, Fraction(25), Fraction(30), Fraction(60000, 1001)]))
+def test_timecode_can_be_turned_back_into_the_time(frame: int, fps: Fraction) -> None:
+    hour, minute, second, rest = timecode(frame / fps, fps).split(":")
+    time = int(hour) * 3600 + int(minute) * 60 + int(second) + Fraction(rest) / fps
+    assert 0 <= frame / fps - time < Fraction(1, 1000) / fps
+
+
+@each_kind
+def test_nothing_is_seen_before_the_end(tmp_path: Path, make: Callable[[Path], Sink], suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_text("an older result")
+    sink = make(path)
+    sink.open(ARKIT)
+    send(sink, ARKIT, motions(ARKIT, 100))
+    assert path.read_text() == "an older result"
+    sink.close()
+    assert path.read_bytes()[:15] != b"an older result"
+    assert list(tmp_path.iterdir()) == [path], "a temporary file was left behind"
+
+
+@each_kind
+def test_a_run_without_frames_leaves_the_older_file(tmp_path: Path, make: Callable[[Path], Sink], suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    path.write_text("an older result")
+    sink = make(path)
+    sink.open(ARKIT)
+    sink.close()
+    assert path.read_text() == "an older result"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def count_frames(path: Path) -> int:
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            return len(archive["motion"])
+    return len(path.read_text().splitlines()) - 1
+
+
+@each_kind
+def test_an_interrupted_run_leaves_its_frames_in_a_valid_file(
+    tmp_path: Path, make: Callable[[Path], Sink], suffix: str
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    sink = make(path)
+
+    def play() -> None:
+        sink.open(ARKIT)
+        try:
+            send(sink, ARKIT, motions(ARKIT, 17))
+            raise KeyboardInterrupt
+        finally:
+            sink.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        play()
+    assert count_frames(path) == 17
+
+
+@each_kind
+def test_a_full_disk_is_an_error_and_leaves_the_older_file(
+    tmp_path: Path, make: Callable[[Path], Sink], suffix: str
+) -> None:
+    """A real limit on file size, in a process of its own: the write fails with EFBIG as it would with ENOSPC."""
+    script = """
+        import resource, signal, sys
+        from pathlib import Path
+        import numpy as np
+        from edgetalker.engines.errors import UserError
+        from edgetalker.runtime.sinks.registry import sink_for
+        from tests.runtime.test_file_sinks import ARKIT, motions, send
+
+        path = Path(sys.argv[1])
+        path.write_text("an older result")
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        sink = sink_for(path)
+        sink.open(ARKIT)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+        failures = []
+        for work in (lambda: send(sink, ARKIT, motions(ARKIT, 4000)), sink.close):
+            try:
+                work()
+            except UserError as error:
+                failures.append(error.message)
+        assert failures and all("cannot be written: File too large" in text for text in failures), failures
+        assert path.read_text() == "an older result"
+        print([entry.name for entry in path.parent.iterdir()])
+    """
+    pytest.importorskip("resource", reason="limits on file sizes exist on Unix only")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / f"a.{suffix}")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout == f"['a.{suffix}']\n", done.stderr
+
+
+@each_kind
+def test_where_nothing_can_be_written_it_is_said_before_the_run(
+    tmp_path: Path, make: Callable[[Path], Sink], suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutputError, match="there is no folder"):
+        make(tmp_path / "absent" / f"a.{suffix}")
+    (tmp_path / f"b.{suffix}").mkdir()
+    with pytest.raises(OutputError, match="is a folder; a file was wanted"):
+        make(tmp_path / f"b.{suffix}")
+
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="cannot be written: Permission denied") as caught:
+        make(tmp_path / f"a.{suffix}").open(ARKIT)
+    assert caught.value.exit_code == 74
+
+
+@each_kind
+def test_memory_does_not_grow_with_the_motion(tmp_path: Path, make: Callable[[Path], Sink], suffix: str) -> None:
+    layout = MotionLayout("arkit", (200,), Fraction(30), tuple(f"Name{i}" for i in range(200)))
+    sink, values = make(tmp_path / f"a.{suffix}"), motions(layout, 100)
+    sink.open(layout)
+    send(sink, layout, values)
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            send(sink, layout, values)
+        sink.close()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 400_000  # 1,000 frames of motion alone are 800,000 bytes
+    assert count_frames(tmp_path / f"a.{suffix}") == 1100
+
+
+def test_npz_refuses_a_motion_of_another_shape(tmp_path: Path) -> None:
+    sink = NpzSink(tmp_path / "a.npz")
+    sink.open(ARKIT)
+    with pytest.raises(ValueError, match=r"motion of shape \(4,\); the layout says \(3,\)"):
+        sink.send(Frame(0, 0, Fraction(0), np.zeros(4, np.float32)))
+    sink.close()
+
+
+class TestRegistry:
+    """What a user names becomes a sink."""
+
+    @pytest.mark.parametrize(("make", "suffix"), KINDS)
+    def test_suffixes_in_any_case_choose_the_format(
+        self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str
+    ) -> None:
+        assert isinstance(sink_for(tmp_path / f"a.{suffix}"), make)  # type: ignore[arg-type]
+        assert isinstance(sink_for(str(tmp_path / f"a.b.{suffix.upper()}")), make)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("target", "words"),
+        [
+            ("motion.nzp", r"no output with suffix `\.nzp` \(did you mean `\.npz`\?\)"),
+            ("motion", "no suffix that says what to write"),
+            ("livelnk://host", r"no output `livelnk:` \(did you mean `livelink`\?\)"),
+            ("http://host", "no output `http:`"),
+        ],
+    )
+    def test_unknown_targets_name_the_nearest(self, target: str, words: str) -> None:
+        with pytest.raises(OptionError, match=words) as caught:
+            sink_for(target)
+        assert ".jsonl" in str(caught.value)
+        assert "vmc://" in str(caught.value)
+
+    def test_files_take_no_options(self) -> None:
+        with pytest.raises(OptionError, match="takes no options; got rate"):
+            sink_for("a.npz", {"rate": 60})
+
+    def test_urls_reach_the_factory_with_their_options(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(SCHEMES, "test", f"{__name__}:remember")
+        for target in ("test://host:1?a=b", "test:", "test"):
+            assert sink_for(target, {"rate": 60}) == (target, {"rate": 60})  # type: ignore[comparison-overlap]
+
+    def test_nothing_is_imported_before_it_is_used(self) -> None:
+        script = (
+            "import sys; from edgetalker.runtime.sinks import registry\n"
+            "modules = [e.partition(':')[0] for e in [*registry.SCHEMES.values(), *registry.SUFFIXES.values()]]\n"
+            "print([m for m in modules if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+        assert set(SUFFIXES) == {".npz", ".jsonl", ".csv", ".glb", ".png"}
+
+
+def remember(*arguments: object) -> tuple[object, ...]:
+    return arguments
