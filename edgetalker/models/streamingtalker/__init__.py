@@ -10,7 +10,7 @@ from edgetalker.models.streamingtalker.checkpoint import (
 )
 from edgetalker.models.streamingtalker.config import Config, HeadCounts, config_from_shapes
 from edgetalker.models.streamingtalker.model import StreamingTalker
-from edgetalker.models.streamingtalker.offline import Generated, predict, streaming_inference
+from edgetalker.models.streamingtalker.offline import Generated, predict, stream_frames, streaming_inference
 from edgetalker.models.streamingtalker.sampling import sample
 from edgetalker.models.streamingtalker.schedule import Schedule, alphas_cumprod, make_schedule
 
@@ -29,5 +29,6 @@ __all__ = [
     "predict",
     "read_tensors",
     "sample",
+    "stream_frames",
     "streaming_inference",
 ]

@@ -13,6 +13,7 @@ from edgetalker.models.streamingtalker import (
     alphas_cumprod,
     make_schedule,
     predict,
+    stream_frames,
     streaming_inference,
 )
 from edgetalker.models.streamingtalker.audio import encode_clip, normalise
@@ -88,6 +89,20 @@ def test_streaming_inference(model: StreamingTalker, reference: Reference) -> No
     assert apart(ours.condition, reference.tensor("stream_cond_last")) < CONDITION
     theirs = reference.tensor("stream_vertices").flatten(1)[None]
     assert apart(ours.vertices, theirs) < VERTEX
+
+
+def test_denoising_every_row_changes_nothing_for_the_newest(model: StreamingTalker, reference: Reference) -> None:
+    inputs = (reference.tensor("hidden_state")[:, :6], reference.tensor("id_onehot"), reference.tensor("template"))
+
+    def noise(frame: int, rows: int) -> torch.Tensor:
+        newest = reference.tensor(f"stream_noise_{frame:04d}")
+        return torch.cat([torch.zeros(1, rows - 1, newest.shape[2]), newest], dim=1)
+
+    def vertices(all_rows: bool) -> torch.Tensor:
+        frames = stream_frames(model, *inputs, noise, make_schedule(50), all_rows=all_rows)
+        return torch.stack([frame for *_, frame in frames])
+
+    assert apart(vertices(True), vertices(False)) < VERTEX
 
 
 def test_textbook_ddim_does_not_reproduce_the_published_rule(model: StreamingTalker, reference: Reference) -> None:
