@@ -166,8 +166,7 @@ class HostDevice:
         """Replay. Raises EngineError under capture, as CUDA does."""
         if self._recording is not None:
             raise EngineError(f"graph `{graph.name}` cannot be launched while the device captures")
-        assert isinstance(graph, HostGraph)
-        for call in graph.calls:
+        for call in graph.calls:  # type: ignore[attr-defined]
             call()
 
     def mark(self, name: str) -> HostMark:

@@ -205,8 +205,9 @@ class Loop:
 
     def _make(self, schedule: str, due: int) -> None:
         session, start = self.session, self.clock.now_ns()
-        heard = self._window.read(session.end(session.index), session.audio[0]) if session.audio is not None else 0
-        frame = session.step(heard=heard, schedule=schedule)
+        if session.audio is not None and session.listens:
+            self._window.read(session.end(session.index), session.audio[0])
+        frame = session.step(schedule=schedule)
         done = self.clock.now_ns()
         late = self.options.realtime and done > due
         self._ladder.learn(schedule, done - start, late=late)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from edgetalker.engines.engine import Binding, Buffer, Device, Engine
 from edgetalker.engines.manifest import Carry, Manifest, Step
@@ -22,7 +23,7 @@ class Piece:
     """The smallest work that gets a graph of its own: one run of a stage, with the carries before it.
 
     key: equal for pieces that do the same work on the same addresses, so that none is captured twice. row: the
-    schedule's row, -1 for a stage without rows.
+    schedule's row, -1 for a stage without rows. hears: whether the stage reads the audio window.
     """
 
     key: Key
@@ -30,6 +31,7 @@ class Piece:
     stage: str
     row: int
     works: tuple[Callable[[], None], ...]
+    hears: bool = False
 
     def enqueue(self) -> None:
         """Enqueue the work."""
@@ -55,6 +57,7 @@ class Program:
         self._memory = memory
         self._device = device
         self._bindings: dict[Key, Binding] = {}
+        self._audio = {name for name, tensor in manifest.tensors.items() if tensor.role == "audio"}
         self.periodic = tuple(
             place for place, step in enumerate(manifest.program) if isinstance(step, Step) and step.every > 1
         )
@@ -150,16 +153,15 @@ class Program:
         if key not in self._bindings:
             self._bindings[key] = self._engines[stage].bind(buffers)
         binding = self._bindings[key]
-        return Piece(key, label, stage, row, (lambda: binding.enqueue(self._device),))
+        hears = any(buffer.name in self._audio for buffer in buffers.values())
+        return Piece(key, label, stage, row, (partial(binding.enqueue, self._device),), hears)
 
 
 def _join(before: list[tuple[Key, Callable[[], None]]], piece: Piece) -> Piece:
-    keys = tuple(key for key, _ in before)
-    works = tuple(work for _, work in before)
-    return Piece((*keys, *piece.key), piece.label, piece.stage, piece.row, (*works, *piece.works))
+    keys, works = tuple(key for key, _ in before), tuple(work for _, work in before)
+    return replace(piece, key=(*keys, *piece.key), works=(*works, *piece.works))
 
 
 def _append(piece: Piece, after: list[tuple[Key, Callable[[], None]]]) -> Piece:
-    keys = tuple(key for key, _ in after)
-    works = tuple(work for _, work in after)
-    return Piece((*piece.key, *keys), piece.label, piece.stage, piece.row, (*piece.works, *works))
+    keys, works = tuple(key for key, _ in after), tuple(work for _, work in after)
+    return replace(piece, key=(*piece.key, *keys), works=(*piece.works, *works))

@@ -19,7 +19,7 @@ GRANULARITIES: tuple[Granularity, ...] = ("step", "frame", "eager")
 class Replay:
     """One variant of the frame, ready to launch."""
 
-    __slots__ = ("_calls", "_device", "_marks", "labels")
+    __slots__ = ("_calls", "_device", "_marks", "hears", "labels")
 
     def __init__(
         self,
@@ -27,11 +27,13 @@ class Replay:
         calls: tuple[Callable[[], None], ...],
         labels: tuple[str, ...],
         marks: tuple[tuple[Mark, Mark], ...],
+        hears: bool,
     ) -> None:
         self._device = device
         self._calls = calls
         self._marks = marks
         self.labels = labels
+        self.hears = hears
 
     def launch(self) -> None:
         """Enqueue the frame's work."""
@@ -64,17 +66,14 @@ class Recorder:
         """Prepare one variant of the frame."""
         marks = tuple(self._pair(piece) for piece in pieces) if self._timings else ()
         labels = tuple(piece.label for piece in pieces)
-        return Replay(self._device, self._calls(pieces), labels, marks)
+        return Replay(self._device, self._calls(pieces), labels, marks, any(piece.hears for piece in pieces))
 
     def _calls(self, pieces: tuple[Piece, ...]) -> tuple[Callable[[], None], ...]:
         if self._graphs == "eager":
             return tuple(self._bracketed(piece) for piece in pieces)
         if self._graphs == "step":
-            return tuple(self._launcher(self._piece_graph(piece)) for piece in pieces)
-        return (self._launcher(self._frame_graph(pieces)),)
-
-    def _launcher(self, graph: Graph) -> Callable[[], None]:
-        return lambda: self._device.launch(graph)
+            return tuple(partial(self._device.launch, self._piece_graph(piece)) for piece in pieces)
+        return (partial(self._device.launch, self._frame_graph(pieces)),)
 
     def _piece_graph(self, piece: Piece) -> Graph:
         if piece.key not in self._pieces:

@@ -124,6 +124,11 @@ class Session:
         """Index of the frame that the next `step` makes."""
         return self._index
 
+    @property
+    def listens(self) -> bool:
+        """Whether the next step reads the audio window; a block's later frames need not be given it."""
+        return self._choose(self.schedules[0]).hears
+
     def end(self, index: int) -> int:
         """Return the sample after the last one that frame `index` sees (the audio contract)."""
         return self.clock.end(index)
