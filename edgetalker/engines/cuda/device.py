@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections.abc import Callable
 
@@ -53,18 +52,17 @@ class CudaDevice:
                 f"wait policy `{wait}` is unknown{nearest(wait, WAITS)}", hint=f"one of {', '.join(WAITS)}"
             )
         self.ordinal = ordinal
-        self.wait = wait
         self._driver = driver or load_driver()
         self._look_up(ordinal)
         self._driver.enter(self._gpu)
-        self._resources = Resources(self._driver)
+        self._resources = Resources(self._driver, wait)
         try:
-            self.stream = self._open_stream(stream)
-            self._woken = self._resources.new_event(timed=False) if wait == "block" else 0
+            self._resources.open_stream(stream)
         except BaseException:
             self._resources.release()
             raise
-        self._memory = Memory(self._resources, ordinal, self.synchronize, integrated=self.integrated, poison=poison)
+        self.stream = self._resources.stream
+        self._memory = Memory(self._resources, ordinal, integrated=self.integrated, poison=poison)
         self._finalizer = weakref.finalize(self, self._resources.release_forgotten)
 
     def _look_up(self, ordinal: int) -> None:
@@ -76,14 +74,6 @@ class CudaDevice:
         self.bus = driver.bus(gpu)
         self.capability = tuple(driver.attribute(gpu, f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
         self.integrated = bool(driver.attribute(gpu, "INTEGRATED") and driver.attribute(gpu, "CAN_MAP_HOST_MEMORY"))
-
-    def _open_stream(self, stream: object | None) -> int:
-        resources = self._resources
-        if stream is None:
-            resources.stream, resources.owns_stream = self._driver.make_stream(), True
-        else:
-            resources.stream = self._driver.adopt_stream(stream)
-        return resources.stream
 
     def describe(self) -> str:
         """One line for people."""
@@ -192,16 +182,7 @@ class CudaDevice:
 
     def synchronize(self) -> None:
         """Wait by the wait policy until the queue is empty. Raises CudaError when work on it failed."""
-        self._resources.refuse_capture("the queue cannot be waited for")
-        with self._resources.watched():
-            if self.wait == "spin":
-                self._driver.synchronize(self.stream)
-            elif self.wait == "yield":
-                while not self._driver.idle(self.stream):
-                    time.sleep(0)
-            else:
-                self._driver.record(self._woken, self.stream, capturing=False)
-                self._driver.wait(self._woken)
+        self._resources.synchronize()
 
     def close(self) -> None:
         """Free everything, once. Raises the first failure to do so, unless the GPU was lost before."""
@@ -214,9 +195,12 @@ class CudaDevice:
         """Return the device itself; leaving the block closes it."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Close; an error that is on its way goes before one of closing."""
+        self._finalizer.detach()
+        error = self._resources.release()
+        if error is not None and kind is None:
+            raise error
 
     def _own(self, buffer: Buffer) -> CudaBuffer:
         if not isinstance(buffer, CudaBuffer) or buffer.block.stream != self.stream:

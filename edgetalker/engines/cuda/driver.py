@@ -9,7 +9,8 @@ Handles and addresses are plain integers, so that no caller depends on either pa
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NoReturn
+import re
+from typing import Any
 
 import numpy as np
 
@@ -56,10 +57,10 @@ class Driver:
 
     # What every call goes through
 
-    def fail(self, call: str, code: int) -> NoReturn:
-        """Raise the error of a failed call."""
+    def error(self, call: str, code: int) -> CudaError:
+        """Return the error of a failed call."""
         name, text = (self._text(entry, code) for entry in ("cuGetErrorName", "cuGetErrorString"))
-        raise error_for(call, int(code), name, text)
+        return error_for(call, int(code), name, text)
 
     def _text(self, entry: str, code: int) -> str:
         try:
@@ -70,10 +71,19 @@ class Driver:
 
     def _call(self, entry: str, *arguments: Any) -> Any:
         """Make one call; return its single result, the tuple of its results, or None. Raises CudaError."""
-        code, *results = getattr(self._cuda, entry)(*arguments)
+        code, *results = self._made(entry, arguments)
         if code:
-            self.fail(entry, code)
+            raise self.error(entry, code)
         return results[0] if len(results) == 1 else (tuple(results) or None)
+
+    def _made(self, entry: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return getattr(self._cuda, entry)(*arguments)
+        except ValueError as error:  # a newer driver's code, which this cuda-bindings has no name for
+            unknown = re.match(r"(\d+) is not a valid CUresult", str(error))
+            if unknown is None:
+                raise
+            raise self.error(entry, int(unknown[1])) from None
 
     # The GPU and its context
 
@@ -203,9 +213,9 @@ class Driver:
 
     def idle(self, stream: int) -> bool:
         """Return whether a stream is empty, without waiting."""
-        code = self._cuda.cuStreamQuery(stream)[0]
+        code = self._made("cuStreamQuery", (stream,))[0]
         if code and code != NOT_READY:
-            self.fail("cuStreamQuery", code)
+            raise self.error("cuStreamQuery", code)
         return not code
 
     def to_device(self, target: int, source: HostMemory, stream: int) -> None:
@@ -285,9 +295,9 @@ class Driver:
 
     def launch(self, executable: int, stream: int) -> None:
         """Enqueue one replay."""
-        code = self._cuda.cuGraphLaunch(executable, stream)[0]
+        code = self._made("cuGraphLaunch", (executable, stream))[0]
         if code:
-            self.fail("cuGraphLaunch", code)
+            raise self.error("cuGraphLaunch", code)
 
     def drop_executable(self, executable: int) -> None:
         """Destroy an executable graph."""

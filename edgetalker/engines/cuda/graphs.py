@@ -40,9 +40,9 @@ def capture(resources: Resources, name: str, work: Callable[[], None]) -> CudaGr
         try:
             nodes = driver.nodes(graph)
             executable = driver.instantiate(graph)
+            resources.executables.append(executable)
         finally:
             driver.drop_graph(graph)
-        resources.executables.append(executable)
         driver.upload_graph(executable, resources.stream)
         driver.synchronize(resources.stream)
     return CudaGraph(name, nodes, executable)
@@ -53,11 +53,12 @@ def _captured(resources: Resources, work: Callable[[], None]) -> int:
     resources.capturing = True
     try:
         work()
+        graph = resources.driver.end_capture(resources.stream)
     except BaseException:
         _abandon(resources)
         raise
     resources.capturing = False
-    return resources.driver.end_capture(resources.stream)
+    return graph
 
 
 def _abandon(resources: Resources) -> None:

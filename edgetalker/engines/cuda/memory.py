@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,14 +21,12 @@ __all__ = ["Memory"]
 class Memory:
     """The memory of one device. `integrated`: host and GPU share memory, so staged buffers are mapped, not copied."""
 
-    def __init__(
-        self, resources: Resources, ordinal: int, synchronize: Callable[[], None], *, integrated: bool, poison: bool
-    ) -> None:
+    def __init__(self, resources: Resources, ordinal: int, *, integrated: bool, poison: bool) -> None:
         self._resources = resources
         self._driver = resources.driver
         self._stream = resources.stream
         self._ordinal = ordinal
-        self._synchronize = synchronize
+        self._synchronize = resources.synchronize
         self._integrated = integrated
         self._poison = poison
         self._scratch: list[CudaBuffer] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +19,9 @@ __all__ = ["Resources"]
 class Resources:
     """The driver's objects of one device. `release` works once, whatever state the GPU is in."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, wait: str) -> None:
         self.driver = driver
+        self.wait = wait
         self.stream = 0
         self.owns_stream = False
         self.capturing = False
@@ -28,6 +30,7 @@ class Resources:
         self.events: list[int] = []
         self.executables: list[int] = []
         self.lost: CudaError | None = None
+        self._woken = 0
         self._thread = threading.get_ident()
 
     # Guards
@@ -62,6 +65,28 @@ class Resources:
         event = self.driver.make_event(timed=timed)
         self.events.append(event)
         return event
+
+    def open_stream(self, stream: object | None) -> None:
+        """Make a stream, or take somebody else's; and what the wait policy needs."""
+        if stream is None:
+            self.stream, self.owns_stream = self.driver.make_stream(), True
+        else:
+            self.stream = self.driver.adopt_stream(stream)
+        if self.wait == "block":
+            self._woken = self.new_event(timed=False)
+
+    def synchronize(self) -> None:
+        """Wait by the wait policy until the stream is empty. Raises CudaError when work on it failed."""
+        self.refuse_capture("the queue cannot be waited for")
+        with self.watched():
+            if self.wait == "spin":
+                self.driver.synchronize(self.stream)
+            elif self.wait == "yield":
+                while not self.driver.idle(self.stream):
+                    time.sleep(0)
+            else:
+                self.driver.record(self._woken, self.stream, capturing=False)
+                self.driver.wait(self._woken)
 
     # The end
 

@@ -5,7 +5,6 @@ pycuda has neither graphs nor event records inside them; those stay with cuda-bi
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import warnings
 from typing import Any
@@ -37,18 +36,31 @@ class PycudaDriver(Driver):
         try:
             return function(*arguments, **options)
         except self._pycuda.Error as error:
-            self._translate(entry, error)
+            message = str(error)
+        raise self._translated(entry, message)
 
-    def _translate(self, entry: str, error: Exception) -> None:
-        """Raise CudaError. pycuda gives `ENTRY failed: TEXT` without the code, so the text is looked up."""
-        call, _, text = str(error).partition(" failed: ")
+    def _on_stream(self, entry: str, function: Any, stream: int, *arguments: Any) -> Any:
+        """Call pycuda with one of its streams, which comes last.
+
+        The stream is in no local variable here: an error's traceback would keep it alive, and pycuda destroys a
+        stream only when its last reference goes.
+        """
+        try:
+            return function(*arguments, self._streams[stream])
+        except self._pycuda.Error as error:
+            message = str(error)
+        raise self._translated(entry, message)
+
+    def _translated(self, entry: str, message: str) -> CudaError:
+        """Return pycuda's error as ours. It says `ENTRY failed: TEXT` without the code, so the text is looked up."""
+        call, _, text = message.partition(" failed: ")
         if not self._codes:
             members = self._cuda.CUresult
             self._codes = {self._text("cuGetErrorString", int(member)): int(member) for member in members}
         code = self._codes.get(text.split(" - ", 1)[0].strip())
         if code is None:
-            raise CudaError(call or entry, 999, "CUDA_ERROR_UNKNOWN", str(error)) from error
-        self.fail(call or entry, code)
+            return CudaError(call or entry, 999, "CUDA_ERROR_UNKNOWN", message)
+        return self.error(call or entry, code)
 
     def enter(self, gpu: int) -> None:
         """Make a context current: a pycuda context that is, or else the primary one, on pycuda's own stack."""
@@ -62,20 +74,14 @@ class PycudaDriver(Driver):
             self._detach(context)
             raise
         self._context = context
-        atexit.register(self._leave_at_exit)  # pycuda aborts a process that ends with a context on its stack
-
-    def _leave_at_exit(self) -> None:
-        with contextlib.suppress(CudaError):
-            self.leave()
 
     def leave(self) -> None:
         """Undo `enter`: pop first, since pycuda keeps one context at most on CUDA's own stack."""
+        self._streams.clear()
+        self._blocks.clear()
         context, self._context = self._context, None
         if context is None:
             return
-        atexit.unregister(self._leave_at_exit)
-        self._streams.clear()
-        self._blocks.clear()
         try:
             self._through_pycuda("cuCtxPopCurrent", context.pop)
         finally:
@@ -138,42 +144,37 @@ class PycudaDriver(Driver):
 
     def synchronize(self, stream: int) -> None:
         """Wait until a stream is empty."""
-        own = self._streams.get(stream)
-        if own is None:
-            super().synchronize(stream)
+        if stream in self._streams:
+            self._on_stream("cuStreamSynchronize", self._pycuda.Stream.synchronize, stream)
         else:
-            self._through_pycuda("cuStreamSynchronize", own.synchronize)
+            super().synchronize(stream)
 
     def idle(self, stream: int) -> bool:
         """Return whether a stream is empty, without waiting."""
-        own = self._streams.get(stream)
-        if own is None:
-            return super().idle(stream)
-        return bool(self._through_pycuda("cuStreamQuery", own.is_done))
+        if stream in self._streams:
+            return bool(self._on_stream("cuStreamQuery", self._pycuda.Stream.is_done, stream))
+        return super().idle(stream)
 
     def to_device(self, target: int, source: HostMemory, stream: int) -> None:
         """Enqueue a copy of pinned memory to the GPU."""
-        own = self._streams.get(stream)
-        if own is None:
-            super().to_device(target, source, stream)
+        if stream in self._streams:
+            self._on_stream("cuMemcpyHtoDAsync", self._pycuda.memcpy_htod_async, stream, target, source.array)
         else:
-            self._through_pycuda("cuMemcpyHtoDAsync", self._pycuda.memcpy_htod_async, target, source.array, own)
+            super().to_device(target, source, stream)
 
     def to_host(self, target: HostMemory, source: int, stream: int) -> None:
         """Enqueue a copy from the GPU to pinned memory."""
-        own = self._streams.get(stream)
-        if own is None:
-            super().to_host(target, source, stream)
+        if stream in self._streams:
+            self._on_stream("cuMemcpyDtoHAsync", self._pycuda.memcpy_dtoh_async, stream, target.array, source)
         else:
-            self._through_pycuda("cuMemcpyDtoHAsync", self._pycuda.memcpy_dtoh_async, target.array, source, own)
+            super().to_host(target, source, stream)
 
     def on_device(self, target: int, source: int, nbytes: int, stream: int) -> None:
         """Enqueue a copy within the GPU; the two may not overlap."""
-        own = self._streams.get(stream)
-        if own is None:
-            super().on_device(target, source, nbytes, stream)
+        if stream in self._streams:
+            self._on_stream("cuMemcpyDtoDAsync", self._pycuda.memcpy_dtod_async, stream, target, source, nbytes)
         else:
-            self._through_pycuda("cuMemcpyDtoDAsync", self._pycuda.memcpy_dtod_async, target, source, nbytes, own)
+            super().on_device(target, source, nbytes, stream)
 
 
 def _load_pycuda() -> Any:

@@ -12,6 +12,7 @@ static __thread int depth;
 int context_is_current(void) { return depth > 0 && retained > 0; }
 int context_retained(void) { return retained; }
 int context_depth(void) { return depth; }
+void context_sweep(void) { depth = retained = 0; }
 
 EXPORT CUresult cuInit(unsigned int flags) {
   ENTER("cuInit", 0, "flags=%u", flags);
@@ -67,6 +68,11 @@ EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice devic
 EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
   ENTER("cuDeviceGetAttribute", 0, "attribute=%d device=%d", attribute, device);
   switch (attribute) {
+    case 1: case 2: *value = 1024; break;                /* MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X */
+    case 5: *value = 65535; break;                       /* MAX_GRID_DIM_X */
+    case 8: *value = 49152; break;                       /* MAX_SHARED_MEMORY_PER_BLOCK */
+    case 10: *value = 32; break;                         /* WARP_SIZE */
+    case 39: *value = 2048; break;                       /* MAX_THREADS_PER_MULTIPROCESSOR */
     case 16: *value = 4; break;                          /* MULTIPROCESSOR_COUNT */
     case 18: *value = (int)settings.integrated; break;   /* INTEGRATED */
     case 19: *value = 1; break;                          /* CAN_MAP_HOST_MEMORY */

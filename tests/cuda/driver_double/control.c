@@ -115,5 +115,13 @@ EXPORT void double_recover(void) {
   last_violation[0] = 0;
 }
 
+/* Gives back everything that lives: what a failed call had to leave, so that the next test begins clean. */
+EXPORT void double_sweep(void) {
+  queue_sweep();
+  graph_sweep();
+  memory_sweep();
+  context_sweep();
+}
+
 /* Host address of device memory, so that a test's host function can compute on it. */
 EXPORT void *double_host_address(CUdeviceptr address, size_t bytes) { return memory_resolve(address, bytes); }

@@ -125,4 +125,7 @@ struct Event {
   struct Event *next;
 };
 
+/* For the tests: forget everything that lives. */
+void context_sweep(void), memory_sweep(void), queue_sweep(void), graph_sweep(void);
+
 #endif

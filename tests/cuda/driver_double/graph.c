@@ -104,3 +104,13 @@ EXPORT CUresult cuGraphLaunch(void *handle, void *stream_handle) {
   if (!exec->uploaded) double_violation("a graph was launched that was never uploaded");
   return queue_add(stream, (Op){.kind = OP_LAUNCH, .exec = exec});
 }
+
+void graph_sweep(void) {
+  while (graphs) graph_free(graphs);
+  while (execs) {
+    Exec *exec = execs;
+    execs = exec->next;
+    free(exec->ops);
+    free(exec);
+  }
+}

@@ -48,6 +48,10 @@ static CUresult drop(Block *wanted) {
   return CUDA_ERROR_INVALID_VALUE;
 }
 
+void memory_sweep(void) {
+  while (blocks) drop(blocks);
+}
+
 void *memory_resolve(CUdeviceptr address, size_t bytes) {
   for (Block *b = blocks; b; b = b->next)
     if (address >= b->address && address + bytes <= b->address + b->bytes && (!b->host || b->mapped))

@@ -295,3 +295,23 @@ EXPORT CUresult cuEventElapsedTime_v2(float *milliseconds, void *first, void *la
   return CUDA_SUCCESS;
 }
 EXPORT CUresult cuEventElapsedTime(float *ms, void *first, void *last) { return cuEventElapsedTime_v2(ms, first, last); }
+
+void queue_sweep(void) {
+  thread_mode = CAPTURE_GLOBAL;
+  while (streams) {
+    Stream *stream = streams;
+    streams = stream->next;
+    while (stream->first) {
+      Op *op = stream->first;
+      stream->first = op->next;
+      free(op->snapshot);
+      free(op);
+    }
+    free(stream);
+  }
+  while (events) {
+    Event *event = events;
+    events = event->next;
+    free(event);
+  }
+}

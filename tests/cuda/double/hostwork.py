@@ -1,0 +1,63 @@
+"""Stages computed by ONNX Runtime as host functions in the double's queue: a whole session on the CUDA device."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.cuda import CudaDevice
+from edgetalker.engines.engine import Buffer, Device, TensorSpec
+from edgetalker.engines.manifest import Stage
+from edgetalker.engines.ort import OrtEngine
+from tests.cuda.double.control import Double
+
+__all__ = ["host_engines"]
+
+_Call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _There:
+    """A buffer as the host sees it: the double's device memory lies in this process."""
+
+    def __init__(self, buffer: Buffer, double: Double) -> None:
+        self.name, self.spec = buffer.name, buffer.spec
+        self.address = double.host_address(buffer.address, buffer.spec.nbytes)
+
+    def view(self, name: str, offset: int, spec: TensorSpec) -> Buffer:
+        raise NotImplementedError
+
+
+class _Binding:
+    def __init__(self, run: Any) -> None:
+        self._function = _Call(lambda _: run())
+
+    def enqueue(self, device: Device) -> None:
+        """Enqueue the run as a host function, as cuLaunchHostFunc does on a GPU."""
+        from cuda.bindings import driver
+
+        address = ctypes.cast(self._function, ctypes.c_void_p).value
+        (code,) = driver.cuLaunchHostFunc(device.stream, driver.CUhostFn(address), 0)
+        assert code == 0
+
+
+class _Engine:
+    def __init__(self, name: str, bundle: Bundle, stage: Stage, double: Double) -> None:
+        self.name, self.inputs, self.outputs = name, stage.inputs, stage.outputs
+        self._ort = OrtEngine(name, bundle.onnx(name), stage.inputs, stage.outputs)
+        self._double = double
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> _Binding:
+        """Bind ONNX Runtime to the memory behind the device's addresses."""
+        binding = self._ort.bind({name: _There(buffer, self._double) for name, buffer in buffers.items()})
+        return _Binding(binding._run)
+
+    def close(self) -> None:
+        """Close the stage."""
+        self._ort.close()
+
+
+def host_engines(bundle: Bundle, device: CudaDevice, double: Double) -> dict[str, _Engine]:
+    """Return an engine for every stage."""
+    return {name: _Engine(name, bundle, stage, double) for name, stage in bundle.manifest.stages.items()}

@@ -1,0 +1,50 @@
+"""Runs `tests/cuda/double` in a child whose libcuda.so.1 is the driver double, once for each table of calls."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FILES = sorted(path.name for path in (HERE / "double").glob("test_*.py"))
+
+
+@pytest.fixture(scope="session")
+def double_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if sys.platform != "linux":
+        pytest.skip("the driver double is built for Linux")
+    if not (shutil.which("cc") or os.environ.get("CC")):
+        pytest.skip("no C compiler to build the driver double with")
+    folder = tmp_path_factory.mktemp("driver_double")
+    subprocess.run(["sh", str(HERE / "driver_double" / "compile.sh"), str(folder)], check=True)
+    return folder
+
+
+def require(table: str) -> None:
+    if importlib.util.find_spec("cuda") is None or importlib.util.find_spec("cuda.bindings") is None:
+        pytest.skip("cuda-bindings is not installed: pip install cuda-bindings")
+    if table == "pycuda" and importlib.util.find_spec("pycuda") is None:
+        pytest.skip("pycuda is not installed: tests/cuda/build_pycuda.sh installs it without a GPU")
+
+
+@pytest.mark.parametrize("table", ["bindings", "pycuda"])
+@pytest.mark.parametrize("file", FILES)
+def test_on_the_double(double_folder: Path, file: str, table: str) -> None:
+    require(table)
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": f"{double_folder}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}",
+        "EDGETALKER_TEST_DRIVER": table,
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/cuda/double/{file}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 0
