@@ -24,8 +24,10 @@ def ears() -> Part:
     """Return both ears: a shell with a rolled rim, a bowl and a lobe; rings from the bowl out, over, and in."""
     turn = np.arange(36) * (2 * np.pi / 36)
     # ring: share of the outline, height over the ear's plane
-    rings = ((0.0, -0.42), (0.2, -0.42), (0.38, -0.30), (0.5, 0.02), (0.6, 0.20), (0.7, 0.12), (0.8, 0.05), (0.88, 0.22),
-             (0.95, 0.34), (1.0, 0.30), (1.02, 0.16), (0.97, -0.02), (0.85, -0.18), (0.6, -0.55), (0.3, -1.1))  # fmt: skip
+    rings = (
+        (0.0, -0.42), (0.2, -0.42), (0.38, -0.30), (0.5, 0.02), (0.6, 0.20), (0.7, 0.12), (0.8, 0.05), (0.88, 0.22),
+        (0.95, 0.34), (1.0, 0.30), (1.02, 0.16), (0.97, -0.02), (0.85, -0.18), (0.6, -0.55), (0.3, -1.1),
+    )  # fmt: skip
     up, back = np.sin(turn), np.cos(turn)
     outline_up = np.where(up > 0, 2.75, 2.75 - 0.15 * back) * up
     outline_back = (1.45 + 0.45 * np.clip(up, -0.6, 1)) * back + 0.35
@@ -35,7 +37,9 @@ def ears() -> Part:
     p = []
     for share, height in rings:
         rise = height * (1 - 0.75 * front) * np.where(height > 0, 1 - 0.6 * lobe, 1 - 0.8 * lobe)
-        p.append(_EAR + share * (outline_up[:, None] * _EAR_UP + outline_back[:, None] * _EAR_BACK) - rise[:, None] * normal)
+        p.append(
+            _EAR + share * (outline_up[:, None] * _EAR_UP + outline_back[:, None] * _EAR_BACK) - rise[:, None] * normal
+        )
     positions = np.concatenate(p)
     deep = np.repeat([0.8, 0.7, 0.5, 0.2, 0, 0.15, 0.25, 0.05, 0, 0, 0, 0, 0, 0, 0], 36)
     colours = mixed(np.tile(SKIN_COLOUR, (len(positions), 1)), linear("#a8604c"), 0.25 + 0.6 * deep)
@@ -43,8 +47,10 @@ def ears() -> Part:
 
 
 # azimuth from the front in degrees: height of the hairline there
-_HAIRLINE = ((0, 6.5), (14, 6.6), (26, 6.9), (36, 6.2), (50, 4.2), (62, 2.2), (72, 0.6), (82, 0.4), (92, 1.6), (104, 1.3),
-             (118, -1.6), (135, -4.6), (155, -5.6), (180, -5.8))  # fmt: skip
+_HAIRLINE = (
+    (0, 6.5), (14, 6.6), (26, 6.9), (36, 6.2), (50, 4.2), (62, 2.2), (72, 0.6), (82, 0.4), (92, 1.6), (104, 1.3),
+    (118, -1.6), (135, -4.6), (155, -5.6), (180, -5.8),
+)  # fmt: skip
 
 
 def hair() -> Part:

@@ -51,4 +51,4 @@ def _lid_edges(skin: Skin, c: Array) -> Array:
 def _inner(skin: Skin, c: Array) -> Array:
     deep = np.where(skin.kind == 2, skin.depth, 0.0)
     c = mixed(c, linear("#a04c4c"), np.clip(3.0 * deep, 0, 1))
-    return mixed(c, linear("#240b0d"), np.clip(2.4 * deep - 0.75, 0, 1))
+    return mixed(c, linear("#240b0d"), np.clip(3.2 * deep - 0.6, 0, 1))

@@ -15,8 +15,9 @@ from edgetalker.face.gltf import Gltf
 from edgetalker.face.head import head
 from edgetalker.face.names import HEAD_ANGLES
 from edgetalker.face.part import Face, Part, normals_of
+from edgetalker.face.turn import quaternions
 
-__all__ = ["MATERIALS", "add_weight_animation", "face_document", "head_quaternions", "write_glb"]
+__all__ = ["MATERIALS", "add_weight_animation", "face_document", "write_glb"]
 
 MATERIALS: dict[str, dict[str, Any]] = {
     "skin": {"roughness": 0.58},
@@ -98,21 +99,6 @@ def _f32(values: Array) -> NDArray[np.float32]:
     return np.ascontiguousarray(values, np.float32)
 
 
-def head_quaternions(angles: NDArray[Any]) -> NDArray[np.float32]:
-    """Return rotations (T, 4) as x, y, z, w from yaw, pitch, roll (T, 3) in radians.
-
-    Yaw turns about +Y (positive: to the face's own left), pitch about +X (positive: looks down), roll about +Z
-    (positive: the head leans to its own right ear), applied roll first, then pitch, then yaw.
-    """
-    half = np.asarray(angles, np.float64) / 2
-    (cy, cp, cr), (sy, sp, sr) = np.cos(half).T, np.sin(half).T
-    x = cy * sp * cr + sy * cp * sr
-    y = sy * cp * cr - cy * sp * sr
-    z = cy * cp * sr - sy * sp * cr
-    w = cy * cp * cr + sy * sp * sr
-    return _f32(np.stack([x, y, z, w], 1))
-
-
 def write_glb(
     path: Path | str, weights: NDArray[Any], fps: Fraction | float, names: Sequence[str], face: Face | None = None
 ) -> None:
@@ -129,7 +115,7 @@ def write_glb(
     shapes = np.stack([motion[:, column[n]] if n in column else zero for n in face.names], 1)
     turns = np.stack([motion[:, column[n]] if n in column else zero for n in HEAD_ANGLES], 1)
     add_weight_animation(gltf, 0, shapes, fps)
-    _add_rotation(gltf, 0, head_quaternions(turns))
+    _add_rotation(gltf, 0, quaternions(turns))
     gltf.write(path)
 
 
@@ -147,7 +133,11 @@ def _checked(weights: NDArray[Any], names: Sequence[str], known: Sequence[str]) 
 def add_weight_animation(gltf: Gltf, node: int, weights: Array, fps: Fraction | float) -> None:
     """Animate the morph weights (T, targets) of a node's mesh, a key a frame at index / fps seconds."""
     times = _f32(np.arange(len(weights)) / float(fps))
-    sampler = {"input": gltf.add(times, bounds=True), "output": gltf.add(_f32(weights).ravel()), "interpolation": "LINEAR"}
+    sampler = {
+        "input": gltf.add(times, bounds=True),
+        "output": gltf.add(_f32(weights).ravel()),
+        "interpolation": "LINEAR",
+    }
     channel = {"sampler": 0, "target": {"node": node, "path": "weights"}}
     gltf.document["animations"] = [{"name": "speech", "samplers": [sampler], "channels": [channel]}]
 

@@ -118,8 +118,11 @@ def _build() -> Grid:
     rows, width = rays.shape[:2]
     ids = np.concatenate([np.zeros((1, width), np.int64), np.arange(1, 1 + (rows - 1) * width).reshape(-1, width)])
     flat = np.concatenate([rays[0, :1], rays[1:].reshape(-1, 6)])
-    cuts = ((eye_row, _cut_columns(*_EYE_COLUMNS)), (eye_row, -_cut_columns(*_EYE_COLUMNS) % width),
-            (mouth_row, np.arange(-_MOUTH_COLUMN, _MOUTH_COLUMN + 1) % width))
+    cuts = (
+        (eye_row, _cut_columns(*_EYE_COLUMNS)),
+        (eye_row, -_cut_columns(*_EYE_COLUMNS) % width),
+        (mouth_row, np.arange(-_MOUTH_COLUMN, _MOUTH_COLUMN + 1) % width),
+    )
     upper, lower = ids.copy(), ids.copy()  # the row as seen from above it and from below it
     slits, twins, count = [], [], len(flat)
     for row, columns in cuts:
@@ -135,8 +138,15 @@ def _build() -> Grid:
     mirror = _mirror(ids, lower, count)
     row_of = np.zeros(count, np.int64)
     row_of[upper] = row_of[lower] = np.arange(rows)[:, None]
-    return Grid(flat, triangles, mirror, _under(row_of, lower, eye_row, slits[:2]),
-                _under(row_of, lower, mouth_row, slits[2:]), (slits[0], slits[1]), slits[2])
+    return Grid(
+        flat,
+        triangles,
+        mirror,
+        _under(row_of, lower, eye_row, slits[:2]),
+        _under(row_of, lower, mouth_row, slits[2:]),
+        (slits[0], slits[1]),
+        slits[2],
+    )
 
 
 def _cut_columns(first: int, last: int) -> Index:

@@ -140,7 +140,9 @@ def _mouth() -> Part:
     p = part.positions
     jaw = np.isin(which, (LOWER_TEETH, TONGUE)).astype(np.float64)
     along = np.where(which == TONGUE, np.clip((p[:, 2] - 3.2) / 4.55, 0, 1), 0.0)
-    over = 1.35 * (1 - fade((along - 0.15) / 0.5)) - 1.5 * (1 - fade((along - 0.68) / 0.55))  # over teeth and lip, then down
+    over = 1.35 * (1 - fade((along - 0.15) / 0.5)) - 1.5 * (
+        1 - fade((along - 0.68) / 0.55)
+    )  # over teeth and lip, then down
     flat = -0.35 * (p[:, 1] + 8.1) * along
     out = np.stack([-0.15 * p[:, 0] * along, over + flat, 3.7 * along**2], 1)
     part.deltas = {

@@ -35,7 +35,9 @@ Move = Callable[[Spots], Array]
 
 def _thin(s: Spots, amount: float, side: Array) -> Array:
     """Draw both outlines of the lips towards the line between them."""
-    return push(on_lip(s, True) * side, 0, amount, -0.3 * amount) - push(on_lip(s, False) * side, 0, amount, 0.3 * amount)
+    return push(on_lip(s, True) * side, 0, amount, -0.3 * amount) - push(
+        on_lip(s, False) * side, 0, amount, 0.3 * amount
+    )
 
 
 def smile(s: Spots) -> Array:
@@ -82,7 +84,12 @@ def sneer(s: Spots) -> Array:
     wing = spot(s, (1.15, -3.6, 8.8), (0.75, 0.95, 1.6))
     fold = spot(s, (2.0, -4.9, 8.3), (1.1, 1.0, 2.0)) * ~s.below
     bridge = spot(s, (0.6, -0.6, 8.6), (0.7, 0.9, 1.5))
-    return push(wing, 0.06, 0.36, 0.06) + push(fold, 0.04, 0.24, 0.08) + push(bridge, -0.05, 0.12, 0.10) + 0.28 * upper_up(s)
+    return (
+        push(wing, 0.06, 0.36, 0.06)
+        + push(fold, 0.04, 0.24, 0.08)
+        + push(bridge, -0.05, 0.12, 0.10)
+        + 0.28 * upper_up(s)
+    )
 
 
 def _above_lids(s: Spots) -> Array:

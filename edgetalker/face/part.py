@@ -28,7 +28,7 @@ class Part:
 
     def posed(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
         """Return positions (N, 3) under the given shape weights; names that move nothing here are ignored."""
-        out = self.positions.copy()
+        out: NDArray[np.float64] = self.positions.copy()
         for name, weight in weights.items():
             if weight and name in self.deltas:
                 out += weight * self.deltas[name]
@@ -58,4 +58,5 @@ def normals_of(positions: NDArray[np.float64], triangles: NDArray[np.int64]) -> 
             total[:, axis] += np.bincount(triangles[:, corner], across[:, axis], len(positions))
     length = np.linalg.norm(total, axis=1, keepdims=True)
     total[length[:, 0] < 1e-15] = (0.0, 0.0, 1.0)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-15)
+    total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-15)
+    return total

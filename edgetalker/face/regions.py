@@ -11,7 +11,19 @@ from edgetalker.face import sculpt
 from edgetalker.face.sculpt import MOUTH_HALF
 from edgetalker.face.skin import Skin, bump, fade
 
-__all__ = ["Spots", "around_lips", "corner_pull", "jaw_hold", "jaw_rotation", "jaw_weight", "lip_gap", "on_lip", "push", "share", "spot"]
+__all__ = [
+    "Spots",
+    "around_lips",
+    "corner_pull",
+    "jaw_hold",
+    "jaw_rotation",
+    "jaw_weight",
+    "lip_gap",
+    "on_lip",
+    "push",
+    "share",
+    "spot",
+]
 
 Array = NDArray[np.float64]
 HINGE = np.array([0.0, -1.2, 0.6])
@@ -42,7 +54,8 @@ class Spots:
 
 def push(weight: Array, *by: float) -> Array:
     """Return displacements (N, 3): a vector by a weight."""
-    return weight[:, None] * np.asarray(by)
+    moved: Array = weight[:, None] * np.asarray(by)
+    return moved
 
 
 def share(x: Array, width: float = 1.0) -> Array:

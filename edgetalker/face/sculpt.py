@@ -8,7 +8,17 @@ from numpy.typing import NDArray
 
 from edgetalker.face.sdf import Points, cone, ellipsoid, soft_cut, soft_union, sphere
 
-__all__ = ["LIP_DOWN", "LIP_UP", "lip_heights", "EYE_CENTRE", "EYE_RADIUS", "LID_RADIUS", "MOUTH_HEIGHT", "lip_line", "skin"]
+__all__ = [
+    "EYE_CENTRE",
+    "EYE_RADIUS",
+    "LID_RADIUS",
+    "LIP_DOWN",
+    "LIP_UP",
+    "MOUTH_HEIGHT",
+    "lip_heights",
+    "lip_line",
+    "skin",
+]
 
 EYE_CENTRE = np.array([3.25, 0.0, 6.55])
 EYE_RADIUS = 1.5
@@ -88,4 +98,5 @@ def _mouth(d: Distance, p: Points) -> Distance:
 def _lip(p: Points, height: Distance, back: Distance, radius: Distance) -> Distance:
     beyond = np.maximum(p[:, 0] - MOUTH_HALF, 0.0)
     across = np.sqrt((p[:, 1] - height) ** 2 + (p[:, 2] - back) ** 2 + beyond**2)
-    return (across - radius) * 0.9  # the lip bends along x: not quite a distance
+    distance: Distance = (across - radius) * 0.9  # the lip bends along x: not quite a distance
+    return distance

@@ -10,11 +10,22 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Field", "Points", "cone", "ellipsoid", "gradient", "onto_surface", "ray_cast", "soft_cut", "soft_union", "sphere"]
+__all__ = [
+    "Field",
+    "Points",
+    "cone",
+    "ellipsoid",
+    "gradient",
+    "onto_surface",
+    "ray_cast",
+    "soft_cut",
+    "soft_union",
+    "sphere",
+]
 
 Points = NDArray[np.float64]
 Field = Callable[[Points], NDArray[np.float64]]
-Vector = Sequence[float]
+Vector = Sequence[float] | NDArray[np.float64]
 
 
 def sphere(p: Points, centre: Vector, radius: float) -> NDArray[np.float64]:
@@ -57,7 +68,8 @@ def gradient(field: Field, p: Points, step: float = 1e-3) -> Points:
     offsets = step * np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float64)
     total = sum(o[None, :] * field(p + o)[:, None] for o in offsets)
     g: Points = np.asarray(total)
-    return g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12)
+    g /= np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12)
+    return g
 
 
 def ray_cast(field: Field, origin: Points, direction: Points, reach: float, steps: int = 90) -> Points:

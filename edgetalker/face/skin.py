@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.face import sculpt
 from edgetalker.face.grid import GRID, Slit
+from edgetalker.face.sculpt import EYE_CENTRE, EYE_RADIUS, MOUTH_HALF, MOUTH_HEIGHT
 from edgetalker.face.sdf import onto_surface, ray_cast
-from edgetalker.face.sculpt import EYE_CENTRE, EYE_RADIUS, LID_RADIUS, MOUTH_HALF, MOUTH_HEIGHT
 
 __all__ = ["Skin", "bump", "eye_fraction", "fade", "opening", "skin_at_rest"]
 
@@ -100,15 +101,17 @@ def _line_lips(p: Array) -> Array:
     squeezed = np.where(beyond < 0, rise * lip / nominal, rise - np.sign(rise) * (nominal - lip) * fade(beyond))
     near = (np.abs(rise) < 3.0) & (np.abs(p[:, 0]) < 4.5) & (p[:, 2] > 2)
     line = sculpt.lip_line(np.clip(p[:, 0], -MOUTH_HALF, MOUTH_HALF)) - MOUTH_HEIGHT
-    out = p.copy()
-    out[near, 1] = (MOUTH_HEIGHT + squeezed + line * fade(np.abs(rise) / 1.8) * fade((np.abs(p[:, 0]) - MOUTH_HALF) / 1.2))[near]
+    out: Array = p.copy()
+    out[near, 1] = (
+        MOUTH_HEIGHT + squeezed + line * fade(np.abs(rise) / 1.8) * fade((np.abs(p[:, 0]) - MOUTH_HALF) / 1.2)
+    )[near]
     out[near] = onto_surface(sculpt.skin, out[near], np.broadcast_to(FORWARD, out[near].shape))
     return out
 
 
 def _open_eyes(p: Array) -> Array:
     follow = lid_fade(p, GRID.below_eye)
-    out = p.copy()
+    out: Array = p.copy()
     beside = fade((CORNER_IN - np.abs(p[:, 0])) / 0.9) * fade((np.abs(p[:, 0]) - CORNER_OUT) / 1.2)
     out[:, 1] += follow * (opening(p[:, 0], GRID.below_eye) + beside * tilt(p[:, 0]))
     moved = follow * beside > 1e-6
@@ -119,7 +122,7 @@ def _open_eyes(p: Array) -> Array:
 def _symmetric(p: Array, mirror: NDArray[np.int64]) -> Array:
     """Make the right side the exact mirror of the left; the middle stays on x = 0."""
     right = (p[:, 0] < 0) & (mirror != np.arange(len(p)))
-    out = p.copy()
+    out: Array = p.copy()
     out[right] = p[mirror[right]] * (-1.0, 1.0, 1.0)
     out[mirror == np.arange(len(p)), 0] = 0.0
     return out
@@ -166,7 +169,7 @@ def _assemble(placed: Array, flat: Array, rims: list[list[Array]], loops: list[N
     mirror, start = [GRID.mirror], count
     kinds.append(np.zeros(count, np.int64))
     offsets = []
-    for number, (rings, loop) in enumerate(zip(rims, loops)):
+    for number, (rings, loop) in enumerate(zip(rims, loops, strict=True)):
         ids = [loop]
         offsets.append(start)
         for k, ring in enumerate(rings[1:], 1):
@@ -176,7 +179,7 @@ def _assemble(placed: Array, flat: Array, rims: list[list[Array]], loops: list[N
             parents.append(loop)
             depths.append(np.full(len(loop), k / (len(rings) - 1)))
             kinds.append(np.full(len(loop), 2 if number == 2 else 1))
-        triangles += [_ring_faces(a, b, number != 1) for a, b in zip(ids, ids[1:])]
+        triangles += [_ring_faces(a, b, number != 1) for a, b in pairwise(ids)]
     parent = np.concatenate(parents)
     mirror += _rim_mirrors(rims, loops, offsets)
     return Skin(
@@ -197,7 +200,9 @@ def _ring_faces(outer: NDArray[np.int64], inner: NDArray[np.int64], flip: bool) 
     return faces[:, ::-1] if flip else faces
 
 
-def _rim_mirrors(rims: list[list[Array]], loops: list[NDArray[np.int64]], offsets: list[int]) -> list[NDArray[np.int64]]:
+def _rim_mirrors(
+    rims: list[list[Array]], loops: list[NDArray[np.int64]], offsets: list[int]
+) -> list[NDArray[np.int64]]:
     """Return the mirror partners of the rim vertices: lids swap, the mouth mirrors within itself."""
     out = []
     for number, other in ((0, 1), (1, 0), (2, 2)):
