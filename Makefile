@@ -1,0 +1,97 @@
+# edgetalker: `make demo` does the main job, `make test` runs the tests; both set everything up by themselves.
+
+PYTHON ?= python3
+VENV ?= .venv
+AUDIO ?= edgetalker/data/speech.wav
+OUT ?= out
+# The CPU build of PyTorch is enough; another version or index may be given here.
+TORCH ?= torch==2.13.0
+PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+TEST_EXTRAS = cpu,audio,net,view,export,calibration,rtx,dev
+
+.PHONY: setup demo test test-slow test-all test-pythons test-lowest lint types format bench gpu-check wheel clean check-python check-portaudio help
+
+help:
+	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
+	@echo "make test                  set up for development, lint, type check, run the tests"
+	@echo "make test-slow             the tests that take more than five seconds each"
+	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
+	@echo "make test-lowest           the device side with the oldest versions that pyproject.toml allows"
+	@echo "make bench                 latency tables of the bundles that ship with the package"
+	@echo "make gpu-check             everything that needs an NVIDIA GPU; writes benchmarks/results/"
+	@echo "make lint types format wheel clean"
+
+check-python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "error: $(PYTHON) is `$(PYTHON) --version 2>&1`; Python 3.10 to 3.13 is wanted" >&2; \
+	  echo "hint: apt-get install python3 python3-venv, or make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "error: this Python cannot make virtual environments" >&2; \
+	  echo "hint: apt-get install python3-venv" >&2; exit 1; }
+
+# PyAudio comes as source and is compiled against PortAudio's headers.
+check-portaudio:
+	@command -v cc >/dev/null 2>&1 && printf '#include <portaudio.h>\nint main(void){return 0;}' | cc -x c -fsyntax-only - 2>/dev/null || { \
+	  echo "error: the microphone tests need a C compiler and PortAudio's headers" >&2; \
+	  echo "hint: apt-get install gcc python3-dev portaudio19-dev" >&2; exit 1; }
+
+$(VENV)/bin/python:
+	@$(MAKE) --no-print-directory check-python
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
+	$(PIP) install --quiet -e ".[cpu,audio]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	@$(MAKE) --no-print-directory check-portaudio
+	$(PIP) install --quiet "$(TORCH)"
+	$(PIP) install --quiet -e ".[$(TEST_EXTRAS),mic]"
+	@touch $@ $(VENV)/.runtime
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.runtime
+	@mkdir -p $(OUT)
+	$(VENV)/bin/edgetalker animate "$(AUDIO)" -o $(OUT)/demo.csv -o $(OUT)/demo.glb -o $(OUT)/demo.png
+	@echo "look at $(OUT)/demo.png, open $(OUT)/demo.glb in any 3D program,"
+	@echo "or see and hear it in a browser: $(VENV)/bin/edgetalker view \"$(AUDIO)\""
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+test: $(VENV)/.dev lint types
+	$(VENV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+
+test-slow: $(VENV)/.dev
+	$(VENV)/bin/pytest -m "slow and not gpu"
+
+test-all: test test-slow test-pythons test-lowest
+
+# The device side must run on every Python named in pyproject.toml: numpy, ONNX Runtime, no torch.
+test-pythons:
+	sh tests/pythons.sh
+
+test-lowest:
+	sh tests/pythons.sh --lowest
+
+bench: $(VENV)/.runtime
+	$(VENV)/bin/edgetalker bench
+
+# On a machine with a GPU and no network this uses the Python that has PyTorch, not a virtual environment.
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
+
+wheel: $(VENV)/.dev
+	$(PIP) wheel --quiet --no-deps -w dist .
+
+clean:
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

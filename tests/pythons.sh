@@ -1,0 +1,39 @@
+#!/bin/sh
+# Runs the device side's tests (numpy and ONNX Runtime, no torch) on every supported Python that is here.
+# --lowest: on the oldest one, with the oldest versions that pyproject.toml allows.
+set -eu
+cd "$(dirname "$0")/.."
+lowest=${1:-}
+tests="tests/engines tests/runtime"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+ran=0
+for version in 3.10 3.11 3.12 3.13; do
+  python=$(command -v "python$version" || ls -d "$HOME"/.pyenv/versions/"$version".*/bin/python 2>/dev/null | head -n 1 || true)
+  if [ -z "$python" ]; then
+    echo "python$version: not here, not tested"
+    continue
+  fi
+  echo "python$version: $("$python" --version), device side"
+  "$python" -m venv "$work/$version"
+  bin="$work/$version/bin"
+  if [ "$lowest" = "--lowest" ]; then
+    "$bin/python" -m pip install --quiet uv
+    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct ".[cpu,audio]"
+    "$bin/uv" pip list --quiet --python "$bin/python" | grep -iE '^(numpy|onnxruntime|soundfile|soxr) ' || true
+  else
+    "$bin/python" -m pip install --quiet ".[cpu,audio]"
+  fi
+  "$bin/python" -m pip install --quiet pytest hypothesis
+  # The toy bundle is written by tests/support/toy.py with `onnx`, which the device side itself does not need.
+  "$bin/python" -m pip install --quiet onnx
+  (cd "$work" && "$bin/python" -c 'import edgetalker, sys; assert "site-packages" in edgetalker.__file__, edgetalker.__file__')
+  PYTHONPATH= "$bin/python" -m pytest -q -p no:cacheprovider -m "not slow and not gpu" $tests
+  ran=$((ran + 1))
+  if [ "$lowest" = "--lowest" ]; then break; fi
+done
+if [ "$ran" -eq 0 ]; then
+  echo "error: no supported Python is here" >&2
+  exit 1
+fi
+echo "ran on $ran Python versions"
