@@ -27,6 +27,7 @@ class _Reader(Protocol):
 
     rate: int
     channels: int
+    frames: int
 
     def read(self) -> NDArray[Any]:
         """Return the next up to BLOCK samples, shape (n, channels); n = 0 at the end."""
@@ -65,6 +66,11 @@ class FileSource:
     @property
     def rate(self) -> int:
         return self._rate
+
+    @property
+    def samples(self) -> int:
+        """How many samples at `rate` the file's header promises; it may err."""
+        return round(self._reader.frames * self._rate / self._reader.rate)
 
     @property
     def ended(self) -> bool:
@@ -137,6 +143,7 @@ class _SoundFileReader:
         except (OSError, RuntimeError) as error:
             raise _not_sound(path, error) from None
         self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
+        self.frames = int(self._file.frames)
 
     def read(self) -> NDArray[Any]:
         block: NDArray[Any] = self._file.read(BLOCK, dtype="float32", always_2d=True)
@@ -156,7 +163,7 @@ class _WaveReader:
             hint = 'formats other than integer WAV need soundfile: pip install "edgetalker[audio]"'
             raise _not_sound(path, error, hint) from None
         self.rate, self.channels = self._file.getframerate(), self._file.getnchannels()
-        self._width = self._file.getsampwidth()
+        self.frames, self._width = self._file.getnframes(), self._file.getsampwidth()
 
     def read(self) -> NDArray[Any]:
         data = self._file.readframes(BLOCK)

@@ -33,6 +33,11 @@ class PacedSource:
         return self._inner.rate
 
     @property
+    def samples(self) -> int | None:
+        """How many samples there will be, if the inner source knows."""
+        return getattr(self._inner, "samples", None)
+
+    @property
     def ended(self) -> bool:
         return self._inner.ended
 
