@@ -18,7 +18,7 @@ from typing import Any
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, OptionError, nearest
 
-__all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "tensor_types"]
+__all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of"]
 
 FLAVOURS: Mapping[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx", "lean": "tensorrt_lean"}
 """Flavour -> Python module."""
@@ -60,22 +60,14 @@ class Api:
         outputs: dict[str, TensorSpec] = {}
         for i in range(engine.num_io_tensors):
             name = engine.get_tensor_name(i)
-            spec = _spec(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name))
+            spec = spec_of(name, engine.get_tensor_dtype(name), engine.get_tensor_shape(name))
             is_input = engine.get_tensor_mode(name) == self.module.TensorIOMode.INPUT
             (inputs if is_input else outputs)[name] = spec
         return inputs, outputs
 
 
-def tensor_types(network: Any) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
-    """Return a parsed network's inputs and outputs. Raises EngineError for a free size or an unknown type."""
-    sides = []
-    for get, count in ((network.get_input, network.num_inputs), (network.get_output, network.num_outputs)):
-        tensors = [get(i) for i in range(count)]
-        sides.append({tensor.name: _spec(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors})
-    return sides[0], sides[1]
-
-
-def _spec(name: str, dtype: Any, shape: Any) -> TensorSpec:
+def spec_of(name: str, dtype: Any, shape: Any) -> TensorSpec:
+    """Return a tensor's type and shape. Raises EngineError for a free size or a type that no buffer holds."""
     sizes = tuple(int(size) for size in shape)
     if dtype.name not in _TYPES or any(size < 1 for size in sizes):
         raise EngineError(

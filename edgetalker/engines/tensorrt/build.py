@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgetalker.engines.driver import require_gpu
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, OptionError, UserError
 from edgetalker.engines.targets import PORTABLE, Target
-from edgetalker.engines.tensorrt.api import Api, tensor_types
+from edgetalker.engines.tensorrt.api import Api, spec_of
+from edgetalker.engines.tensorrt.header import check_header
 from edgetalker.engines.tensorrt.log import log_of
 
 __all__ = ["RECIPE", "BuildCancelledError", "BuildOptions", "Built", "Progress", "build", "flags_of"]
@@ -93,6 +95,8 @@ def build(
     """
     if not api.has("Builder"):
         raise EngineError(f"`{api.flavour}` {api.version} runs plans, it builds none", hint="build with `tensorrt`")
+    if api.flavour != "rtx":
+        require_gpu(f"building with {api.flavour} {api.version}")  # before the library is asked for anything
     return _Job(api, target, options or BuildOptions(), progress).run(onnx, timing_cache)
 
 
@@ -108,9 +112,10 @@ class _Job:
         self.log = log_of(api)
         self.log.clear()
         self.monitor = _monitor_class(api)(progress)
-        self.builder = trt.Builder(self.log.logger)
-        if not self.builder:
-            raise self.log.error(f"{api.flavour} {api.version} gives no builder")
+        try:
+            self.builder = trt.Builder(self.log.logger)
+        except TypeError:  # what the bindings raise when the library gives no object
+            raise self.log.error(f"{api.flavour} {api.version} gives no builder") from None
         self.network = self.builder.create_network(_network_flags(api))
         self.parser = trt.OnnxParser(self.network, self.log.logger)
         self.config = self.builder.create_builder_config()
@@ -118,7 +123,7 @@ class _Job:
 
     def run(self, onnx: Path, timing_cache: bytes) -> Built:
         self._parse(onnx)
-        inputs, outputs = tensor_types(self.network)
+        inputs, outputs = _border(self.network)
         self._configure()
         if timing_cache or self._wants_timing_cache():
             self._attach(timing_cache)
@@ -127,13 +132,17 @@ class _Job:
         seconds = time.perf_counter() - started
         if serialized is None:
             raise self._failure(onnx)
+        plan = bytes(serialized)
+        faults = check_header(self.api, plan)
+        if faults:
+            raise self.log.error(f"the plan that was built from {onnx.name} has a bad header", faults)
         measured = bytes(self.cache.serialize()) if self.cache else b""
-        return Built(bytes(serialized), inputs, outputs, self._census(), seconds, measured)
+        return Built(plan, inputs, outputs, self._census(), seconds, measured)
 
     def _parse(self, onnx: Path) -> None:
         if self.parser.parse_from_file(str(onnx)):
             return
-        reasons = [self.parser.get_error(i).desc() for i in range(self.parser.num_errors)]
+        reasons = [_parser_words(self.parser.get_error(i)) for i in range(self.parser.num_errors)]
         raise self.log.error(f"{onnx.name} cannot be imported by {self.api.flavour} {self.api.version}", reasons)
 
     def _configure(self) -> None:
@@ -193,6 +202,20 @@ class _Job:
             layer.get_output(i).dtype.name for layer in layers for i in range(layer.num_outputs) if layer.get_output(i)
         )
         return dict(sorted(counts.items()))
+
+
+def _border(network: Any) -> tuple[dict[str, TensorSpec], dict[str, TensorSpec]]:
+    """Return a parsed network's inputs and outputs. Raises EngineError for a free size or an unknown type."""
+    sides = []
+    for get, count in ((network.get_input, network.num_inputs), (network.get_output, network.num_outputs)):
+        tensors = [get(i) for i in range(count)]
+        sides.append({tensor.name: spec_of(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors})
+    return sides[0], sides[1]
+
+
+def _parser_words(error: Any) -> str:
+    node = f" at {error.node_operator()} `{error.node_name()}`" if error.node_operator() else ""
+    return f"{error.code().name}{node}: {error.desc()}"
 
 
 def _network_flags(api: Api) -> int:

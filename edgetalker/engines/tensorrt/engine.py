@@ -19,6 +19,7 @@ from edgetalker.engines.errors import EngineError
 from edgetalker.engines.ort import check_border, check_buffers
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.cache import RuntimeCache
+from edgetalker.engines.tensorrt.header import header_faults
 from edgetalker.engines.tensorrt.log import log_of
 
 __all__ = ["ALIGNMENT", "TensorRTBinding", "TensorRTEngine", "share_scratch"]
@@ -82,31 +83,22 @@ class TensorRTEngine:
             raise EngineError(f"stage `{name}`: the plan wants more streams than one", hint=_REBUILD)
         self._config: Any = self._make_config()
         self._scratch: Buffer | None = None
+        self._compiled = False
 
     def _make_runtime(self) -> Any:
-        runtime = self._api.module.Runtime(self._log.logger)
-        if runtime is None:
-            raise self.error("cannot be opened")
-        return runtime
+        try:
+            return self._api.module.Runtime(self._log.logger)
+        except TypeError:  # what the bindings raise when the library gives no object
+            raise self.error("cannot be opened") from None
 
     def _deserialize(self, plan: bytes) -> Any:
-        if self._api.has("Runtime.get_engine_validity"):
-            self._check_validity(plan)
+        faults = header_faults(self._api, self._runtime, plan)
+        if faults:
+            raise self._log.error(f"stage `{self.name}`: the plan does not run here", faults)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise self.error("cannot be deserialized")
         return engine
-
-    def _check_validity(self, plan: bytes) -> None:
-        """TensorRT-RTX says from a plan's header why it would not run here."""
-        trt = self._api.module
-        validity, diagnostics = self._runtime.get_engine_validity(plan)
-        if validity != trt.EngineValidity.INVALID:
-            return
-        reasons = [
-            kind.name for kind in trt.EngineInvalidityDiagnostics.__members__.values() if int(kind) & int(diagnostics)
-        ]
-        raise self._log.error(f"stage `{self.name}`: the plan does not run here", reasons)
 
     def _make_config(self) -> Any:
         """A runtime configuration is needed for TensorRT-RTX's cache alone."""
@@ -152,8 +144,9 @@ class TensorRTEngine:
         self._check_capturable(context)
         binding.enqueue(self._device)
         self._device.synchronize()
-        if self._cache is not None:
-            self._cache.save()
+        if self._cache is not None and not self._compiled:
+            self._cache.save()  # the first context compiles the kernels, later ones find them
+        self._compiled = True
         return binding
 
     def _make_context(self) -> Any:

@@ -1,0 +1,84 @@
+"""TensorRT's words become errors that say what mends them."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgetalker.engines.errors import DeviceError, EngineError, UserError
+from edgetalker.engines.tensorrt.api import Api
+from edgetalker.engines.tensorrt.log import explain, log_of
+
+CASES = [
+    (
+        "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at "
+        "/_src/common/dispatch/checkMacros.cpp:250 (cudaError 35: CUDA driver version is insufficient for CUDA runtime "
+        "version))",
+        DeviceError,
+        "no usable NVIDIA driver",
+        "nvidia-smi",
+    ),
+    ("CUDA initialization failure with error: 35", DeviceError, "no usable NVIDIA driver", "nvidia-smi"),
+    (
+        "Cannot compile for target(s) sm86, because the model contains HW-specific datatypes: fp8_e4m3",
+        EngineError,
+        "number format",
+        "sm89",
+    ),
+    ("Target GPU SM 87 is not supported by this TensorRT release.", EngineError, "does not support the GPU", "JetPack"),
+    (
+        "Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.",
+        EngineError,
+        "no plan, or a damaged one",
+        "--force",
+    ),
+    (
+        "Version tag does not match. Note: Current Version: 236, Serialized Engine Version: 240",
+        EngineError,
+        "another version",
+        "--target auto",
+    ),
+    (
+        "The engine plan file is generated on an incompatible device, expecting compute 8.7 got compute 8.6",
+        EngineError,
+        "another GPU",
+        "--target auto",
+    ),
+    ("Requested amount of GPU memory (1073741824 bytes) could not be allocated.", EngineError, "memory", "--workspace"),
+    ("Could not find any implementation for node {ForeignNode[a...b]}.", EngineError, "no kernel fits", "--workspace"),
+    ("Unable to open library: libnvinfer_lean.so.1", EngineError, "lean runtime", "--version-compatible"),
+    ("No importer registered for op: Det", EngineError, "cannot import", "opset 20"),
+]
+
+
+@pytest.mark.parametrize(("line", "kind", "meaning", "cure"), CASES)
+def test_known_lines_say_what_mends_them(line: str, kind: type[UserError], meaning: str, cure: str) -> None:
+    error = explain("stage `x`", [line])
+    assert type(error) is kind
+    assert error.message.startswith("stage `x`: ")
+    assert meaning in error.message
+    assert cure in str(error.hint)
+
+
+def test_the_library_s_own_words_are_kept_without_its_source_places() -> None:
+    error = explain("stage `x`", [CASES[0][0]])
+    assert "cudaError 35: CUDA driver version is insufficient" in error.message
+    assert "checkMacros.cpp" not in error.message
+
+
+def test_unknown_words_are_quoted_once_and_silence_is_said() -> None:
+    assert explain("it fails", ["odd words", "odd words"]).message == "it fails: TensorRT says: odd words"
+    assert explain("it fails", []).message == "it fails: TensorRT says: it gave no reason"
+
+
+def test_errors_go_before_warnings_and_clear_forgets(rtx: Api) -> None:
+    log = log_of(rtx)
+    severity = rtx.module.ILogger
+    log.clear()
+    log.logger.log(severity.WARNING, "a warning")
+    log.logger.log(severity.INFO, "chatter")
+    assert log.errors() == ["a warning"]
+    log.logger.log(severity.ERROR, "an error")
+    assert log.errors() == ["an error"]
+    log.clear()
+    assert log.errors() == []
+    assert log_of(rtx) is log
