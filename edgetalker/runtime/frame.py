@@ -107,7 +107,8 @@ class Sink(Protocol):
     """Where motion goes. Called from the loop's thread; `send` must not block on a slow receiver.
 
     A sink that needs the sound too has a method `hear(samples, rate)`: it gets every piece of sound as the loop
-    reads it, mono float32, valid only during the call.
+    reads it, mono float32, valid only during the call. One that counts frames or samples has a method `reset()`: it
+    is called when the talker begins anew.
     """
 
     def open(self, layout: MotionLayout) -> None:

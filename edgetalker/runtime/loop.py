@@ -134,6 +134,9 @@ class Loop:
         self._pace.restart()
         self._heard = 0
         self.tally.resets += 1
+        for sink in self.sinks:
+            if (begin := getattr(sink, "reset", None)) is not None:
+                begin()
 
     def _await_sound(self) -> bool:
         """Read until the next frame's sound is there. False when something else must be looked at first."""

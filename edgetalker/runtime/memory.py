@@ -16,7 +16,7 @@ __all__ = ["INBOUND", "Memory"]
 INBOUND = ("audio", "heard", "count", "noise", "control", "input")
 """Roles that the host fills each frame; they share one block, so that a frame is one upload."""
 
-_ALIGNMENT = 256  # what GPU copies and TensorRT ask of an address
+ALIGNMENT = 256  # what GPU copies and TensorRT ask of an address
 
 
 class Memory:
@@ -43,7 +43,7 @@ class Memory:
         offsets, size = [], 0
         for tensor in tensors:
             offsets.append(size)
-            size += -(-tensor.spec.nbytes // _ALIGNMENT) * _ALIGNMENT
+            size += -(-tensor.spec.nbytes // ALIGNMENT) * ALIGNMENT
         if not tensors:
             return None
         block = self.device.allocate("inbound", TensorSpec("uint8", (size,)), staged=True)
@@ -66,7 +66,7 @@ class Memory:
             return ()
         spec = TensorSpec("float32", (1, rows.shape[1]))
         # Each row starts on its own aligned line: TensorRT wants aligned addresses, and rows are bound, not copied.
-        stride = -(-spec.nbytes // _ALIGNMENT) * _ALIGNMENT
+        stride = -(-spec.nbytes // ALIGNMENT) * ALIGNMENT
         padded = np.zeros((len(rows), stride // 4), np.float32)
         padded[:, : rows.shape[1]] = rows
         block = self.device.allocate(f"schedule {schedule}", TensorSpec("float32", padded.shape))
@@ -87,6 +87,15 @@ class Memory:
             return self._buffers[ref.name]
         place = phase % self._buffers[ref.name].spec.shape[0]
         return self._block_row(ref.name, place)
+
+    def aligned(self, row: Buffer) -> Buffer:
+        """Return a buffer for a copy of a block's row whose own address suits no GPU engine, or the row itself."""
+        if row.spec.nbytes % ALIGNMENT == 0:
+            return row
+        name = f"{row.name.partition('[')[0]}~row"
+        if name not in self._buffers:
+            self._buffers[name] = self.device.allocate(name, row.spec)
+        return self._buffers[name]
 
     def _block_row(self, name: str, place: int) -> Buffer:
         if (name, place) not in self._rows:

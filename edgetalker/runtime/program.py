@@ -119,18 +119,35 @@ class Program:
         return (carry.kind, source.address, target.address), lambda: move(target, source)
 
     def _runs(self, step: Step, variant: Variant) -> Iterator[Piece]:
+        copies = self._copies(step, variant.phase)
         if not step.rows:
             buffers = self._reads(step, variant.phase, None) | self._writes(step)
-            yield self._run(step.stage, step.stage, -1, buffers)
+            yield _join(copies, self._run(step.stage, step.stage, -1, buffers))
             return
         table = self._memory.tables[variant.schedule]
         for place, row in enumerate(table):
             buffers = self._reads(step, variant.phase, row) | self._writes(step)
             buffers |= self._carried(step, place, len(table))
-            yield self._run(step.stage, f"{step.stage}[{place}]", place, buffers)
+            piece = self._run(step.stage, f"{step.stage}[{place}]", place, buffers)
+            yield piece if place else _join(copies, piece)
+
+    def _copies(self, step: Step, phase: int) -> list[tuple[Key, Callable[[], None]]]:
+        """Block rows that lie across an engine's alignment are copied out first."""
+        moves = []
+        for text in step.inputs.values():
+            if reference(text).phase:
+                source = self._memory.source(text, phase, None)
+                target = self._memory.aligned(source)
+                if target is not source:
+                    moves.append((("copy", source.address, target.address), partial(self._device.copy, target, source)))
+        return moves
 
     def _reads(self, step: Step, phase: int, row: Buffer | None) -> dict[str, Buffer]:
-        return {name: self._memory.source(text, phase, row) for name, text in step.inputs.items()}
+        found = {name: self._memory.source(text, phase, row) for name, text in step.inputs.items()}
+        return {
+            name: self._memory.aligned(found[name]) if reference(text).phase else found[name]
+            for name, text in step.inputs.items()
+        }
 
     def _writes(self, step: Step) -> dict[str, Buffer]:
         return {name: self._memory.buffer(target) for name, target in step.outputs.items()}

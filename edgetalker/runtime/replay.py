@@ -42,9 +42,17 @@ class Replay:
 
     def durations(self) -> list[int]:
         """Return each piece's device time in ns. Raises OptionError when no marks were asked for."""
+        self._check_timed()
+        return [self._device.elapsed(first, last) for first, last in self._marks]
+
+    def starts(self) -> list[int]:
+        """Return when each piece began on the device, in ns after the first piece. Raises as `durations` does."""
+        self._check_timed()
+        return [self._device.elapsed(self._marks[0][0], first) for first, _ in self._marks]
+
+    def _check_timed(self) -> None:
         if not self._marks:
             raise OptionError("this session was opened without timings")
-        return [self._device.elapsed(first, last) for first, last in self._marks]
 
 
 class Recorder:

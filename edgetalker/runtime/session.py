@@ -259,6 +259,14 @@ class Session:
         """Return the device time of each piece of the last frame in ns; needs `timings`."""
         return self._last.durations() if self._last else []
 
+    def starts(self) -> list[int]:
+        """Return when each piece of the last frame began on the device, in ns after the first; needs `timings`."""
+        return self._last.starts() if self._last else []
+
+    def pieces(self) -> tuple[str, ...]:
+        """Return the labels of all pieces of all variants, each once."""
+        return tuple(dict.fromkeys(label for replay in self._replays.values() for label in replay.labels))
+
     def close(self) -> None:
         """Free engines and device memory."""
         for engine in self._engines.values():
