@@ -349,3 +349,17 @@ class TestPacedSource:
         plain = read_all(FileSource(tmp_path / "a.wav", RATE))
         assert read_all(paced, 533).tobytes() == plain.tobytes()
         assert paced.warnings() == []
+
+
+def test_the_clip_that_the_package_carries_is_small_plain_speech(request: pytest.FixtureRequest) -> None:
+    import edgetalker
+
+    path = Path(edgetalker.__file__).parent / "data" / "speech.wav"
+    assert path.stat().st_size < 300_000
+    request.getfixturevalue("no_soundfile")  # it must play with numpy alone
+    source = FileSource(path, RATE)
+    assert source.samples == 104_320
+    sound = read_all(source)
+    assert len(sound) == source.samples
+    assert source.warnings() == []
+    assert 0.05 < np.sqrt(np.mean(sound**2)) < 0.3
