@@ -72,14 +72,15 @@ class PacketQueue:
                 self._changed.notify_all()
                 return packet
             if self._failure is not None:
-                raise self._failure
+                failure, self._failure = self._failure, None
+                raise failure
             return None
 
     @property
     def drained(self) -> bool:
-        """True when it is finished and everything was read."""
+        """True when it is finished and everything was read, the failure at its end too."""
         with self._changed:
-            return self._finished and not self._packets
+            return self._finished and not self._packets and self._failure is None
 
     def finish(self, failure: Exception | None = None) -> None:
         """No more packets come. `failure` is raised to the reader after the last packet."""
