@@ -189,6 +189,11 @@ def test_inputs_are_chosen_by_index_or_name(wanted: str, index: int) -> None:
     assert portaudio._matching(INPUTS, wanted).index == index
 
 
+def test_an_input_is_listed_on_one_line_with_the_default_marked() -> None:
+    assert str(INPUTS[2]) == "*  4  pulse  (ALSA, up to 32 channels, 44100 Hz)"
+    assert str(INPUTS[0]).startswith("   0  USB Audio: Front")
+
+
 def test_an_input_that_does_not_exist_or_is_not_unique_is_an_error() -> None:
     with pytest.raises(OptionError, match="may be any of USB Audio: Front, USB Audio: Back"):
         portaudio._matching(INPUTS, "usb")

@@ -31,6 +31,10 @@ class Input:
     rate: int
     default: bool
 
+    def __str__(self) -> str:
+        mark = "*" if self.default else " "
+        return f"{mark}{self.index:3}  {self.name}  ({self.host_api}, up to {self.channels} channels, {self.rate} Hz)"
+
 
 class InputStream:
     """An opened input, recording since it was opened."""
