@@ -111,7 +111,7 @@ class NpzSink:
 
     def _small_arrays(self) -> Mapping[str, NDArray[np.generic]]:
         layout = self._layout
-        texts = {name: np.array(list(known))[codes] for name, (codes, known) in self._texts.items()}
+        texts = {name: np.array(list(known))[np.asarray(codes)] for name, (codes, known) in self._texts.items()}
         return {
             "names": np.array(layout.names, dtype=str),
             "kind": np.array(layout.kind),
