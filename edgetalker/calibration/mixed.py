@@ -1,0 +1,130 @@
+"""Writes an assignment into the graph: FP16 weights and products, casts at the borders, FP32 inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from edgetalker.calibration.assign import Assignment
+from edgetalker.calibration.network import FLOAT, HALF, Network
+
+__all__ = ["to_mixed"]
+
+_SUFFIX = "__fp16"
+
+
+def to_mixed(network: Network, assignment: Assignment) -> Any:
+    """Return a new ONNX model that computes as `assignment` says, with the border's names, types and shapes kept.
+
+    Raises ValueError when the result is not valid ONNX.
+    """
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    graph = model.graph
+    nodes = list(_Writer(network, assignment).nodes())
+    del graph.node[:]
+    graph.node.extend(nodes)
+    del graph.value_info[:]  # its types are the old ones
+    _write_constants(graph, network)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # onnx's checker raises several unrelated classes
+        raise ValueError(f"the converted network is not valid: {error}") from error
+    return model
+
+
+class _Writer:
+    """Walks the nodes in order; knows which tensors already exist in which precision."""
+
+    def __init__(self, network: Network, assignment: Assignment) -> None:
+        self.network, self.assignment = network, assignment
+        self.narrow: set[str] = set()  # tensors that have an FP16 twin so far
+        self.wide: set[str] = set()  # FP16 results that have an FP32 twin so far
+        self.results: set[str] = set()  # tensors that are computed in FP16
+
+    def nodes(self) -> Iterator[Any]:
+        for node in self.network.nodes:
+            if node.name in self.assignment.half:
+                yield from self._half(node)
+            elif node.name in self.assignment.reductions:
+                yield from self._widened(node.input)
+                yield from self._sum(node)
+            else:
+                yield from self._widened([*node.input, *self._inner(node)])
+                yield node
+        yield from self._widened(sorted(self.network.outputs))
+
+    def _half(self, node: Any) -> Iterator[Any]:
+        import onnx
+
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        for place, name in enumerate(node.input):
+            if name and self.network.is_float(name):
+                yield from self._narrowed(name)
+                copy.input[place] = name + _SUFFIX
+        for place, name in enumerate(node.output):
+            if name:
+                copy.output[place] = name + _SUFFIX
+                self.results.add(name)
+        yield copy
+
+    def _narrowed(self, name: str) -> Iterator[Any]:
+        """Make the FP16 twin of a computed FP32 tensor, once; constants get theirs as initializers."""
+        if name in self.network.constants or name in self.results or name in self.narrow:
+            return
+        self.narrow.add(name)
+        yield _cast(name, name + _SUFFIX, HALF)
+
+    def _widened(self, names: Any) -> Iterator[Any]:
+        """Make the FP32 twin of FP16 results that an FP32 node reads, once."""
+        for name in names:
+            if name in self.results and name not in self.wide:
+                self.wide.add(name)
+                yield _cast(name + _SUFFIX, name, FLOAT)
+
+    def _inner(self, node: Any) -> set[str]:
+        graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        return {name for graph in graphs for inner in graph.node for name in inner.input}
+
+    def _sum(self, node: Any) -> Iterator[Any]:
+        """x @ w with one column w, as sum(x * w^T): TensorRT-RTX has no FP32 products on sm75, and needs none here."""
+        from onnx import helper
+
+        left, right = node.input
+        column = f"{right}__row"
+        order = [*range(len(self.network.shapes[right] or ()))]
+        order[-2:] = order[:-3:-1]
+        base = node.output[0]
+        if right not in self.network.constants:
+            yield helper.make_node("Transpose", [right], [f"{base}__row"], name=f"{node.name}__row", perm=order)
+            column = f"{base}__row"
+        yield helper.make_node("Mul", [left, column], [f"{base}__terms"], name=f"{node.name}__terms")
+        yield helper.make_node("ReduceSum", [f"{base}__terms", "last__axis"], [base], name=node.name, keepdims=1)
+
+
+def _cast(source: str, target: str, kind: int) -> Any:
+    from onnx import helper
+
+    return helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=kind)
+
+
+def _write_constants(graph: Any, network: Network) -> None:
+    """Keep what is still read, add the FP16 twins and the rows of sums that are now read."""
+    from onnx import numpy_helper
+
+    read = {name for node in graph.node for name in node.input} | network.outer_names() | network.outputs
+    kept = [numpy_helper.from_array(values, name) for name, values in network.constants.items() if name in read]
+    for name, values in network.constants.items():
+        if name + _SUFFIX in read:
+            kept.append(numpy_helper.from_array(values.astype(np.float16), name + _SUFFIX))
+        if f"{name}__row" in read:
+            row = np.ascontiguousarray(np.swapaxes(values, -1, -2))
+            kept.append(numpy_helper.from_array(row, f"{name}__row"))
+    if "last__axis" in read:
+        kept.append(numpy_helper.from_array(np.array([-1], np.int64), "last__axis"))
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

@@ -1,0 +1,131 @@
+"""An ONNX graph with what a pass over it asks for: element types, producers, consumers, constants."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgetalker.engines.engine import Array
+from edgetalker.engines.errors import InputError, MissingPackageError
+
+__all__ = ["FLOAT", "HALF", "Network", "read_network"]
+
+FLOAT, HALF = 1, 10
+"""ONNX's numbers for float32 and float16."""
+
+
+class Network:
+    """A model whose Constant nodes are initializers and whose functions are inlined. Changed by its user alone."""
+
+    def __init__(self, model: Any) -> None:
+        import onnx
+        from onnx import shape_inference
+
+        self.model = _without_constants(_inlined(model))
+        inferred = shape_inference.infer_shapes(self.model, strict_mode=False, data_prop=True).graph
+        self.shapes = {
+            item.name: _shape(item) for item in [*inferred.input, *inferred.output, *inferred.value_info]
+        }
+        self.types = {
+            item.name: item.type.tensor_type.elem_type
+            for item in [*inferred.input, *inferred.output, *inferred.value_info]
+        }
+        self.constants: dict[str, Array] = {}
+        for item in self.graph.initializer:
+            self.types[item.name] = item.data_type
+            self.shapes[item.name] = tuple(item.dims)
+            self.constants[item.name] = onnx.numpy_helper.to_array(item)
+        self.consumers: dict[str, list[Any]] = defaultdict(list)
+        self.producers: dict[str, Any] = {}
+        for node in self.graph.node:
+            for name in set(node.input):
+                self.consumers[name].append(node)
+            for name in node.output:
+                self.producers[name] = node
+
+    @property
+    def graph(self) -> Any:
+        """The ONNX graph itself."""
+        return self.model.graph
+
+    @property
+    def nodes(self) -> list[Any]:
+        """The nodes in topological order."""
+        return list(self.graph.node)
+
+    @property
+    def outputs(self) -> set[str]:
+        """Names of the graph's outputs."""
+        return {item.name for item in self.graph.output}
+
+    def outer_names(self) -> set[str]:
+        """Return the names that subgraphs (If, Loop, Scan) read from this graph."""
+        found: set[str] = set()
+        for node in self.graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("g"):
+                    found |= {name for inner in attribute.g.node for name in inner.input}
+        return found
+
+    def is_float(self, name: str) -> bool:
+        """Return whether a tensor is float32."""
+        return self.types.get(name) == FLOAT
+
+    def flowing(self, node: Any) -> list[str]:
+        """Return the float32 inputs of a node that are computed, not constant."""
+        return [name for name in node.input if name and self.is_float(name) and name not in self.constants]
+
+
+def read_network(path: Path) -> Network:
+    """Read an ONNX file. Raises InputError when it is none, MissingPackageError without onnx."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingPackageError("onnx", "converting a bundle", extra="calibration") from None
+    try:
+        return Network(onnx.load(str(path)))
+    except Exception as error:  # protobuf's and onnx's errors share no base class but Exception
+        raise InputError(f"{path} cannot be read as ONNX: {error}", hint="export the bundle again") from error
+
+
+def _inlined(model: Any) -> Any:
+    if not model.functions:
+        return model
+    from onnx import inliner
+
+    return inliner.inline_local_functions(model)
+
+
+def _without_constants(model: Any) -> Any:
+    """Turn Constant nodes into initializers, so that weights are found in one place."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = []
+    for node in copy.graph.node:
+        value = next((item.t for item in node.attribute if item.name == "value"), None)
+        if node.op_type == "Constant" and value is not None:
+            copy.graph.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(value), node.output[0]))
+        else:
+            kept.append(node)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
+def _shape(item: Any) -> tuple[int, ...] | None:
+    tensor = item.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+
+
+def relative_error(values: Array, rounded: Array) -> float:
+    """Return ||values - rounded|| / ||values||; 0 for zeros."""
+    norm = float(np.linalg.norm(values.astype(np.float64)))
+    return float(np.linalg.norm(values.astype(np.float64) - rounded.astype(np.float64))) / norm if norm else 0.0
