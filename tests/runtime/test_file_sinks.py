@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -155,6 +155,7 @@ def test_timecode(frame: int, fps: Fraction, wanted: str) -> None:
     assert timecode(frame / fps, fps) == wanted
 
 
+@settings(deadline=None)
 @given(frame=st.integers(0, 10**7), fps=st.sampled_from([NTSC, Fraction(25), Fraction(30), Fraction(60000, 1001)]))
 def test_timecode_can_be_turned_back_into_the_time(frame: int, fps: Fraction) -> None:
     hour, minute, second, rest = timecode(frame / fps, fps).split(":")

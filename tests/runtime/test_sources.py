@@ -128,6 +128,7 @@ def test_without_soxr_another_rate_says_what_to_install(monkeypatch: pytest.Monk
     assert 'pip install "edgetalker[audio]"' in str(caught.value)
 
 
+@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 9)), takes=st.lists(st.integers(0, 9)))
 def test_the_sample_queue_is_first_in_first_out(sizes: list[int], takes: list[int]) -> None:
     queue, sound = SampleQueue(), np.arange(sum(sizes), dtype=np.float32)

@@ -150,7 +150,7 @@ def test_recording_keeps_no_memory() -> None:
         after = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert after - before < 512
+    assert after - before < 2000, "more than a byte a frame"
 
 
 def test_names_with_commas_stay_one_column(tmp_path: Path) -> None:
