@@ -14,7 +14,6 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FILES = sorted(path.name for path in (HERE / "double").glob("test_*.py"))
 
 
 @pytest.fixture(scope="session")
@@ -36,15 +35,14 @@ def require(table: str) -> None:
 
 
 @pytest.mark.parametrize("table", ["bindings", "pycuda"])
-@pytest.mark.parametrize("file", FILES)
-def test_on_the_double(double_folder: Path, file: str, table: str) -> None:
+def test_on_the_double(double_folder: Path, table: str) -> None:
     require(table)
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": f"{double_folder}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}",
         "EDGETALKER_TEST_DRIVER": table,
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/cuda/double/{file}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda/double"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 0
+    assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 70

@@ -1,0 +1,77 @@
+"""Whole bundles with PyTorch's engine on the host: the same frames as with ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import TensorSpec
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.host import HostDevice
+from edgetalker.engines.ort import OrtEngine
+from edgetalker.runtime.session import Session
+from tests.support.toy import toy_bundle
+
+torch = pytest.importorskip("torch")
+from edgetalker.engines.torch import TorchEngine, TorchPool  # noqa: E402
+
+TINY = Path(__file__).parents[1] / "data" / "bundles" / "tiny_voca"
+
+
+def play(bundle: Bundle, engine: str, frames: int) -> np.ndarray:
+    device = HostDevice(poison=True)
+    pool = TorchPool(device)
+    engines = {
+        name: TorchEngine.from_onnx(name, bundle.onnx(name), pool, stage.inputs, stage.outputs)
+        if engine == "torch"
+        else OrtEngine(name, bundle.onnx(name), stage.inputs, stage.outputs)
+        for name, stage in bundle.manifest.stages.items()
+    }
+    session = Session(bundle, engines, device, seed=4)
+    rng = np.random.default_rng(0)
+    assert session.audio is not None
+    sound = (0.1 * rng.standard_normal((frames, *session.audio.shape))).astype(np.float32)
+    return np.stack([session.step(window).motion.copy() for window in sound])
+
+
+@pytest.mark.parametrize("which", ["toy", "tiny_voca"])
+def test_frames_are_onnx_runtimes_frames(tmp_path: Path, which: str) -> None:
+    bundle = toy_bundle(tmp_path / "toy") if which == "toy" else Bundle.open(TINY)
+    wanted = play(bundle, "ort", 6)
+    assert np.isfinite(wanted).all()
+    np.testing.assert_allclose(play(bundle, "torch", 6), wanted, atol=1e-4)
+
+
+def test_a_border_that_is_not_the_manifests_is_refused(tmp_path: Path) -> None:
+    bundle = toy_bundle(tmp_path / "toy")
+    stage = bundle.manifest.stages["decode"]
+    wrong = {**stage.inputs, "x": TensorSpec("float32", (1, 5))}
+    with pytest.raises(EngineError, match=r"input `x` is float32\[1,4\] in the network"):
+        TorchEngine.from_onnx("decode", bundle.onnx("decode"), TorchPool(HostDevice()), wrong, stage.outputs)
+
+
+def test_another_device_is_refused(tmp_path: Path) -> None:
+    bundle = toy_bundle(tmp_path / "toy")
+    stage = bundle.manifest.stages["decode"]
+    device = HostDevice()
+    engine = TorchEngine.from_onnx("decode", bundle.onnx("decode"), TorchPool(device), stage.inputs, stage.outputs)
+    specs = {**stage.inputs, **stage.outputs}
+    binding = engine.bind({name: device.allocate(name, spec) for name, spec in specs.items()})
+    with pytest.raises(EngineError, match="another device"):
+        binding.enqueue(HostDevice())
+    with pytest.raises(EngineError, match="`x` has no buffer"):
+        engine.bind({})
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_told() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this PyTorch has a GPU")
+
+    class Gpu(HostDevice):
+        kind = "cuda"
+
+    with pytest.raises(EngineError, match="cannot use the GPU"):
+        TorchPool(Gpu())
