@@ -364,3 +364,51 @@ def test_the_clip_that_the_package_carries_is_small_plain_speech(request: pytest
     assert len(sound) == source.samples
     assert source.warnings() == []
     assert 0.05 < np.sqrt(np.mean(sound**2)) < 0.3
+
+
+class Failing:
+    """A file that cannot be read after `blocks` blocks: a stick pulled out, a bad sector."""
+
+    rate, channels, frames = RATE, 1, 10_000
+
+    def __init__(self, blocks: int) -> None:
+        self.blocks, self.closed = blocks, False
+
+    def read(self) -> NDArray[np.float32]:
+        if self.blocks == 0:
+            raise OSError(5, "Input/output error")
+        self.blocks -= 1
+        return np.full((100, 1), 0.25, np.float32)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_file_that_breaks_while_it_is_read_ends_there_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.wav", tone())
+    monkeypatch.setattr("edgetalker.runtime.sources.file._open", lambda path: Failing(3))
+    source = FileSource(path, RATE)
+    assert len(read_all(source)) == 300
+    assert source.warnings() == [f"{path}: broken off after 300 samples: [Errno 5] Input/output error"]
+
+
+def test_a_file_that_cannot_be_read_at_all_is_an_error_and_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, failing = write(tmp_path / "a.wav", tone()), Failing(0)
+    monkeypatch.setattr("edgetalker.runtime.sources.file._open", lambda path: failing)
+    with pytest.raises(InputError, match=r"cannot be read: \[Errno 5\] Input/output error"):
+        FileSource(path, RATE)
+    assert failing.closed
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_damaged_flac_plays_as_far_as_it_goes(tmp_path: Path, share: float) -> None:
+    path = write(tmp_path / "a.flac", tone(seconds=3), subtype="PCM_16")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    heard = read_all(FileSource(path, RATE))
+    assert 0 < len(heard) < 48_000
+    assert np.abs(heard - tone(seconds=3)[: len(heard), 0]).max() < 2**-14
