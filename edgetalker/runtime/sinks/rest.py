@@ -1,0 +1,126 @@
+"""Silence rests the mouth: an output stage between the talker and the sinks that it feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
+from edgetalker.runtime.vad import VoiceActivity
+
+__all__ = ["MouthRest", "RestStage", "speech_shapes"]
+
+
+def speech_shapes(layout: MotionLayout) -> NDArray[np.intp]:
+    """Return the places of the shapes that speech moves: jaw, lips, tongue, cheeks' puff.
+
+    Smile, frown and dimple stay out: they carry the expression, which does not end with the voice. Motion without
+    ARKit names has none.
+    """
+    kept = ("MouthSmile", "MouthFrown", "MouthDimple")
+    moved = ("Jaw", "Mouth", "Tongue", "CheekPuff")
+    names = layout.names if layout.kind == "arkit" else ()
+    return np.array([i for i, n in enumerate(names) if n.startswith(moved) and not n.startswith(kept)], dtype=np.intp)
+
+
+class MouthRest:
+    """Eases speech shapes to 0 while nobody speaks; the rest of the face passes untouched.
+
+    Speech ends `hang` seconds after the last voice; the mouth then closes over `release` seconds and comes back
+    over `attack` seconds. Sound that does not come (a starved frame) counts as silence.
+    """
+
+    def __init__(
+        self,
+        layout: MotionLayout,
+        rate: int,
+        *,
+        hang: float = 0.25,
+        attack: float = 0.04,
+        release: float = 0.2,
+        activity: VoiceActivity | None = None,
+    ) -> None:
+        """rate: samples a second of what `hear` takes. Times in seconds."""
+        self.activity = activity or VoiceActivity(rate)
+        self.gain = 0.0
+        self._hang = hang
+        self._rise, self._fall = (1 / (max(time, 1e-6) * float(layout.fps)) for time in (attack, release))
+        self._shapes = speech_shapes(layout)
+        self._motion = np.zeros(layout.shape, np.float32)
+        self._per_frame = rate / float(layout.fps)
+        self._missing = 0.0
+
+    def reset(self) -> None:
+        """The talker begins anew: samples are counted from 0 again."""
+        self.activity.reset()
+        self._missing = 0.0
+
+    def hear(self, samples: NDArray[np.float32]) -> None:
+        """Take the sound that the talker takes, in order."""
+        self.activity.hear(samples)
+        self._missing = 0.0
+
+    def apply(self, frame: Frame) -> Frame:
+        """Return the frame with its mouth at rest as far as it is quiet; its motion is reused by the next call."""
+        if frame.outcome is Outcome.STARVED:
+            self._missing += self._per_frame
+        speaking = self.activity.speaking(frame.sample + int(self._missing), self._hang)
+        self.gain = min(self.gain + self._rise, 1.0) if speaking else max(self.gain - self._fall, 0.0)
+        if self.gain == 1.0 or not len(self._shapes):
+            return frame
+        np.copyto(self._motion, frame.motion)
+        self._motion[self._shapes] *= np.float32(self.gain * self.gain * (3 - 2 * self.gain))
+        return replace(frame, motion=self._motion)
+
+
+class RestStage:
+    """A sink in front of others: they get what MouthRest makes of each frame."""
+
+    def __init__(self, sinks: Sequence[Sink], rate: int) -> None:
+        """rate: the talker's samples a second."""
+        self.sinks = tuple(sinks)
+        self._rate = rate
+        self._rest: MouthRest | None = None
+        self._opened = ExitStack()
+        self._hearers = [hear for sink in sinks if (hear := getattr(sink, "hear", None)) is not None]
+
+    @property
+    def rest(self) -> MouthRest:
+        """The stage's state; there from `open` on."""
+        assert self._rest is not None, "open() comes first"
+        return self._rest
+
+    def open(self, layout: MotionLayout) -> None:
+        """Open all sinks; when one of them cannot be, those before it are closed again."""
+        self._rest = MouthRest(layout, self._rate)
+        with ExitStack() as opened:
+            for sink in self.sinks:
+                sink.open(layout)
+                opened.callback(sink.close)
+            self._opened = opened.pop_all()
+
+    def reset(self) -> None:
+        """Begin anew with the talker."""
+        self.rest.reset()
+        for sink in self.sinks:
+            if (begin := getattr(sink, "reset", None)) is not None:
+                begin()
+
+    def hear(self, samples: NDArray[np.float32], rate: int) -> None:
+        """Take sound and pass it to the sinks that want it."""
+        self.rest.hear(samples)
+        for hear in self._hearers:
+            hear(samples, rate)
+
+    def send(self, frame: Frame) -> None:
+        rested = self.rest.apply(frame)
+        for sink in self.sinks:
+            sink.send(rested)
+
+    def close(self) -> None:
+        """Close every sink, also when one of them fails to."""
+        self._opened.close()
