@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import attend, key_mask
+from edgetalker.export.streamingtalker.layers import MASKED, Attention
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 
@@ -30,14 +30,13 @@ class AudioStage(nn.Module):
         config = model.config
         encoder: Any = model.audio_encoder
         self.window, self.hop = contract.window, config.hop
-        self.heads = config.audio_heads
         self.tokens = config.tokens(contract.window)
         self.extractor = encoder.feature_extractor.conv_layers
         self.projection_norm = encoder.feature_projection.layer_norm
         self.projection = encoder.feature_projection.projection
         self.position = _plain_convolution(encoder.encoder.pos_conv_embed.conv)
         self.norm = encoder.encoder.layer_norm
-        self.layers = encoder.encoder.layers
+        self.layers = nn.ModuleList(_Layer(layer, config.audio_heads) for layer in encoder.encoder.layers)
         weights = torch.from_numpy(contract.interpolation(self.tokens))
         # Only these tokens reach the output, so that the last layer is run for them alone.
         used = torch.nonzero(weights.sum(0)).flatten()
@@ -48,13 +47,13 @@ class AudioStage(nn.Module):
         """Return features (block, 1, A) from audio (1, window) and heard (1,), in samples."""
         start = self.window - heard
         x = self._convolutions(self._normalised(audio, start, heard), start)
-        valid = (torch.arange(self.tokens, dtype=torch.float32) * self.hop >= start).to(torch.float32)
-        x = self.projection(self.projection_norm(x[0].T)) * valid[:, None]
+        valid = torch.arange(self.tokens, dtype=torch.float32) * self.hop >= start
+        x = self.projection(self.projection_norm(x[0].T)) * valid.to(torch.float32)[:, None]
         x = self.norm(x + self._positions(x))
-        mask = key_mask(self.tokens, valid.sum()[None])
+        mask = torch.where(valid, 0.0, MASKED)
         for layer in self.layers[:-1]:
-            x = _layer(layer, x, x, mask, self.heads)
-        x = _layer(self.layers[-1], x[self.first : self.last], x, mask, self.heads)
+            x = layer(x, mask)
+        x = cast(_Layer, self.layers[-1]).some(x[self.first : self.last], x, mask)
         return (self.weights @ x)[:, None]
 
     def _normalised(self, audio: Tensor, start: Tensor, heard: Tensor) -> Tensor:
@@ -78,11 +77,11 @@ class AudioStage(nn.Module):
         """Normalise each channel over the part of the time axis that is sound (one group a channel)."""
         stride = layer.conv.stride[0]
         valid = (torch.arange(x.shape[2], dtype=torch.float32) * stride >= start).to(torch.float32)
-        count = torch.clamp(valid.sum(), min=1.0)
-        mean = (x * valid).sum(dim=2, keepdim=True) / count
-        centred = x - mean
-        variance = ((centred * valid).square()).sum(dim=2, keepdim=True) / count
-        scale = layer.layer_norm.weight[:, None] * torch.rsqrt(variance + _GROUP_NORM_EPSILON)
+        # A mean over the valid part is one product with the weights valid / count.
+        weights = (valid / torch.clamp(valid.sum(), min=1.0))[:, None]
+        centred = x - x @ weights
+        variance = centred.square() @ weights
+        scale = layer.layer_norm.weight[:, None] / torch.sqrt(variance + _GROUP_NORM_EPSILON)
         return cast(Tensor, centred * scale + layer.layer_norm.bias[:, None])
 
     def _positions(self, x: Tensor) -> Tensor:
@@ -91,14 +90,29 @@ class AudioStage(nn.Module):
         return y[0].T
 
 
-def _layer(layer: Any, rows: Tensor, context: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """Run one post-norm HuBERT layer for `rows` (Q, A) that attend to `context` (K, A)."""
-    attention = layer.attention
-    q, k, v = attention.q_proj(rows), attention.k_proj(context), attention.v_proj(context)
-    mixed = attend(q, k, v, mask, heads, (rows.shape[1] // heads) ** -0.5)
-    x = layer.layer_norm(rows + attention.out_proj(mixed))
-    hidden = F.gelu(layer.feed_forward.intermediate_dense(x))
-    return cast(Tensor, layer.final_layer_norm(x + layer.feed_forward.output_dense(hidden)))
+class _Layer(nn.Module):
+    """One post-norm HuBERT layer."""
+
+    def __init__(self, layer: Any, heads: int) -> None:
+        super().__init__()
+        parts = (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
+        weights, biases = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        scale = (weights.shape[1] // heads) ** -0.5
+        self.attention = Attention(weights, biases, layer.attention.out_proj, heads, scale)
+        self.norm, self.final_norm = layer.layer_norm, layer.final_layer_norm
+        self.expand, self.contract = layer.feed_forward.intermediate_dense, layer.feed_forward.output_dense
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the layer's output (L, A) for x (L, A) and a key mask (L,)."""
+        return self._finish(x + self.attention(x, mask))
+
+    def some(self, rows: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the output for `rows` (Q, A) of x (L, A) alone."""
+        return self._finish(rows + self.attention.newest(rows, x, mask))
+
+    def _finish(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        return cast(Tensor, self.final_norm(x + self.contract(F.gelu(self.expand(x)))))
 
 
 def _plain_convolution(normed: Any) -> nn.Conv1d:

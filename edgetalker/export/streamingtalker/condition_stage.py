@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import MASKED, attend, folded, linear_from
+from edgetalker.export.streamingtalker.layers import MASKED, Attention, folded, key_masks, linear_from, table_row
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 from edgetalker.models.streamingtalker.network import Head, head_slopes
@@ -48,6 +48,8 @@ class ConditionStage(nn.Module):
         self.to_estimate = condition_map(network.head)
         self.table = nn.Buffer(network.positions[0, : self.period].clone())
         self.bias = nn.Buffer(_finite_bias(self.window, self.heads, self.period))
+        self.masks = nn.Buffer(key_masks(self.window))
+        self.places = nn.Buffer(_places(self.window, self.period, absolute=self.absolute))
 
     def forward(self, history: Tensor, features: Tensor, identity: Tensor, count: Tensor) -> Tensor:
         """Return the condition's share of x0 (1, vq).
@@ -55,22 +57,31 @@ class ConditionStage(nn.Module):
         history (1, rows, vq), newest last, the start token before frame 0's latent; features (1, history, A),
         frame i last; identity (1, I) weights, a one-hot as published; count (1,), frames since the reset.
         """
-        valid = torch.clamp(count, max=self.window - 1) + 1
-        index = torch.arange(self.window, dtype=torch.float32)
-        keys = torch.where(index >= self.window - valid, 0.0, MASKED)
+        place = torch.clamp(count, max=self.window - 1).to(torch.int64)
+        keys = table_row(self.masks, place)
         x = self.latent_map(history[0, self.skip :]) + identity @ self.identities
-        x = x + torch.index_select(self.table, 0, self._positions(index, valid, count))
+        x = x + torch.index_select(self.table, 0, self._positions(count, place))
         audio = self.audio_map(features[0])
         for layer in self.layers[:-1]:
-            x = layer(x, x, audio, self.bias + keys)
-        x = self.layers[-1](x[-1:], x, audio[-1:], (self.bias + keys)[:, -1:])
+            x = layer(x, audio, self.bias + keys)
+        x = cast(_Layer, self.layers[-1]).newest(x, audio[-1:], self.bias[:, -1:] + keys)
         return cast(Tensor, self.to_estimate(x))
 
-    def _positions(self, index: Tensor, valid: Tensor, count: Tensor) -> Tensor:
-        """Return rows of the periodic table: from the window's first valid row, or from the frame's index."""
-        newest = count if self.absolute else valid - 1
-        place = torch.clamp(index - (self.window - 1) + newest, min=0.0)
-        return torch.remainder(place, float(self.period)).to(torch.int64)
+    def _positions(self, count: Tensor, place: Tensor) -> Tensor:
+        """Return rows (window,) of the periodic table: from the first valid row on, or by the frame's index."""
+        if self.absolute:
+            place = torch.remainder(count, float(self.period)).to(torch.int64)
+        return table_row(self.places, place)[0]
+
+
+def _places(window: int, period: int, *, absolute: bool) -> Tensor:
+    """Return, for each frame's place, the rows of the periodic table that the window's rows take.
+
+    (window, window) by the number of valid rows less one, or (period, window) by the frame's index mod period.
+    Rows before the first valid one are masked; they take any row.
+    """
+    newest = torch.arange(period if absolute else window)[:, None]
+    return torch.remainder(torch.arange(window) - (window - 1) + newest, period)
 
 
 def _finite_bias(length: int, heads: int, period: int) -> Tensor:
@@ -82,24 +93,29 @@ def _finite_bias(length: int, heads: int, period: int) -> Tensor:
 
 
 class _Layer(nn.Module):
+    """One post-norm decoder layer whose cross-attention sees one audio frame a row."""
+
     def __init__(self, layer: Any, heads: int, activation: str) -> None:
         super().__init__()
-        self.heads = heads
-        width = layer.self_attn.embed_dim
-        weights = layer.self_attn.in_proj_weight.split(width)
-        biases = layer.self_attn.in_proj_bias.split(width)
-        self.query, self.key, self.value = (linear_from(w, b) for w, b in zip(weights, biases, strict=True))
-        self.out = linear_from(layer.self_attn.out_proj.weight, layer.self_attn.out_proj.bias)
+        own = layer.self_attn
+        scale = (own.embed_dim // heads) ** -0.5
+        self.attention = Attention(own.in_proj_weight, own.in_proj_bias, own.out_proj, heads, scale)
         self.cross = _cross(layer.multihead_attn)
         self.norms = nn.ModuleList([layer.norm1, layer.norm2, layer.norm3])
         self.expand, self.contract = layer.linear1, layer.linear2
         self.activation = F.relu if activation == "relu" else F.gelu
 
-    def forward(self, rows: Tensor, context: Tensor, audio: Tensor, bias: Tensor) -> Tensor:
-        q, k, v = self.query(rows), self.key(context), self.value(context)
-        mixed = attend(q, k, v, bias, self.heads, (rows.shape[1] // self.heads) ** -0.5)
-        x = self.norms[0](rows + self.out(mixed))
-        x = self.norms[1](x + self.cross(audio))
+    def forward(self, x: Tensor, audio: Tensor, bias: Tensor) -> Tensor:
+        """Return (L, D) for x (L, D), mapped audio (L, D) and a bias (heads, L, L)."""
+        return self._finish(x + self.attention(x, bias), audio)
+
+    def newest(self, x: Tensor, audio: Tensor, bias: Tensor) -> Tensor:
+        """Return the newest row (1, D) alone, for audio (1, D) and bias (heads, 1, L)."""
+        rows = x[-1:]
+        return self._finish(rows + self.attention.newest(rows, x, bias), audio)
+
+    def _finish(self, x: Tensor, audio: Tensor) -> Tensor:
+        x = self.norms[1](self.norms[0](x) + self.cross(audio))
         return cast(Tensor, self.norms[2](x + self.contract(self.activation(self.expand(x)))))
 
 

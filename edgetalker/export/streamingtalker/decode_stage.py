@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import attend, key_mask, linear_from
+from edgetalker.export.streamingtalker.layers import Attention, key_masks, linear_from, table_row
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 
@@ -40,6 +40,9 @@ class DecodeStage(nn.Module):
         self.embedding = linear_from(decoder.embedding.weight, bias)
         self.blocks = nn.ModuleList(_Block(block, self.heads) for block in decoder.blocks)
         self.reverse = decoder.reverse
+        self.masks = nn.Buffer(key_masks(self.window))
+        self.sources = nn.Buffer(_sources(self.window, self.reach))
+        self.shares = nn.Buffer(_shares(self.window))
 
     def forward(self, latents: Tensor, count: Tensor, template: Tensor) -> Tensor:
         """Return vertices (1, V, 3).
@@ -47,49 +50,57 @@ class DecodeStage(nn.Module):
         latents (1, rows, vq), the newest frame's last, the start token before frame 0's; count (1,), frames
         since the reset; template (1, V, 3).
         """
-        valid = torch.clamp(count, max=self.window - 2) + 2
-        x = self.embedding(self._temporal(latents[0, self.skip :], valid))
-        mask = key_mask(self.window, valid)
+        place = torch.clamp(count + 1, max=self.window - 1).to(torch.int64)
+        x = self.embedding(self._temporal(latents[0, self.skip :], place))
+        mask = table_row(self.masks, place)
         for block in self.blocks[:-1]:
-            x = block(x, mask, self.window)
-        newest = self.blocks[-1](x, mask, 1)
+            x = block(x, mask)
+        newest = cast(_Block, self.blocks[-1]).newest(x, mask)
         return cast(Tensor, self.reverse(newest)).reshape(template.shape) + template
 
-    def _temporal(self, latents: Tensor, valid: Tensor) -> Tensor:
-        index = torch.arange(-self.reach, self.window + self.reach, dtype=torch.float32)
-        first = self.window - valid
-        source = torch.minimum(torch.maximum(index, first), torch.tensor(self.window - 1.0)).to(torch.int64)
-        padded = torch.index_select(self.pre(latents), 0, source)
-        x = F.leaky_relu(F.conv1d(padded.T[None], self.weight, self.offset), _SLOPE)[0].T
-        within = (index[self.reach : -self.reach] >= first).to(torch.float32)[:, None]
-        mean = (x * within).sum(dim=0, keepdim=True) / valid
-        centred = x - mean
-        variance = (centred * within).square().sum(dim=0, keepdim=True) / valid
-        return centred * torch.rsqrt(variance + _EPSILON)
+    def _temporal(self, latents: Tensor, place: Tensor) -> Tensor:
+        """Return (window, width): convolution, LeakyReLU and InstanceNorm over the valid rows."""
+        padded = torch.index_select(self.pre(latents), 0, table_row(self.sources, place)[0])
+        x = F.leaky_relu(F.conv1d(padded.T[None], self.weight, self.offset), _SLOPE)[0]
+        shares = table_row(self.shares, place)[0]
+        centred = x - x @ shares
+        variance = centred.square() @ shares
+        return (centred / torch.sqrt(variance + _EPSILON)).T
+
+
+def _sources(window: int, reach: int) -> Tensor:
+    """Return (window, window + 2 reach): which rows the convolution reads, edges repeated, by valid rows less one."""
+    first = window - 1 - torch.arange(window)[:, None]
+    wanted = torch.arange(-reach, window + reach)[None]
+    return torch.minimum(torch.maximum(wanted, first), torch.tensor(window - 1))
+
+
+def _shares(window: int) -> Tensor:
+    """Return (window, window, 1): weights of a mean over the newest n rows, by n less one."""
+    valid = torch.arange(1, window + 1)[:, None]
+    newest = (torch.arange(window) >= window - valid).to(torch.float32)
+    return (newest / valid)[:, :, None]
 
 
 class _Block(nn.Module):
-    """A published block with its fused projection split, so that keys and queries can be of different rows."""
+    """A published pre-norm block, all rows or the newest alone."""
 
     def __init__(self, block: Any, heads: int) -> None:
         super().__init__()
-        width = block.attention.out.in_features
-        self.heads, self.scale = heads, width**-0.5
-        parts = block.attention.qkv.weight.split(width)
-        self.query, self.key, self.value = (_unbiased(part) for part in parts)
-        self.out = linear_from(block.attention.out.weight, block.attention.out.bias)
+        weights = block.attention.qkv.weight
+        biases, scale = weights.new_zeros(weights.shape[0]), block.attention.scale
+        self.attention = Attention(weights, biases, block.attention.out, heads, scale)
         self.attention_norm, self.mlp_norm = block.attention_norm, block.mlp_norm
         self.expand, self.contract = block.expand, block.contract
 
-    def forward(self, x: Tensor, mask: Tensor, rows: int) -> Tensor:
-        """Return the newest `rows` rows of the block's output for x (L, width) and mask (L,)."""
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return (L, width) for x (L, width) and a key mask (1, L)."""
+        return self._finish(x + self.attention(self.attention_norm(x), mask))
+
+    def newest(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the newest row (1, width) alone."""
         normed = self.attention_norm(x)
-        q, k, v = self.query(normed[-rows:]), self.key(normed), self.value(normed)
-        y = x[-rows:] + self.out(attend(q, k, v, mask, self.heads, self.scale))
-        return cast(Tensor, y + self.contract(F.gelu(self.expand(self.mlp_norm(y)))))
+        return self._finish(x[-1:] + self.attention.newest(normed[-1:], normed, mask))
 
-
-def _unbiased(weight: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    linear.weight = nn.Parameter(weight.detach().contiguous(), requires_grad=False)
-    return linear
+    def _finish(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.contract(F.gelu(self.expand(self.mlp_norm(x)))))

@@ -1,0 +1,211 @@
+"""Exports the project's own talker: a checkpoint of `edgetalker.models.online` becomes a bundle."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.pack import pack
+from edgetalker.export.onnx_stage import Check, ExportError, StageFile, compare, export_stage, runner
+from edgetalker.export.storage import halve, round_weights
+from edgetalker.models.online.data.shapes import MOTION_NAMES
+from edgetalker.models.online.features import FPS, RATE, SPAN
+from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, rows
+from edgetalker.models.online.layout import CHANNELS, CONTROLS
+from edgetalker.models.online.stages import AudioStage, ConditionStage, DenoiseStage, StudentStage
+from edgetalker.models.online.train_head import Talker, load_talker
+
+__all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "run"]
+
+_D = len(CHANNELS)
+_GLIDE = 0.3
+ORIGIN = (
+    "Trained by this project on synthetic speech (espeak-ng, flite and Festival voices) with procedurally animated "
+    "faces; no recording of a real face was used."
+)
+
+
+def lookahead_samples(lookahead: int) -> int:
+    """Return the samples after a frame's end that `lookahead` frames of sound take, rounded up."""
+    return -(-lookahead * RATE // FPS)
+
+
+def export_talker(talker: Talker, out: Path, *, notes: Mapping[str, Any] | None = None, replace: bool = False) -> Bundle:
+    """Write the bundle and return it opened; weights are stored in half precision, computed in single.
+
+    Raises ExportError when a stage computes something else than PyTorch does.
+    """
+    rounded = round_weights
+    modules = {
+        "audio": rounded(AudioStage(talker.trunk, talker.lookahead), ("cosine", "sine", "filters")),
+        "condition": rounded(ConditionStage(talker.head.condition), ("weights", "condition.pooling")),
+        "denoise": rounded(DenoiseStage(talker.head.teacher)),
+        "student": rounded(StudentStage(talker.head.student)),
+        "decode": talker.decoder,
+    }
+    stages = [_stage(name, module, talker) for name, module in modules.items()]
+    dice = torch.Generator().manual_seed(1)
+    rest = talker.decoder.normalise(torch.zeros(_D)).repeat(1, HISTORY, 1)
+    files: dict[str, bytes | Path | Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
+    files["history.npy"] = rest.numpy()
+    files["ring.npy"] = torch.randn(1, RING, _D, generator=dice).numpy()
+    files["full.npy"], files["fast.npy"] = rows(FULL).numpy(), rows(FAST).numpy()
+    return pack(out, describe(talker, stages, notes or {}), files, replace=replace)
+
+
+def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
+    """Return example inputs by name, and the names of the outputs."""
+    width, cond = talker.trunk.size.width, talker.head.size.width
+    layers = talker.trunk.size.layers
+    shapes: dict[str, tuple[dict[str, tuple[int, ...]], list[str]]] = {
+        "audio": ({"window": (1, SPAN), "memory": (layers, 1, width)}, ["features", "mouth", "logits", "kept"]),
+        "condition": (
+            {"features": (1, width), "mouth": (1, 14), "logits": (1, 3), "history": (1, HISTORY, _D)}
+            | {"emotion": (1, 4), "style": (1, 2), "ring": (1, RING, _D)},
+            ["cond", "smooth"],
+        ),
+        "denoise": ({"x": (1, _D), "cond": (1, cond), "row": (1, 5)}, ["cleaner"]),
+        "student": ({"noise": (1, _D), "cond": (1, cond)}, ["clean"]),
+        "decode": ({"clean": (1, _D), "logits": (1, 3)}, ["motion", "newest"]),
+    }
+    inputs, outputs = shapes[name]
+    return {key: torch.zeros(shape) for key, shape in inputs.items()}, outputs
+
+
+def _stage(name: str, module: nn.Module, talker: Talker) -> StageFile:
+    inputs, outputs = _inputs(name, talker)
+    stage = halve(export_stage(name, module, inputs, outputs))
+    check = _check(stage, module, inputs)
+    if not check.passed:
+        raise ExportError(f"stage `{name}` differs from PyTorch: {check}")
+    return stage
+
+
+def _check(stage: StageFile, module: nn.Module, inputs: Mapping[str, Tensor]) -> Check:
+    run_stage, dice = runner(stage), torch.Generator().manual_seed(3)
+    pairs = []
+    for _ in range(3):
+        values = {key: 0.5 * torch.randn(value.shape, generator=dice) for key, value in inputs.items()}
+        if "row" in values:
+            values["row"] = rows(FULL)[3:4]
+        with torch.no_grad():
+            wanted = module(*values.values())
+        found = run_stage({key: value.numpy() for key, value in values.items()})
+        wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+        pairs += [(found[key], value.numpy()) for key, value in zip(stage.outputs, wanted, strict=True)]
+    return compare(stage.name, pairs, 2e-4)
+
+
+def _tensor(role: str, *shape: int, **more: Any) -> dict[str, Any]:
+    return {"role": role, "dtype": "float32", "shape": list(shape), **more}
+
+
+def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of a talker without digests."""
+    return {
+        "name": "talker",
+        "family": "online",
+        "origin": ORIGIN,
+        "audio": {"rate": RATE, "window": SPAN, "lookahead": lookahead_samples(talker.lookahead), "block": 1},
+        "motion": {
+            "tensor": "motion",
+            "kind": "arkit",
+            "fps": str(FPS),
+            "names": list(MOTION_NAMES),
+            "units": "shapes 0 to 1, head angles in radians",
+        },
+        "tensors": _tensors(talker),
+        "stages": {s.name: {"file": f"{s.name}.onnx", "inputs": s.inputs, "outputs": s.outputs} for s in stages},
+        "program": _program(),
+        "schedules": {
+            "full": {"rank": 0, "file": "full.npy"},
+            "fast": {"rank": 1, "file": "fast.npy"},
+            "one": {"rank": 2},
+        },
+        "skipped": "repeat",
+        "notes": dict(notes),
+    }
+
+
+def _tensors(talker: Talker) -> dict[str, Any]:
+    width, cond, layers = talker.trunk.size.width, talker.head.size.width, talker.trunk.size.layers
+    return {
+        "window": _tensor("audio", 1, SPAN),
+        "memory": _tensor("state", layers, 1, width),
+        "kept": _tensor("value", layers, 1, width),
+        "features": _tensor("value", 1, width),
+        "mouth": _tensor("value", 1, 14),
+        "logits": _tensor("value", 1, 3),
+        "noise": _tensor("noise", 1, _D),
+        "ring": _tensor("state", 1, RING, _D, file="ring.npy"),
+        "history": _tensor("state", 1, HISTORY, _D, file="history.npy"),
+        "emotion": _control(CONTROLS[:4], 0.0, 0.0, 1.0),
+        "style": _control(CONTROLS[4:], 1.0, 0.0, 2.0),
+        "cond": _tensor("value", 1, cond),
+        "smooth": _tensor("value", 1, _D),
+        "clean": _tensor("value", 1, _D),
+        "motion": _tensor("value", 1, len(MOTION_NAMES)),
+        "newest": _tensor("value", 1, _D),
+    }
+
+
+def _control(names: tuple[str, ...], default: float, low: float, high: float) -> dict[str, Any]:
+    size = len(names)
+    limits = {"default": [default] * size, "low": [low] * size, "high": [high] * size}
+    return _tensor("control", 1, size, names=list(names), **limits, glide=_GLIDE)
+
+
+def _program() -> list[dict[str, Any]]:
+    heard = {name: name for name in ("features", "mouth", "logits")}
+    history = {"history": "history", "emotion": "emotion", "style": "style", "ring": "ring"}
+    return [
+        {"carry": "shift", "from": "noise", "to": "ring"},
+        {
+            "stage": "audio",
+            "inputs": {"window": "window", "memory": "memory"},
+            "outputs": {**heard, "kept": "kept"},
+        },
+        {"stage": "condition", "inputs": {**heard, **history}, "outputs": {"cond": "cond", "smooth": "smooth"}},
+        {
+            "stage": "denoise",
+            "inputs": {"x": "smooth", "cond": "cond", "row": "@row"},
+            "outputs": {"cleaner": "clean"},
+            "rows": True,
+            "carry": {"cleaner": "x"},
+            "schedules": ["full", "fast"],
+        },
+        {
+            "stage": "student",
+            "inputs": {"noise": "smooth", "cond": "cond"},
+            "outputs": {"clean": "clean"},
+            "schedules": ["one"],
+        },
+        {
+            "stage": "decode",
+            "inputs": {"clean": "clean", "logits": "logits"},
+            "outputs": {"motion": "motion", "newest": "newest"},
+        },
+        {"carry": "shift", "from": "newest", "to": "history"},
+        {"carry": "copy", "from": "kept", "to": "memory"},
+    ]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the recipe's `export` stage."""
+    parser.add_argument("--work", type=Path, required=True, help="folder with talker.pt (or teacher.pt)")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an older bundle is replaced")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Export `work`/talker.pt."""
+    bundle = export_talker(load_talker(options.work / "talker.pt"), options.out, replace=True)
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{options.out}: {size / 1e6:.2f} MB, schedules {', '.join(bundle.manifest.ladder)}")
+    return 0
