@@ -160,6 +160,14 @@ def test_a_device_with_another_rate_is_resampled() -> None:
     source.close()
 
 
+def test_a_device_that_needs_resampling_is_closed_again_without_soxr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    fake = FakePortAudio((48_000,))
+    with pytest.raises(MissingPackageError, match="`soxr`"):
+        MicSource(RATE, portaudio=fake.make)
+    assert not fake.opened[0].alive
+
+
 def test_closing_ends_the_stream_and_the_threads(fake: FakePortAudio) -> None:
     before = threading.active_count()
     source = MicSource(RATE, portaudio=fake.make)

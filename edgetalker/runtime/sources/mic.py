@@ -41,7 +41,7 @@ class MicSource:
         device: str | None = None,
         *,
         buffer_seconds: float = 2.0,
-        stall_seconds: float = 3.0,
+        stall_seconds: float = 5.0,
         retry_seconds: float = 0.5,
         portaudio: Callable[[], PortAudio] = PortAudio,
     ) -> None:
@@ -58,7 +58,7 @@ class MicSource:
         self._queue = PacketQueue(UNLIMITED)  # until the device's own rate is known
         self._open([])
         self._queue.limit = max(1, round(buffer_seconds * self._input_rate))
-        self._reader = PacketReader(self._queue, Converter(self._input_rate, rate))
+        self._reader = PacketReader(self._queue, self._converter())
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="edgetalker-mic", daemon=True)
         self._watcher.start()
@@ -110,6 +110,13 @@ class MicSource:
             self._shut()
             raise
         self._input_rate = self._stream.rate
+
+    def _converter(self) -> Converter:
+        try:
+            return Converter(self._input_rate, self._rate)
+        except BaseException:
+            self._shut()
+            raise
 
     def _shut(self) -> None:
         stream, self._stream = self._stream, None
