@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": "measure latency, frame by frame and stage by stage",
     "doctor": "show what this machine has and what will therefore run",
     "export": "turn a PyTorch checkpoint into a bundle",
+    "build": "compile a bundle's stages into TensorRT plans",
 }
 """Command -> what it does. The module edgetalker.cli.NAME defines add_parser(subparsers) and run(args)."""
 
