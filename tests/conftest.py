@@ -9,8 +9,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests compare numbers, and two 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from edgetalker.engines.bundle import Bundle
+
+# A busy machine is no failure: no test is judged by how long an example took.
+settings.register_profile("edgetalker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edgetalker")
 
 
 @pytest.fixture(scope="session")

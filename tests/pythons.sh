@@ -9,7 +9,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ran=0
 for version in 3.10 3.11 3.12 3.13; do
-  python=$(command -v "python$version" || ls -d "$HOME"/.pyenv/versions/"$version".*/bin/python 2>/dev/null | head -n 1 || true)
+  python=""
+  for candidate in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python; do
+    # A version manager's shim may be on the PATH for a version that it does not provide.
+    if "$candidate" -c 'import venv' >/dev/null 2>&1; then python=$candidate; break; fi
+  done
   if [ -z "$python" ]; then
     echo "python$version: not here, not tested"
     continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
 
@@ -116,8 +117,9 @@ class Session:
     @property
     def layout(self) -> MotionLayout:
         """What the motion's numbers mean."""
-        motion = self.manifest.motion
-        return MotionLayout(motion.kind, self._motion.shape, motion.fps, motion.names, motion.units)
+        motion, audio = self.manifest.motion, self.manifest.audio
+        extra = {"bundle": self.manifest.name, "family": self.manifest.family, "audio": asdict(audio)}
+        return MotionLayout(motion.kind, self._motion.shape, motion.fps, motion.names, motion.units, extra)
 
     @property
     def index(self) -> int:
