@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from edgetalker.face.names import HEAD_ANGLES, MOTION_NAMES
+from edgetalker.models.online.data.shapes import HEAD_ANGLES, MOTION_NAMES
 from edgetalker.models.online.data.visemes import FPS, MOUTH
 
 __all__ = ["EMOTIONS", "Mood", "Prosody", "animate", "blink_track"]

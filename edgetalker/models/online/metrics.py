@@ -1,0 +1,189 @@
+"""Numbers for a talking face: mouth error, closures, delay, rest in silence, jitter, upper-face dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.models.online.data.phones import BILABIALS, PHONES
+from edgetalker.models.online.data.shapes import MOTION_NAMES
+from edgetalker.models.online.data.visemes import FPS, MOUTH
+
+__all__ = ["CLOSED", "Closures", "closures", "closures_of", "delay", "jitter", "lip_gap", "mouth_of", "rest", "summary"]
+
+Array = NDArray[np.float32]
+CLOSED = 0.05
+"""Lips count as shut where the gap is below this; open phones of the animator stay above 0.1."""
+_INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
+_UPPER = ("EyeBlinkLeft", "BrowInnerUp", "BrowOuterUpLeft", "EyeLookUpLeft", "HeadYaw", "HeadPitch", "HeadRoll")
+
+
+def mouth_of(motion: Array) -> Array:
+    """Read the mouth channels (T, 14) out of ARKit motion (T, 55)."""
+    return motion[:, [_INDEX[names[0]] for names in MOUTH]]
+
+
+def lip_gap(mouth: Array) -> Array:
+    """Return how far the lips are apart, (T,), in units of JawOpen: what the jaw opens and MouthClose leaves open."""
+    gap: Array = mouth[:, 0] - mouth[:, 12] + 0.5 * (mouth[:, 6] + mouth[:, 7])
+    return gap
+
+
+@dataclass(frozen=True)
+class Closures:
+    """Counts that add up over sounds. events: bilabial closures in speech; found: those met within one frame;
+    after_pause, found_after_pause: the same for closures right after a pause, counted apart; closed: frames shown
+    shut in speech; right: those of them within one frame of a frame that should be shut."""
+
+    events: int = 0
+    found: int = 0
+    after_pause: int = 0
+    found_after_pause: int = 0
+    closed: int = 0
+    right: int = 0
+
+    def __add__(self, other: Closures) -> Closures:
+        return Closures(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
+
+    def values(self) -> tuple[int, ...]:
+        return (self.events, self.found, self.after_pause, self.found_after_pause, self.closed, self.right)
+
+    def scores(self) -> dict[str, float]:
+        """Return recall, precision, F1 and the recall after pauses; nan where nothing was counted."""
+        recall, precision = _share(self.found, self.events), _share(self.right, self.closed)
+        both = recall + precision
+        return {
+            "recall": recall,
+            "precision": precision,
+            "f1": 2 * recall * precision / both if both > 0 else 0.0,
+            "recall_after_pause": _share(self.found_after_pause, self.after_pause),
+            "events": float(self.events),
+        }
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _near(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    wide = flags.copy()
+    wide[1:] |= flags[:-1]
+    wide[:-1] |= flags[1:]
+    return wide
+
+
+def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+
+
+def closures(mouth: Array, target: Array, lips: Array, phone: NDArray[np.uint8], speech: Array) -> Closures:
+    """Count closures. mouth, target (T, 14); lips (T,) the true contact; phone (T,); speech (T,)."""
+    shown = lip_gap(mouth) < CLOSED
+    should = (lip_gap(target) < CLOSED) | (lips >= 0.5)
+    voice = speech > 0.5
+    counts = [0, 0, 0, 0]
+    for first, end in _runs(lips >= 0.5):
+        after = bool(np.all(phone[max(first - 3, 0) : max(first - 1, 1)] == 0))
+        counts[2 if after else 0] += 1
+        counts[3 if after else 1] += bool(shown[max(first - 1, 0) : end + 1].any())
+    closed = shown & voice
+    return Closures(*counts, int(closed.sum()), int((closed & _near(should)).sum()))
+
+
+def closures_of(mouth: Array, times: Array) -> Mapping[str, tuple[int, int]]:
+    """Return for p, b and m how many there are and how many show shut lips within one frame, pauses included."""
+    shown = lip_gap(mouth) < CLOSED
+    counts = {}
+    for name in sorted(BILABIALS):
+        rows = times[times[:, 0] == PHONES.index(name)]
+        hits = [bool(shown[max(int(a * FPS) - 1, 0) : int(b * FPS) + 2].any()) for _, a, b in rows]
+        counts[name] = (len(hits), sum(hits))
+    return counts
+
+
+def delay(track: Array, target: Array, reach: int = 8) -> float:
+    """Return by how many frames `track` comes after `target`: the peak of the cross-correlation, interpolated."""
+    a, b = track - track.mean(), target - target.mean()
+    if a.std() < 1e-6 or b.std() < 1e-6:
+        return float("nan")
+    lags = range(-reach, reach + 1)
+    value = np.array([np.mean(a[max(lag, 0) : a.size + min(lag, 0)] * b[max(-lag, 0) : b.size - max(lag, 0)]) for lag in lags])
+    peak = int(np.clip(value.argmax(), 1, value.size - 2))
+    before, at, after = value[peak - 1 : peak + 2]
+    bend = before - 2 * at + after
+    return float(peak - reach + (0.5 * (before - after) / bend if bend < 0 else 0.0))
+
+
+def rest(mouth: Array, speech: Array) -> dict[str, float]:
+    """Return how the mouth rests in pauses from 200 ms after speech to 100 ms before: share open, jaw, chatter.
+
+    open: share of frames with a lip gap of 0.1 or more; chatter: openings past 0.1 per minute of silence.
+    """
+    away = speech > 0.5
+    late, soon = int(0.2 * FPS), int(0.1 * FPS)
+    quiet = np.ones(speech.size, bool)
+    for first, end in _runs(away):
+        quiet[max(first - soon, 0) : end + late] = False
+    gap = lip_gap(mouth)
+    if not quiet.any():
+        return {"open": float("nan"), "jaw": float("nan"), "jaw_max": float("nan"), "chatter": float("nan")}
+    opened = (gap[1:] >= 0.1) & (gap[:-1] < 0.1) & quiet[1:]
+    return {
+        "open": float(np.mean(gap[quiet] >= 0.1)),
+        "jaw": float(mouth[quiet, 0].mean()),
+        "jaw_max": float(mouth[quiet, 0].max()),
+        "chatter": float(opened.sum() / (quiet.sum() / FPS / 60)),
+    }
+
+
+def jitter(track: Array) -> float:
+    """Return the mean size of the second difference from frame to frame."""
+    return float(np.abs(np.diff(track, 2, axis=0)).mean())
+
+
+def blinks_per_minute(motion: Array) -> float:
+    """Count how often the lids pass half-way down."""
+    lid = motion[:, _INDEX["EyeBlinkLeft"]]
+    return float(((lid[1:] >= 0.5) & (lid[:-1] < 0.5)).sum() / (lid.size / FPS / 60))
+
+
+def upper(motion: Array) -> dict[str, float]:
+    """Return the spread of brows, lids, gaze and head, the head's speed in rad/s, and blinks a minute."""
+    spread = {name: float(motion[:, _INDEX[name]].std()) for name in _UPPER}
+    speed = float(np.abs(np.diff(motion[:, -3:], axis=0)).mean() * FPS)
+    return {**spread, "head_speed": speed, "blinks_per_minute": blinks_per_minute(motion)}
+
+
+def summary(mouths: Sequence[Array], truths: Sequence[tuple[Array, Array, NDArray[np.uint8], Array]]) -> dict[str, float]:
+    """Score mouths (T, 14) against truths (target mouth, lips, phone, speech), all sounds of a group together."""
+    total, errors, ours, theirs, lags = Closures(), [], [], [], []
+    for mouth, (target, lips, phone, speech) in zip(mouths, truths, strict=True):
+        total = total + closures(mouth, target, lips, phone, speech)
+        voice = speech > 0.5
+        errors.append(np.abs(mouth - target)[voice])
+        ours.append(mouth[voice])
+        theirs.append(target[voice])
+        lags.append(delay(mouth[:, 0], target[:, 0]))
+    mine, wanted = np.concatenate(ours), np.concatenate(theirs)
+    quiet = [rest(mouth, truth[3]) for mouth, truth in zip(mouths, truths, strict=True)]
+    return {
+        "mae": float(np.concatenate(errors).mean()),
+        "mae_jaw": float(np.concatenate(errors)[:, 0].mean()),
+        "r_jaw": _correlation(mine[:, 0], wanted[:, 0]),
+        "r_mouth": float(np.nanmean([_correlation(mine[:, c], wanted[:, c]) for c in range(wanted.shape[1])])),
+        "spread": float(np.mean(mine.std(0) / np.maximum(wanted.std(0), 1e-3))),
+        "delay": float(np.nanmean(lags)) if not np.all(np.isnan(lags)) else float("nan"),
+        "jitter": float(np.mean([jitter(m) for m in mouths]) / np.mean([jitter(t[0]) for t in truths])),
+        **total.scores(),
+        **{f"rest_{key}": float(np.nanmean([q[key] for q in quiet])) for key in ("open", "jaw", "chatter")},
+    }
+
+
+def _correlation(a: Array, b: Array) -> float:
+    if a.std() < 1e-6 or b.std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,251 @@
+"""Training of the head: the teacher by denoising, the student on its own free-running rollouts."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgetalker.models.online.data.visemes import MOUTH
+from edgetalker.models.online.head import FULL, HISTORY, Head, HeadSize, rows
+from edgetalker.models.online.layout import CHANNELS, Decoder, column, reduction
+from edgetalker.models.online.rollout import Heard, Runner, hear_corpus
+from edgetalker.models.online.streams import Corpus
+from edgetalker.models.online.train_trunk import load_trunk, save_checkpoint
+from edgetalker.models.online.trunk import Trunk
+
+__all__ = ["HeadPlan", "Talker", "load_talker", "train_student", "train_teacher"]
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """minutes: budget of this stage. rows: frames in a step (teacher), streams in lock-step (student)."""
+
+    minutes: float = 10.0
+    rows: int = 768
+    rate: float = 1.2e-3
+    lookahead: int = 2
+    seed: int = 1
+
+
+@dataclass
+class Talker:
+    """A whole talker: trunk, head, decoder, and the look-ahead in frames that it was trained for."""
+
+    trunk: Trunk
+    head: Head
+    decoder: Decoder
+    lookahead: int
+
+
+class _Frames:
+    """All training sessions as rows to draw from; features heard afresh when asked."""
+
+    def __init__(self, folder: Path, trunk: Trunk, plan: HeadPlan) -> None:
+        self.corpus, self.trunk, self.plan = Corpus(folder / "train"), trunk, plan
+        self.rng = np.random.default_rng(plan.seed)
+        self.channels = [motion[:, :, reduction()].half() for motion in self.corpus.motion]
+        self.heard: list[Heard] = []
+        self.passes = 0
+        self.listen()
+
+    def listen(self) -> None:
+        self.passes += 1
+        self.heard = hear_corpus(self.trunk, self.corpus, self.plan.lookahead, self.plan.seed * 977 + self.passes)
+
+    def statistics(self) -> Decoder:
+        sample = torch.cat([c[:, ::5].flatten(0, 1).float() for c in self.channels])
+        return Decoder(sample.mean(0), sample.std(0) + 0.01)
+
+    def draw(self, count: int) -> tuple[Heard, Tensor, Tensor, Tensor]:
+        """Return `count` random frames: heard rows, history (B, H, 32), target (B, 32), controls (B, 6); raw."""
+        sessions = self.rng.integers(len(self.heard), size=max(count // 16, 1))
+        parts: list[tuple[Tensor, ...]] = []
+        for session in sessions:
+            times = torch.tensor(self.rng.integers(HISTORY, self.heard[session].mouth.shape[0], size=16))
+            face = int(self.rng.integers(self.channels[session].shape[0]))
+            track, heard = self.channels[session][face], self.heard[session]
+            history = track[times[:, None] + torch.arange(-HISTORY, 0)]
+            controls = self.corpus.controls[session][face, times]
+            parts.append((heard.features[times], heard.mouth[times], heard.logits[times], history, track[times], controls))
+        features, mouth, logits, past, target, wish = (torch.cat(part).float() for part in zip(*parts, strict=True))
+        return Heard(features, mouth, logits), past, target, wish
+
+
+def spoil(history: Tensor) -> Tensor:
+    """Make normalised history (B, H, 32) as unsure as a free run's: noise, an offset, channels left out.
+
+    Half of the rows lose the mouth, so that it is driven by what is heard and not by what it did before.
+    """
+    batch = history.shape[0]
+    size = torch.rand(batch, 1, 1) ** 2
+    history = history + size * (0.35 * torch.randn_like(history) + 0.35 * torch.randn(batch, 1, history.shape[2]))
+    keep = torch.ones(batch, 1, history.shape[2])
+    keep[:, :, : len(MOUTH)] = (torch.rand(batch, 1, 1) < 0.5).float()
+    return history * keep * (torch.rand(batch, 1, 1) > 0.03)
+
+
+def channel_weights() -> Tensor:
+    """Return the loss weights (32,): lips and lids count for more."""
+    weights = torch.ones(len(CHANNELS))
+    weights[: len(MOUTH)] = 1.5
+    weights[column("EyeBlinkLeft")] = 3.0
+    return weights
+
+
+def train_teacher(folder: Path, out: Path, plan: HeadPlan, size: HeadSize | None = None) -> Path:
+    """Train condition network and teacher on top of `out`/trunk.pt; resumes from `out`/teacher.pt."""
+    torch.manual_seed(plan.seed)
+    trunk = load_trunk(out / "trunk.pt")
+    frames = _Frames(folder, trunk, plan)
+    head = Head(size or HeadSize(features=trunk.size.width))
+    talker = Talker(trunk, head, frames.statistics(), plan.lookahead)
+    path = out / "teacher.pt"
+    spent, step = _resume(path, talker)
+    parameters = [*head.condition.parameters(), *head.teacher.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.98))
+    weights, budget, begun = channel_weights(), plan.minutes * 60, time.monotonic() - spent
+    while (spent := time.monotonic() - begun) < budget:
+        _set_rate(optimizer, plan.rate, spent / budget, step)
+        loss = _teacher_loss(talker, frames.draw(plan.rows), weights)
+        _update(optimizer, loss, parameters)
+        step += 1
+        if step % 100 == 0:
+            print(f"teacher step {step} {spent:.0f} s loss {loss.item():.4f}", flush=True)
+        if step % 500 == 0:
+            _store(path, talker, spent, step)
+    _store(path, talker, budget, step)
+    return path
+
+
+def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], weights: Tensor) -> Tensor:
+    heard, past, target, wish = drawn
+    head, decoder = talker.head, talker.decoder
+    clean = decoder.normalise(target)
+    time = torch.rand(clean.shape[0], 1)
+    angle = time * math.pi / 2
+    noisy = angle.cos() * clean + angle.sin() * torch.randn_like(clean)
+    condition = head.condition(heard.features, heard.mouth, heard.logits, spoil(decoder.normalise(past)), wish)
+    error = (head.teacher(noisy, condition, time) - clean).square()
+    return (error * weights).mean()
+
+
+def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
+    """Distill the teacher of `out`/teacher.pt into one step; writes and resumes `out`/talker.pt.
+
+    Streams run freely on the student's own frames; at every frame the student learns what the teacher's ten
+    steps make of the same noise and the same (student's) history, and the teacher's change between frames.
+    """
+    torch.manual_seed(plan.seed + 7)
+    source, path = out / "teacher.pt", out / "talker.pt"
+    talker = load_talker(source)
+    talker.head.student.load_state_dict(talker.head.teacher.state_dict())
+    spent, step = _resume(path, talker)
+    frames = _Frames(folder, talker.trunk, plan)
+    optimizer = torch.optim.AdamW(talker.head.student.parameters(), lr=plan.rate, weight_decay=0.0, betas=(0.9, 0.98))
+    budget, begun = plan.minutes * 60, time.monotonic() - spent
+    while (spent := time.monotonic() - begun) < budget:
+        for loss in _rollout(talker, frames, plan, optimizer, lambda: (time.monotonic() - begun) / budget):
+            step += 1
+            if step % 100 == 0:
+                print(f"student step {step} {time.monotonic() - begun:.0f} s loss {loss:.4f}", flush=True)
+        _store(path, talker, spent, step)
+    _store(path, talker, budget, step)
+    return path
+
+
+def _rollout(talker: Talker, frames: _Frames, plan: HeadPlan, optimizer: torch.optim.Optimizer, done):  # type: ignore[no-untyped-def]
+    """Yield the loss of each frame of one rollout of 300 frames over `plan.rows` streams."""
+    heard, wish = _streams(frames, plan.rows, 300)
+    runner = Runner(talker.decoder, plan.rows, int(frames.rng.integers(1 << 31)))
+    table, weights = rows(FULL), channel_weights()
+    head, step = talker.head, 0
+    before: tuple[Tensor, Tensor] | None = None
+    for t in range(heard.features.shape[1]):
+        if done() >= 1.0:
+            return
+        logits = heard.logits[:, t].float()
+        noise = runner.noise()
+        with torch.no_grad():
+            features, mouth = heard.features[:, t].float(), heard.mouth[:, t].float()
+            condition = head.condition(features, mouth, logits, runner.history, wish[:, t].float())
+            wanted = head.sample(noise, condition, table)
+        made = head.at_once(noise, condition)
+        error = made - wanted
+        loss = (error.square() * weights).mean() + 0.1 * (error.abs() * weights).mean()
+        if before is not None:
+            change = (made - before[0]) - (wanted - before[1])
+            loss = loss + 0.2 * (change.square() * weights).mean()
+        _set_rate(optimizer, plan.rate, done(), 1000)
+        _update(optimizer, loss, list(head.student.parameters()))
+        before = (made.detach(), wanted)
+        runner.take(made.detach(), logits)
+        step += 1
+        yield loss.item()
+
+
+def _streams(frames: _Frames, count: int, length: int) -> tuple[Heard, Tensor]:
+    parts: list[tuple[Tensor, ...]] = []
+    for _ in range(count):
+        session = int(frames.rng.integers(len(frames.heard)))
+        heard = frames.heard[session]
+        at = int(frames.rng.integers(0, max(heard.mouth.shape[0] - length, 1)))
+        face = int(frames.rng.integers(frames.channels[session].shape[0]))
+        window = slice(at, at + length)
+        wish = frames.corpus.controls[session][face, window]
+        parts.append((heard.features[window], heard.mouth[window], heard.logits[window], wish))
+    short = min(part[0].shape[0] for part in parts)
+    features, mouth, logits, wish = (torch.stack([row[:short] for row in part]) for part in zip(*parts, strict=True))
+    return Heard(features, mouth, logits), wish
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, peak: float, done: float, step: int) -> None:
+    factor = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    for group in optimizer.param_groups:
+        group["lr"] = peak * factor * min(1.0, (step + 1) / 200)
+
+
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[torch.nn.Parameter]) -> None:
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+
+
+def _store(path: Path, talker: Talker, spent: float, step: int) -> None:
+    content = {
+        "trunk": talker.trunk.state_dict(),
+        "trunk_size": asdict(talker.trunk.size),
+        "head": talker.head.state_dict(),
+        "head_size": asdict(talker.head.size),
+        "mean": talker.decoder.mean,
+        "spread": talker.decoder.spread,
+        "lookahead": talker.lookahead,
+    }
+    save_checkpoint(path, {**content, "spent": spent, "step": step})
+
+
+def _resume(path: Path, talker: Talker) -> tuple[float, int]:
+    if not path.exists():
+        return 0.0, 0
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    talker.head.load_state_dict(stored["head"])
+    print(f"going on from {path}, step {stored['step']}")
+    return float(stored["spent"]), int(stored["step"])
+
+
+def load_talker(path: Path) -> Talker:
+    """Return the talker of a teacher's or student's checkpoint, ready to run."""
+    from edgetalker.models.online.trunk import TrunkSize
+
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    trunk, head = Trunk(TrunkSize(**stored["trunk_size"])), Head(HeadSize(**stored["head_size"]))
+    trunk.load_state_dict(stored["trunk"])
+    head.load_state_dict(stored["head"])
+    decoder = Decoder(stored["mean"], stored["spread"])
+    return Talker(trunk.eval(), head.eval(), decoder, int(stored["lookahead"]))
