@@ -71,5 +71,5 @@ def eyeball_turn(positions: Array, name: str) -> Array:
     about_x = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
     about_y = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
     q = positions - EYE_CENTRE
-    turned: Array = q @ (about_y @ about_x).T
-    return turned - q
+    moved: Array = q @ (about_y @ about_x).T - q
+    return moved

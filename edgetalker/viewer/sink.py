@@ -1,0 +1,120 @@
+"""The viewer as a sink: `--to view`, or `view://?port=8080&browser=no`."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.sinks.options import switch
+from edgetalker.viewer.controls import controls_of
+from edgetalker.viewer.scene import face_asset, mesh_asset
+from edgetalker.viewer.server import HOST, ViewerServer
+from edgetalker.viewer.stream import Stream
+from edgetalker.viewer.wire import Request, shown
+
+if TYPE_CHECKING:
+    from edgetalker.runtime.loop import Loop
+    from edgetalker.runtime.session import Session
+
+__all__ = ["ViewerSink", "from_url"]
+
+_FORM = "view://127.0.0.1:8080?browser=no"
+
+
+class ViewerSink:
+    """Shows live motion in a page on this machine; `hear` lets the page play the sound too.
+
+    The page's sliders reach the session that was given to `attach`; without one it has no sliders. `send` copies
+    the frame and returns: pages, however slow, never hold it up.
+    """
+
+    def __init__(self, *, port: int = 0, browser: bool = True, title: str = "live") -> None:
+        """Builds the face now, so that nothing is slow once sound is being recorded."""
+        self._browser = browser
+        self._session: Session | None = None
+        self._loop: Loop | None = None
+        self.stream = Stream("live", title)
+        self._server = ViewerServer(self.stream, port=port, assets={"/face.glb": face_asset()}, answer=self._answer)
+
+    @property
+    def url(self) -> str:
+        """The address of the page, known once the sink is open."""
+        return self._server.url
+
+    @property
+    def viewers(self) -> int:
+        """How many pages look on."""
+        return self._server.viewers
+
+    def attach(self, session: Session, loop: Loop | None = None) -> None:
+        """Let the page's sliders set this session's controls, and its reset button begin the loop anew."""
+        self._session, self._loop = session, loop
+
+    def open(self, layout: MotionLayout) -> None:
+        """Start the page and print its address. Raises DeviceError when the port is taken."""
+        mesh = None
+        if layout.kind == "vertices":
+            mesh, asset = mesh_asset(layout)
+            self._server.assets[mesh] = asset
+        elif layout.kind != "arkit":
+            raise OptionError(f"view: motion of kind `{layout.kind}` cannot be shown on a face")
+        controls = controls_of(self._session) if self._session is not None else []
+        self.stream.describe(layout, mesh=mesh, controls=controls)
+        self._server.start()
+        sys.stderr.write(f"viewer: {self.url}\n")
+        if self._browser:
+            webbrowser.open(self.url)
+
+    def hear(self, samples: NDArray[np.float32], rate: int) -> None:
+        """Let pages hear this sound."""
+        self.stream.sound(samples, rate)
+
+    def send(self, frame: Frame) -> None:
+        """Show one frame."""
+        self.stream.frame(shown(frame))
+
+    def reset(self) -> None:
+        """Begin anew: the talker was reset."""
+        self.stream.begin()
+
+    def close(self) -> None:
+        """Say goodbye to the pages and stop the server."""
+        self.stream.finish()
+        self._server.close()
+
+    def _answer(self, request: Request) -> None:
+        if request.type == "reset":
+            if self._loop is None:
+                raise OptionError("this talker cannot be reset from the page")
+            self._loop.reset()
+        elif self._session is None:
+            raise OptionError("this talker has no controls")
+        else:
+            self._session.set(request.name, request.values or {})
+
+
+def from_url(url: str, options: Mapping[str, object] | None = None) -> ViewerSink:
+    """Return the sink of `view` or `view://127.0.0.1:8080?browser=no`; without a port any that is free.
+
+    browser=no only prints the address. Raises OptionError for other hosts and options.
+    """
+    parts = urlsplit("view://" if url in ("view", "view:") else url)
+    faults = [] if parts.hostname in (None, HOST, "localhost") else [f"the page is served on {HOST} only"]
+    given: dict[str, object] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **(options or {})}
+    faults += [f"unknown option `{name}`{nearest(name, ('browser',))}" for name in given if name != "browser"]
+    browser, port = True, 0
+    try:
+        port, browser = parts.port or 0, switch(given.get("browser", "yes"))
+    except ValueError as fault:
+        faults.append(str(fault))
+    if faults:
+        raise OptionError("\n".join([f"{url}:", *(f"  - {fault}" for fault in faults)]), hint=_FORM)
+    return ViewerSink(port=port, browser=browser)

@@ -1,0 +1,150 @@
+// The page: frames come over the link, the clock says what is heard, the stage shows what belongs to it.
+
+import { ClipClock, LiveClock } from './clock.js';
+import { Curves, liveliest } from './curves.js';
+import { Link } from './link.js';
+import { Motion } from './motion.js';
+import { buildNames, buildSliders, notice, showLatency, showLink, showTally } from './panel.js';
+import { Stage } from './stage.js';
+
+const byId = (id) => document.getElementById(id);
+const token = location.hash.slice(1);
+const stage = new Stage(byId('face'));
+const curves = new Curves(byId('curves'));
+let motion = null;
+let clock = null;
+let paintNames = null;
+let shown = null; // what is on the screen: { frame, time }
+let status = null;
+let ready = false;
+
+const secret = (path) => `${path}?token=${encodeURIComponent(token)}`;
+
+/** What is shown is new: another talker, or this page came back. */
+async function hello(message) {
+  const [time, loop] = clock instanceof ClipClock ? [clock.now(), clock.loop] : [0, false];
+  clock?.pause?.();
+  ready = false;
+  shown = null;
+  motion = new Motion(message);
+  clock = motion.live ? new LiveClock() : new ClipClock();
+  clock.loop = loop;
+  document.body.classList.toggle('live', motion.live);
+  byId('title').textContent = message.title;
+  byId('volume').value = motion.live ? 0 : 1;
+  curves.peaks = null;
+  buildSliders(message.controls, (request) => link.send(request));
+  paintNames = buildNames(motion.names, curves);
+  const mine = motion;
+  try {
+    if (message.mesh) await stage.showMesh(secret(message.mesh));
+    else await stage.showFace('/face.glb', motion.names);
+    if (message.audio && mine === motion) await hearClip(message.audio, time);
+    if (mine === motion) ready = true;
+  } catch (fault) {
+    notice(String(fault.message ?? fault), true);
+  }
+}
+
+async function hearClip(audio, time) {
+  const mine = clock;
+  await mine.load(secret(audio.url));
+  mine.offset = Math.min(time, mine.seconds);
+  curves.hear(mine.buffer.getChannelData(0));
+}
+
+const link = new Link(token, {
+  hello,
+  frames: (frames) => motion.add(frames),
+  sound: (sound) => clock.hear?.(sound),
+  take: () => {
+    motion.begin();
+    clock.begin?.();
+  },
+  status: (message) => {
+    status = message;
+    showTally(message);
+  },
+  refused: ({ message }) => notice(message),
+  state: (on) => {
+    showLink(on);
+    notice(on ? '' : 'The talker is not there. If it was started anew, open its new address.', true);
+  },
+});
+
+function chooseCurves() {
+  if (!motion.names.length || curves.chosen.length || motion.frames.length < motion.fps) return;
+  curves.chosen = liveliest(motion, 4);
+  paintNames();
+}
+
+function wanted() {
+  if (!motion.live) return motion.at(clock.now());
+  const time = clock.now();
+  return time === null ? motion.newest && { frame: motion.newest, values: motion.newest.values } : motion.at(time);
+}
+
+function tick() {
+  requestAnimationFrame(tick);
+  if (motion && ready && motion.frames.length) {
+    // A clip without sound is as long as its motion.
+    if (!motion.live && !clock.buffer) clock.seconds = motion.seconds;
+    const time = clock.now() ?? motion.newest.time;
+    const next = wanted();
+    if (next && (next.frame !== shown?.frame || time !== shown?.time)) {
+      shown = { frame: next.frame, time };
+      stage.pose(next.values);
+      showLatency(motion, next.frame);
+    }
+    chooseCurves();
+    const seconds = motion.live ? motion.seconds : clock.seconds;
+    curves.draw(motion, time, seconds);
+    showTransport(time, seconds);
+  }
+  stage.draw();
+}
+
+function showTransport(time, seconds) {
+  if (motion.live) return;
+  byId('play').textContent = clock.playing ? '❚❚' : '▶';
+  byId('scrub').max = seconds;
+  if (document.activeElement !== byId('scrub') || clock.playing) byId('scrub').value = time;
+  byId('position').textContent = `${time.toFixed(2)} / ${seconds.toFixed(2)}`;
+}
+
+const toggle = () => (clock.playing ? clock.pause() : clock.play());
+const isClip = () => clock instanceof ClipClock && ready;
+
+byId('play').onclick = () => isClip() && toggle();
+byId('scrub').oninput = () => isClip() && clock.seek(Number(byId('scrub').value));
+byId('loop').onchange = () => isClip() && clock.setLoop(byId('loop').checked);
+byId('volume').oninput = () => clock?.setVolume(Number(byId('volume').value));
+byId('curves').onclick = (event) => isClip() && clock.seek((event.offsetX / byId('curves').clientWidth) * clock.seconds);
+document.addEventListener('keydown', (event) => {
+  if (!isClip() || event.target.matches('input, button')) return;
+  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (event.key === ' ') toggle();
+  else if (step) clock.seek(clock.now() + step / motion.fps);
+  else return;
+  event.preventDefault();
+});
+
+/** For tests: what is on the screen, and what the sound card plays by its own account. */
+window.edgetalker = {
+  probe: () => ({
+    ready,
+    live: motion?.live ?? null,
+    frames: motion ? motion.frames.filter(Boolean).length : 0,
+    take: motion?.newest?.take ?? null,
+    shown: shown && { index: shown.frame.index, time: shown.time },
+    playing: clock?.playing ?? false,
+    now: clock?.now() ?? null,
+    seconds: clock?.seconds ?? null,
+    output: clock?.context?.getOutputTimestamp?.() ?? null,
+    begun: clock?.begun ?? null,
+    offset: clock?.offset ?? null,
+    status,
+  }),
+};
+
+requestAnimationFrame(tick);

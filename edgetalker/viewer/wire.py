@@ -1,0 +1,104 @@
+"""What goes over the viewer's WebSocket, little-endian.
+
+| message | layout |
+|---|---|
+| frames | `ETV1`, uint32 take, uint32 n, uint32 width, float64 time[n], uint32 index[n], uint32 outcome[n], float32 cost_ms[n], float32 late_ms[n], float32 values[n * width] |
+| sound | `ETA1`, uint32 take, uint32 rate, uint32 n, float64 first sample, float32 samples[n] |
+| all else | JSON text with a `type`: to the page `hello`, `take`, `status`, `end`, `refused`; from the page `control`, `reset` |
+
+late_ms: how long after its deadline a frame was done, negative when before, NaN when it had none.
+"""  # noqa: E501 - a table
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.frame import Frame, Outcome
+
+__all__ = ["OUTCOMES", "Request", "Shown", "frames_message", "read_request", "shown", "sound_message"]
+
+OUTCOMES = tuple(outcome.value for outcome in Outcome)
+_NUMBER = {outcome: number for number, outcome in enumerate(Outcome)}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One frame as the page needs it; values is a flat float32 copy."""
+
+    index: int
+    time: float
+    outcome: int
+    cost_ms: float
+    late_ms: float
+    values: NDArray[np.float32]
+
+
+def shown(frame: Frame) -> Shown:
+    """Copy what the page needs out of a frame."""
+    late = (frame.done_ns - frame.due_ns) * 1e-6 if frame.due_ns else math.nan
+    values = np.array(frame.motion, np.float32).ravel()
+    return Shown(frame.index, float(frame.time), _NUMBER[frame.outcome], frame.cost_ns * 1e-6, late, values)
+
+
+def frames_message(take: int, frames: Sequence[Shown]) -> bytes:
+    """Return the binary message of some frames of equal width."""
+    width = len(frames[0].values)
+    parts = [
+        struct.pack("<4sIII", b"ETV1", take, len(frames), width),
+        np.array([f.time for f in frames], "<f8").tobytes(),
+        np.array([f.index for f in frames], "<u4").tobytes(),
+        np.array([f.outcome for f in frames], "<u4").tobytes(),
+        np.array([f.cost_ms for f in frames], "<f4").tobytes(),
+        np.array([f.late_ms for f in frames], "<f4").tobytes(),
+        np.concatenate([f.values for f in frames]).astype("<f4", copy=False).tobytes(),
+    ]
+    return b"".join(parts)
+
+
+def sound_message(take: int, rate: int, first: int, samples: NDArray[np.float32]) -> bytes:
+    """Return the binary message of samples that begin at sample number `first`."""
+    head = struct.pack("<4sIIId", b"ETA1", take, rate, len(samples), float(first))
+    return head + samples.astype("<f4", copy=False).tobytes()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a page asks for: `control` (name and values) or `reset`."""
+
+    type: str
+    name: str = ""
+    values: dict[str, float] | None = None
+
+
+def read_request(text: str | bytes) -> Request:
+    """Read a message from a page. Raises OptionError for anything but a known, well-formed request."""
+    if isinstance(text, bytes):
+        raise OptionError("a binary message came; JSON text was wanted")
+    try:
+        message: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        raise OptionError("a message that is no JSON came") from None
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind == "reset":
+        return Request("reset")
+    if kind == "control":
+        return _control(message)
+    raise OptionError("a message of an unknown type came; known are control and reset")
+
+
+def _control(message: dict[str, Any]) -> Request:
+    name, values = message.get("name"), message.get("values")
+    if not isinstance(name, str) or not isinstance(values, dict) or not values:
+        raise OptionError("a control needs a name and values")
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values.values()):
+        raise OptionError(f"control {name[:40]!r}: a value is no finite number")
+    return Request("control", name, {str(key): float(value) for key, value in values.items()})
