@@ -1,0 +1,61 @@
+"""The error of one run of a stage in a precision, on the inputs that FP32 rollouts recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgetalker.calibration.ranges import session_of
+from edgetalker.engines.engine import Array
+
+__all__ = ["OneStep", "one_step_error"]
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """relative: ||converted - FP32|| / ||FP32|| over all recorded runs, for each output. worst: the largest of a
+    single run. samples: number of runs."""
+
+    relative: Mapping[str, float]
+    worst: float
+    samples: int
+
+    @property
+    def error(self) -> float:
+        """The largest of the outputs' relative errors."""
+        return max(self.relative.values(), default=0.0)
+
+
+def one_step_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Array]]) -> OneStep:
+    """Run both networks through ONNX Runtime on the same inputs and compare them output by output.
+
+    On a CPU ONNX Runtime computes FP16 products in FP32 and rounds their results, which is what a tensor core that
+    accumulates in FP32 does. Raises ValueError when an output of the converted network is not finite.
+    """
+    return compare(session_of(full).run, session_of(converted).run, _output_names(full), inputs)
+
+
+def compare(full: Any, other: Any, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]) -> OneStep:
+    """Compare two callables (output names or None, inputs) -> outputs on the same inputs."""
+    wrong, right = np.zeros(len(names)), np.zeros(len(names))
+    worst = 0.0
+    for values in inputs:
+        pairs = list(zip(full(None, dict(values)), other(None, dict(values)), strict=True))
+        for place, (wanted, found) in enumerate(pairs):
+            if not np.isfinite(found).all():
+                raise ValueError(f"output `{names[place]}` is not finite")
+            size = float(np.sum(np.square(wanted, dtype=np.float64)))
+            off = float(np.sum(np.square(found.astype(np.float64) - wanted)))
+            right[place], wrong[place] = right[place] + size, wrong[place] + off
+            worst = max(worst, np.sqrt(off / size) if size else 0.0)
+    relative = np.sqrt(np.divide(wrong, right, out=np.zeros_like(wrong), where=right > 0))
+    return OneStep(dict(zip(names, relative.tolist(), strict=True)), float(worst), len(inputs))
+
+
+def _output_names(model: bytes) -> list[str]:
+    import onnx
+
+    return [item.name for item in onnx.load_from_string(model).graph.output]

@@ -1,0 +1,193 @@
+"""Rolls frames out through the runtime itself: records what stages read, compares two precisions frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, TensorSpec
+from edgetalker.engines.host import HostBuffer, HostDevice
+from edgetalker.engines.manifest import Step
+from edgetalker.engines.ort import OrtEngine
+from edgetalker.runtime.session import Session
+
+__all__ = ["Divergence", "Tick", "compare_rollouts", "record_inputs"]
+
+Inputs = dict[str, Array]
+Tick = Callable[[int, int], None]
+"""Told how many frames are done, of how many."""
+
+
+@dataclass
+class _Tape:
+    """What one stage read, while `running`."""
+
+    running: bool = False
+    inputs: list[Inputs] = field(default_factory=list)
+
+
+class _RecordingBinding:
+    def __init__(self, inner: Binding, buffers: Mapping[str, HostBuffer], tape: _Tape) -> None:
+        self._inner, self._buffers, self._tape = inner, buffers, tape
+
+    def enqueue(self, device: Device) -> None:
+        assert isinstance(device, HostDevice)
+        device.call(self._record)
+        self._inner.enqueue(device)
+
+    def _record(self) -> None:
+        if self._tape.running:
+            self._tape.inputs.append({name: buffer.array.copy() for name, buffer in self._buffers.items()})
+
+
+class _RecordingEngine:
+    """An engine whose every run, captured or not, first writes its inputs onto a tape."""
+
+    def __init__(self, inner: Engine, tape: _Tape) -> None:
+        self._inner, self._tape = inner, tape
+        self.name = inner.name
+        self.inputs: Mapping[str, TensorSpec] = inner.inputs
+        self.outputs: Mapping[str, TensorSpec] = inner.outputs
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:
+        read = {name: buffer for name, buffer in buffers.items() if name in self.inputs}
+        assert all(isinstance(buffer, HostBuffer) for buffer in read.values())
+        return _RecordingBinding(self._inner.bind(buffers), read, self._tape)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def record_inputs(
+    bundle: Bundle, sound: NDArray[np.float32], frames: int, keep: int, *, seed: int = 0, tick: Tick | None = None
+) -> dict[str, list[Inputs]]:
+    """Play `frames` frames of every schedule in FP32 and return stage -> what it read in `keep` of them.
+
+    The first frames are always kept, where histories are short, and the rest evenly; of a kept frame every row,
+    the extremes of the timestep among them. Controls go through their extremes from frame to frame.
+    """
+    tapes = {name: _Tape() for name in bundle.manifest.stages}
+    engines = {name: _RecordingEngine(engine, tapes[name]) for name, engine in _engines(bundle, "fp32").items()}
+    session = Session(bundle, engines, HostDevice(), seed=seed)
+    periods = {step.stage: step.every for step in bundle.manifest.program if isinstance(step, Step)}
+    kept = {name: _kept_frames(frames, keep, periods.get(name, 1)) for name in tapes}
+    for place, schedule in enumerate(session.schedules):
+        session.reset()
+        for index in range(frames):
+            if tick:
+                tick(place * frames + index, frames * len(session.schedules))
+            for name, tape in tapes.items():
+                tape.running = index in kept[name]
+            _turn_controls(session, index)
+            session.step(_window(session, bundle, sound, index), schedule=schedule)
+    session.close()
+    return {name: tape.inputs for name, tape in tapes.items()}
+
+
+def _kept_frames(frames: int, keep: int, period: int) -> set[int]:
+    """Frames in which a stage that runs every `period` frames runs: the first three, the rest spread evenly."""
+    runs = -(-frames // period)
+    first = min(3, keep, runs)
+    later = np.linspace(first, runs - 1, max(1, keep - first)).astype(int).tolist() if runs > first else []
+    return {run * period for run in (*range(first), *later)}
+
+
+def _turn_controls(session: Session, index: int) -> None:
+    """Every few frames: default, all low, all high. A range that only defaults have been through proves little."""
+    if index % 15:
+        return
+    for name, control in session.controls.items():
+        tensor = control.tensor
+        choices = [values for values in (tensor.default, tensor.low, tensor.high) if values]
+        session.set(name, list(choices[index // 15 % len(choices)]))
+
+
+def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:
+    return {
+        name: OrtEngine(name, bundle.onnx(name, precision), stage.inputs, stage.outputs)
+        for name, stage in bundle.manifest.stages.items()
+    }
+
+
+def _window(session: Session, bundle: Bundle, sound: NDArray[np.float32], index: int) -> NDArray[np.float32] | None:
+    """Return the samples that frame `index` sees, with the sound repeated for ever and silence before it."""
+    if session.audio is None:
+        return None
+    end, size = session.end(index), bundle.manifest.audio.window
+    places = np.arange(end - size, end)
+    return np.where(places >= 0, sound[places % len(sound)], np.float32(0.0)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far the motion of a precision drifts from FP32's, on the same sound and noise.
+
+    seconds: error of each second of motion, root mean square over its frames and values, as a share of the FP32
+    motion's own standard deviation. worst: the largest single difference, as the same share. deviation: that
+    standard deviation, in the motion's units (root mean square over values of each value's deviation in time).
+    """
+
+    schedule: str
+    frames: int
+    deviation: float
+    seconds: tuple[float, ...]
+    worst: float
+
+    @property
+    def error(self) -> float:
+        """The error over the whole rollout, as a share of the motion's standard deviation."""
+        return float(np.sqrt(np.mean(np.square(self.seconds)))) if self.seconds else 0.0
+
+    @property
+    def growth(self) -> float:
+        """The error of the last quarter over that of the first: about 1 when nothing accumulates."""
+        quarter = max(1, len(self.seconds) // 4)
+        first = np.sqrt(np.mean(np.square(self.seconds[:quarter])))
+        last = np.sqrt(np.mean(np.square(self.seconds[-quarter:])))
+        return float(last / first) if first > 0 else 1.0
+
+
+def compare_rollouts(
+    bundle: Bundle,
+    precision: str,
+    sound: NDArray[np.float32],
+    frames: int,
+    schedule: str,
+    *,
+    seed: int = 0,
+    tick: Tick | None = None,
+) -> Divergence:
+    """Play the same sound and noise in FP32 and in `precision`, each on its own history, and compare the motion."""
+    pair = [
+        Session(bundle, _engines(bundle, name), HostDevice(), seed=seed, schedules=[schedule])
+        for name in ("fp32", precision)
+    ]
+    sums = squares = np.zeros(())
+    errors, worst = [], 0.0
+    for motion, difference in _steps(bundle, pair, sound, frames, schedule, tick):
+        sums, squares = sums + motion, squares + motion * motion
+        errors.append(float(np.mean(np.square(difference))))
+        worst = max(worst, float(np.max(np.abs(difference))))
+    for session in pair:
+        session.close()
+    deviation = float(np.sqrt(np.mean(np.maximum(squares / frames - np.square(sums / frames), 0.0))))
+    unit = deviation or 1.0
+    rate = max(1, round(bundle.manifest.motion.fps))
+    seconds = [float(np.sqrt(np.mean(errors[i : i + rate]))) / unit for i in range(0, frames, rate)]
+    return Divergence(schedule, frames, deviation, tuple(seconds), worst / unit)
+
+
+def _steps(
+    bundle: Bundle, pair: list[Session], sound: NDArray[np.float32], frames: int, schedule: str, tick: Tick | None
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Yield FP32's motion and the other's difference from it, frame after frame."""
+    for index in range(frames):
+        if tick:
+            tick(index, frames)
+        window = _window(pair[0], bundle, sound, index)
+        full, other = (session.step(window, schedule=schedule).motion.astype(np.float64) for session in pair)
+        yield full, other - full

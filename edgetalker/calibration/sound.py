@@ -1,0 +1,69 @@
+"""The sound that rollouts hear: a folder of recordings, or a made-up voice when there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import InputError
+from edgetalker.runtime.sources.file import FileSource
+
+__all__ = ["SUFFIXES", "made_up_voice", "recordings", "sound_of"]
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+
+
+def sound_of(folder: Path | None, rate: int, seconds: float) -> NDArray[np.float32]:
+    """Return so many seconds of sound, float32 (n,), at `rate`: the folder's files in turn, as often as needed.
+
+    Half a second of silence lies between them, because talkers meet silence too. Without a folder the voice is
+    made up. Raises InputError for a folder without sound.
+    """
+    count = max(1, round(seconds * rate))
+    if folder is None:
+        return made_up_voice(rate, count)
+    pieces, total = [], 0
+    pause = np.zeros(rate // 2, np.float32)
+    voices = [np.concatenate([voice, pause]) for voice in recordings(folder, rate)]
+    while total < count:
+        for voice in voices:
+            pieces.append(voice)
+            total += len(voice)
+    return np.concatenate(pieces)[:count]
+
+
+def recordings(folder: Path, rate: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the sound of every file in a folder. Raises InputError when there is none."""
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(f"{folder} holds no sound file", hint=f"files that end in {', '.join(SUFFIXES)} are read")
+    for path in files:
+        source = FileSource(path, rate)
+        pieces = []
+        while len(piece := source.read(1 << 16)):
+            pieces.append(piece)
+        source.close()
+        yield np.concatenate(pieces)
+
+
+def made_up_voice(rate: int, count: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return a voice-like sound: a gliding harmonic tone and breath, in syllables, with pauses and loud and soft parts.
+
+    It has what ranges depend on (silence, onsets, loudness from whisper to full scale), not what words are.
+    """
+    rng = np.random.default_rng(seed)
+    time = np.arange(count) / rate
+    pitch = 120.0 + 40.0 * np.sin(2 * np.pi * 0.31 * time) + 25.0 * np.sin(2 * np.pi * 1.7 * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    breath = rng.standard_normal(count)
+    syllables = np.clip(np.sin(2 * np.pi * 3.7 * time + 0.8 * np.sin(2 * np.pi * 0.9 * time)), 0.0, None)
+    voiced = np.sin(2 * np.pi * 2.3 * time) > -0.5
+    loudness = 0.02 + 0.98 * np.sin(np.pi * time / 11.0) ** 2
+    speaking = np.sin(2 * np.pi * time / 7.0) > -0.8
+    sound = np.where(voiced, tone, 0.5 * breath) * syllables * loudness * speaking
+    samples: NDArray[np.float32] = np.clip(0.5 * sound, -1.0, 1.0).astype(np.float32)
+    return samples

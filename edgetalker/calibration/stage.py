@@ -1,0 +1,101 @@
+"""Converts one stage: ranges from recorded inputs, an assignment, and what is too sensitive held back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgetalker.calibration.assign import PRODUCTS, Assignment, assign
+from edgetalker.calibration.mixed import to_mixed
+from edgetalker.calibration.network import HALF, Network, read_network
+from edgetalker.calibration.onestep import OneStep, one_step_error
+from edgetalker.calibration.ranges import measure_ranges
+from edgetalker.calibration.rollout import Inputs
+
+__all__ = ["ConvertedStage", "convert_stage"]
+
+_PROBED = 8  # recorded runs on which sensitivities are compared
+
+
+@dataclass(frozen=True)
+class ConvertedStage:
+    """One stage in mixed precision; `onnx` is empty when nothing in it is worth FP16.
+
+    half: nodes that compute in FP16. kept: node -> why it could not. products_kept: products among them, which
+    TensorRT-RTX cannot build for sm75. largest: the largest value on any tensor. error: of one run.
+    """
+
+    name: str
+    onnx: bytes
+    half: tuple[str, ...]
+    kept: dict[str, str]
+    products_kept: tuple[str, ...]
+    largest: float
+    full_bytes: int
+    error: OneStep
+
+
+def convert_stage(name: str, path: Path, inputs: Sequence[Inputs], limit: float) -> ConvertedStage:
+    """Convert a stage's ONNX file so that one run's relative error stays below `limit`, if need be with more FP32.
+
+    inputs: what rollouts recorded. Raises InputError for a file that is no ONNX, ValueError when the result is not
+    valid or not finite.
+    """
+    network = read_network(path)
+    ranges = measure_ranges(network, inputs)
+    full = path.read_bytes()
+    held: set[str] = set()
+    while True:
+        assignment = assign(network, ranges, held)
+        onnx = _written(network, assignment)
+        error = one_step_error(full, onnx or full, inputs)
+        if error.error <= limit or not _products(network, assignment):
+            break
+        held.add(_most_sensitive(network, assignment, full, inputs))
+    largest = max((seen.largest for seen in ranges.values()), default=0.0)
+    kept = _products_kept(network, assignment)
+    return ConvertedStage(
+        name, onnx, tuple(sorted(assignment.half)), dict(assignment.kept), kept, largest, len(full), error
+    )
+
+
+def _written(network: Network, assignment: Assignment) -> bytes:
+    if not assignment.half:
+        return b""
+    data: bytes = to_mixed(network, assignment).SerializeToString()
+    return data
+
+
+def _products(network: Network, assignment: Assignment) -> list[str]:
+    return [node.name for node in network.nodes if node.op_type in PRODUCTS and node.name in assignment.half]
+
+
+def _products_kept(network: Network, assignment: Assignment) -> tuple[str, ...]:
+    return tuple(
+        node.name
+        for node in network.nodes
+        if node.op_type in PRODUCTS and node.name in assignment.kept and node.name not in assignment.reductions
+    )
+
+
+def _most_sensitive(network: Network, assignment: Assignment, full: bytes, inputs: Sequence[Inputs]) -> str:
+    """Return the product that alone, in FP16, does the most harm."""
+    probes = [inputs[place] for place in sorted({*np.linspace(0, len(inputs) - 1, _PROBED).astype(int).tolist()})]
+
+    def harm(name: str) -> float:
+        alone = Assignment(half={name}, reductions=assignment.reductions)
+        return one_step_error(full, to_mixed(network, alone).SerializeToString(), probes).error
+
+    return max(_products(network, assignment), key=harm)
+
+
+def half_share(onnx: bytes) -> float:
+    """Return the share of a model's weights that are FP16, by number of values."""
+    import onnx as library
+
+    sizes = [(item.data_type, int(np.prod(item.dims))) for item in library.load_from_string(onnx).graph.initializer]
+    total = sum(size for kind, size in sizes if kind in (1, HALF))
+    return sum(size for kind, size in sizes if kind == HALF) / total if total else 0.0

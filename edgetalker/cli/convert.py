@@ -1,0 +1,68 @@
+"""`edgetalker convert`: add a lower precision beside a bundle's FP32 stages, and report what it costs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgetalker.cli.options import add_bundle, bundle_path, natural
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import OptionError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="add a lower precision beside a bundle's FP32 stages",
+        description="Observes the bundle at work, converts its stages to mixed FP16, and plays both precisions on the "
+        "same sound and noise to report how far the motion drifts.",
+    )
+    add_bundle(parser, positional=True)
+    parser.add_argument("--precision", choices=("fp16",), default="fp16", help="what to convert to (default: fp16)")
+    parser.add_argument("--audio", type=Path, metavar="DIR", help="recordings to observe with (default: made-up voice)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the comparison (default: 10)")
+    parser.add_argument("--limit", type=float, default=2e-3, help="relative error one run may have (default: 0.002)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a copy of the bundle here instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, print the report; return 0 also when the goal is missed, which the report says."""
+    if not 0 < args.minutes <= 600:
+        raise OptionError(f"--minutes {args.minutes:g}: more than 0 and at most 600 was wanted")
+    if not 0 < args.limit < 1:
+        raise OptionError(f"--limit {args.limit:g}: between 0 and 1 was wanted")
+    from edgetalker.calibration.convert import ConvertOptions, convert
+
+    bundle = Bundle.open(bundle_path(args.bundle))
+    options = ConvertOptions(audio=args.audio, seconds=60 * args.minutes, limit=args.limit, seed=args.seed)
+    line = _Line()
+    report = convert(bundle, options, output=args.output, said=line.show)
+    line.clear()
+    for text in report.lines():
+        print(text)
+    print(f"written to {(args.output or bundle.path) / args.precision}")
+    return 0
+
+
+class _Line:
+    """One line of progress on a terminal's stderr, overwritten in place."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def show(self, what: str, share: float) -> None:
+        text = f"  {what} {share:.0%}"
+        if text != self._last and sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{text}")
+            sys.stderr.flush()
+            self._last = text
+
+    def clear(self) -> None:
+        if self._last:
+            sys.stderr.write("\r\x1b[K")
