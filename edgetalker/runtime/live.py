@@ -22,6 +22,8 @@ from edgetalker.runtime.tally import Tally
 __all__ = ["Live", "LiveSource", "LoopedSource", "Report"]
 
 SECOND = 10**9
+LULL_NS = SECOND // 50
+"""What passes without sound before a finished utterance is over: two packets, less than a frame."""
 
 
 class LoopedSource:
@@ -71,34 +73,33 @@ class LiveSource:
         self._patience_ns, self._paced = int(patience * SECOND), paced
         self._forget = threading.Event()
         self._finish = threading.Event()
-        self._padding = 0
+        self._filling = False
         self._last_ns = clock.now_ns()
         self._anchor_ns, self._given = self._last_ns, 0
 
     @property
     def ended(self) -> bool:
-        return self._inner.ended and not self._padding
+        return self._inner.ended
 
     def forget(self) -> None:
         """Throw away what came and was not read yet. From any thread."""
         self._forget.set()
 
-    def finish(self, padding: int) -> None:
-        """Follow what came with `padding` samples of silence at once, so that its last frames are made. Any thread."""
-        self._finish_samples = padding
+    def finish(self) -> None:
+        """Let silence follow what was sent, as soon as nothing more of it comes. From any thread."""
         self._finish.set()
 
     def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
         """Return up to `samples` samples as any source does."""
         if self._forget.is_set():
             self._throw_away()
-        if self._finish.is_set():
-            self._finish.clear()
-            self._padding = self._finish_samples
         room, timeout = self._allowed(samples, timeout)
-        taken = self._inner.read(room, 0.0 if self._padding else timeout) if room else np.zeros(0, np.float32)
+        taken = self._inner.read(room, timeout) if room else np.zeros(0, np.float32)
         now = self._clock.now_ns()
         if len(taken):
+            if self._filling:
+                self._finish.clear()
+                self._filling = False
             self._last_ns = now
             self._given += len(taken)
             return taken
@@ -109,7 +110,7 @@ class LiveSource:
     def _allowed(self, samples: int, timeout: float) -> tuple[int, float]:
         """Return how many samples may come now, and how long to wait for them before silence is due."""
         start = self._clock.now_ns()
-        patient = (self._last_ns + self._patience_ns - start) / SECOND
+        patient = (self._last_ns + self._wait_ns() - start) / SECOND
         timeout = min(timeout, max(patient, 0.0))
         if not self._paced:
             return samples, timeout
@@ -122,19 +123,25 @@ class LiveSource:
         return (min(samples, allowed) if allowed >= packet else 0), max(timeout - (now - start) / SECOND, 0.0)
 
     def _silence(self, samples: int, now: int) -> NDArray[np.float32]:
-        count = 0
-        if self._padding:
-            count = min(samples, self._padding)
-            self._padding -= count
-        elif now - self._last_ns >= self._patience_ns and not self._inner.ended:
-            count = min(samples, self.rate // 100)
-            self._last_ns += count * SECOND // self.rate
-            self.filled += count
+        if now - self._last_ns < self._wait_ns() or self._inner.ended:
+            return np.zeros(0, np.float32)
+        if not self._filling and not self._finish.is_set():
+            # Frames that starved meanwhile have moved the clock of the run: silence goes on from here.
+            self._last_ns = now - self.rate // 100 * SECOND // self.rate
+        self._filling = True
+        count = min(samples, (now - self._last_ns) * self.rate // SECOND)
+        self._last_ns += count * SECOND // self.rate
+        self.filled += count
         return np.zeros(count, np.float32)
+
+    def _wait_ns(self) -> int:
+        """How long nothing may come before silence takes its place: one packet once that began."""
+        if self._filling:
+            return SECOND // 100
+        return LULL_NS if self._finish.is_set() else self._patience_ns
 
     def _throw_away(self) -> None:
         self._forget.clear()
-        self._padding = 0
         while len(taken := self._inner.read(self.rate, 0.0)):
             self.discarded += len(taken)
             if len(taken) < self.rate:
@@ -216,10 +223,8 @@ class Live:
         self.loop.reset()
 
     def flush(self) -> None:
-        """The utterance ended: make the frames of what was heard at once, as if silence followed."""
-        session = self.loop.session
-        audio, fps = session.manifest.audio, session.manifest.motion.fps
-        self.source.finish(audio.lookahead + -(-audio.rate * audio.block * fps.denominator // fps.numerator))
+        """The utterance ended: its last frames come when they are due, as if silence followed, without more sound."""
+        self.source.finish()
 
 
 def _name(sink: Sink) -> str:

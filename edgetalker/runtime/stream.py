@@ -93,7 +93,6 @@ class Talker:
                 if self._rest:
                     self._rest.hear(np.zeros(missing, np.float32))
             frames.append(self._step())
-        self._heard = self._window.total
         self._converter = Converter(self.rate, session.manifest.audio.rate)
         return frames
 
@@ -130,7 +129,7 @@ class Talker:
             piece = samples[: max(self.session.end(self.session.index) - self._window.total, 0)]
             samples = samples[len(piece) :]
             self._window.append(piece)
-            self._heard += len(piece)
+            self._heard = self._window.total if len(piece) else self._heard
             if self._rest and len(piece):
                 self._rest.hear(piece)
             while self._window.total >= self.session.end(self.session.index):

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import helper
 from numpy.typing import NDArray
+from onnx import helper
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.pack import pack
@@ -62,8 +62,7 @@ def tone(seconds: float, level: float = 0.2) -> NDArray[np.float32]:
     """A buzz of 120 Hz with overtones up to 3 kHz, at about `level` root mean square: to a detector, a voice."""
     time = np.arange(int(seconds * RATE)) / RATE
     buzz = sum(np.sin(2 * np.pi * 120 * k * time + k * k) for k in range(1, 26))
-    wave = np.asarray(buzz / np.sqrt(np.mean(buzz**2) + 1e-12) * level, dtype=np.float32)
-    return wave
+    return np.asarray(buzz / np.sqrt(np.mean(buzz**2) + 1e-12) * level, dtype=np.float32)
 
 
 def jaw(motion: NDArray[np.float32]) -> float:

@@ -1,0 +1,232 @@
+"""The live run: reset, flush, lost sound, delay in parts. On a fake clock, so that a busy machine changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.runtime.clock import FakeClock
+from edgetalker.runtime.frame import Frame, Outcome
+from edgetalker.runtime.live import Live, LiveSource, LoopedSource
+from edgetalker.runtime.loop import Observer, Options
+from edgetalker.runtime.open import open_session
+from edgetalker.runtime.sources.paced import PacedSource
+from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
+from tests.support.talk import Collect, Pieces, slow_session
+
+pytest.importorskip("onnxruntime")
+MS = 1_000_000
+
+
+class Script:
+    """A live source on a fake clock: packets of 10 ms of a sound, each when it has been spoken; gaps are lost."""
+
+    live = True
+
+    def __init__(self, clock: FakeClock, sound: NDArray[np.float32], gap: tuple[float, float] = (0, 0)) -> None:
+        self.rate, self._clock, self._sound, self._gap = RATE, clock, sound, gap
+        self._start = clock.now_ns()
+        self._at = 0
+        self.closed = False
+
+    def _spoken(self) -> int:
+        seconds = (self._clock.now_ns() - self._start) * 1e-9
+        if seconds > self._gap[0]:
+            seconds -= min(seconds, self._gap[1]) - self._gap[0]
+        return min(int(seconds * RATE + 1e-6) // 160 * 160, len(self._sound))
+
+    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
+        deadline = self._clock.now_ns() + int(timeout * 1e9)
+        while self._spoken() <= self._at and self._clock.now_ns() < deadline:
+            self._clock.advance(MS)
+        taken = self._sound[self._at : min(self._spoken(), self._at + samples)]
+        self._at += len(taken)
+        return taken
+
+    @property
+    def ended(self) -> bool:
+        return self._at >= len(self._sound)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Kept(Collect):
+    """Keeps whole frames, with their own motion."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole: list[Frame] = []
+
+    def send(self, frame: Frame) -> None:
+        super().send(frame)
+        self.whole.append(frame)
+
+
+class At(Observer):
+    """Does something once, after so many frames."""
+
+    def __init__(self, count: int, act: object) -> None:
+        self._left, self._act = count, act
+
+    def frame(self, frame: Frame, start_ns: int) -> None:
+        self._left -= 1
+        if self._left == 0:
+            assert callable(self._act)
+            self._act()
+
+
+def live(bundle: Bundle, sound: NDArray[np.float32], **options: object) -> tuple[Live, Kept, FakeClock]:
+    clock, sink = FakeClock(10 * MS), Kept()
+    gap = options.pop("gap", (0, 0))
+    cost = options.pop("cost", 0.002)
+    assert isinstance(cost, float)
+    session = slow_session(bundle, clock, lambda index, schedule: cost)
+    source = Script(clock, sound, gap)  # type: ignore[arg-type]
+    return Live(session, source, [sink], clock=clock, **options), sink, clock  # type: ignore[arg-type]
+
+
+def test_every_frame_is_on_time_and_the_mouth_follows_the_voice(meter: Bundle) -> None:
+    quiet = np.zeros(RATE, np.float32)
+    run, sink, _ = live(meter, np.concatenate([quiet, tone(1.0), quiet]))
+    report = run.run()
+    assert report.tally.balanced
+    assert report.tally.outcomes[Outcome.ON_TIME] == report.tally.due == 90
+    jaws = [jaw(motion) for motion in sink.motion]
+    assert max(jaws[:29]) == 0
+    assert min(jaws[34:59]) > 0.7
+    assert max(jaws[75:]) == 0
+    assert {lid(motion) for motion in sink.motion} == {0.25}
+
+
+def test_the_first_frame_comes_soon(meter: Bundle) -> None:
+    report = live(meter, tone(0.5))[0].run()
+    assert report.first_frame_ms is not None
+    assert report.first_frame_ms < 150
+
+
+def test_the_delay_is_the_sum_of_its_parts(tmp_path: Path) -> None:
+    """Look-ahead 50 ms, packets of 10 ms, a step of 4 ms: all of it known beforehand."""
+    run, _, _ = live(meter_bundle(tmp_path / "b", lookahead=800), tone(4.0), cost=0.004)
+    delays = run.run().delays[""]
+    assert delays is not None
+    assert (delays.frame, delays.lookahead) == (pytest.approx(16.67, abs=0.01), 50)
+    assert delays.compute == pytest.approx(4, abs=0.1)
+    assert 0 <= delays.capture <= 10
+    assert delays.wait <= 1
+    assert delays.send == 0
+    assert delays.total == pytest.approx(16.67 + 50 + delays.capture + delays.wait + 4, abs=0.1)
+    assert delays.total <= delays.p95 <= 16.67 + 50 + 10 + 4 + 1.5
+    assert "look-ahead 50.0" in str(delays)
+
+
+def test_barge_in_begins_anew_and_forgets_what_waits(meter: Bundle) -> None:
+    clock = FakeClock(10 * MS)
+    old, new = tone(1.0), np.zeros(RATE, np.float32)
+    source = Script(clock, np.concatenate([old, new]))
+    run = Live(open_session(meter), source, [sink := Kept()], clock=clock, observers=[At(15, lambda: run.reset())])
+    report = run.run()
+    indices = [frame.index for frame in sink.whole]
+    assert indices[:15] == list(range(15))
+    assert indices[15:] == list(range(len(indices) - 15))
+    assert report.tally.resets == 1
+    assert report.tally.balanced
+
+
+def test_a_reset_throws_away_sound_that_was_not_read() -> None:
+    clock = FakeClock()
+    source = LiveSource(Pieces(np.arange(1, 5001, dtype=np.float32)), clock)
+    assert source.read(10, 0)[-1] == 10
+    source.forget()
+    source.read(10, 0)
+    assert source.discarded == 4990
+
+
+def test_flush_makes_the_last_frames_of_an_utterance(tmp_path: Path) -> None:
+    """With 200 ms of look-ahead and no more sound, the last frames would wait for ever; flush brings them in time."""
+    bundle = meter_bundle(tmp_path / "b", lookahead=3200)
+    clock = FakeClock(10 * MS)
+    source = Script(clock, np.concatenate([tone(0.5), np.zeros(10 * RATE, np.float32)]), gap=(0.5, 5.0))
+    sink = Kept()
+    run = Live(open_session(bundle), source, [sink], clock=clock, patience=60, observers=[At(8, lambda: run.flush())])
+    run.loop.options = Options(realtime=True, limit=20)
+    run.run()
+    assert [frame.index for frame in sink.whole if frame.outcome is Outcome.ON_TIME] == list(range(20))
+    assert jaw(sink.motion[8]) > 0.3
+
+
+def test_lost_sound_becomes_silence_and_the_face_goes_on(meter: Bundle) -> None:
+    """Two seconds of sound are lost: the mouth rests, frames go on being made, and speech comes back."""
+    run, sink, _ = live(meter, tone(3.0), gap=(1.0, 3.0))
+    report = run.run()
+    assert report.tally.balanced
+    assert report.tally.outcomes[Outcome.STARVED] < 12  # only until patience ends
+    assert report.tally.due >= 145
+    jaws = [jaw(motion) for motion in sink.motion]
+    assert max(jaws[50:85]) == 0
+    assert min(jaws[100:140]) > 0.7
+    assert sum("silence took its place" in text for text in run.source.warnings()) == 1
+
+
+def test_sound_that_comes_too_fast_is_held_back() -> None:
+    """A synthesizer writes 2 s at once, pauses, writes 2 s more: each second takes a second."""
+    clock = FakeClock()
+
+    class Bursts(Pieces):
+        def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
+            if self._at < 32000 or clock.now_ns() > 5e9:
+                return super().read(min(samples, 32000 - self._at % 32000), timeout)
+            clock.advance(int(timeout * 1e9))
+            return np.zeros(0, np.float32)
+
+    source = LiveSource(Bursts(np.ones(64000, np.float32)), clock, paced=True, patience=60)
+    times: list[float] = []
+    while not source.ended:
+        taken = source.read(16000, 0.02)
+        if not len(taken):
+            clock.advance(MS)
+        times += [clock.now_ns() * 1e-9] * len(taken)
+    assert len(times) == 64000
+    assert times[16000] == pytest.approx(1.0, abs=0.02)
+    assert times[31999] == pytest.approx(2.0, abs=0.02)
+    assert times[48000] - times[32000] == pytest.approx(1.0, abs=0.02)
+    assert times[32000] == pytest.approx(5.0, abs=0.05)
+
+
+def test_a_looped_file_goes_on() -> None:
+    source = LoopedSource(lambda: Pieces(np.arange(100, dtype=np.float32)))
+    taken = np.concatenate([source.read(60, 0) for _ in range(10)])
+    assert not source.ended
+    assert source.rounds == 5
+    np.testing.assert_array_equal(taken, np.tile(np.arange(100, dtype=np.float32), 5))
+
+
+def test_ten_minutes_of_a_looped_file_drift_nowhere(meter: Bundle) -> None:
+    clock, sink = FakeClock(10 * MS), Kept()
+    sound = tone(0.7)[: 11111 % 11200]
+    source = PacedSource(LoopedSource(lambda: Pieces(sound)), clock)
+    run = Live(open_session(meter), source, [sink], clock=clock, options=Options(realtime=True, limit=3000), rest=False)
+    start = clock.now_ns()
+    report = run.run()
+    assert report.tally.outcomes[Outcome.ON_TIME] == report.tally.due == 3000
+    assert (clock.now_ns() - start) * 1e-9 == pytest.approx(100, abs=0.1)
+
+
+def test_sinks_are_closed_and_named_in_the_report(meter: Bundle) -> None:
+    from edgetalker.runtime.sinks import livelink
+    from tests.runtime.sinks_net.tools import receiver
+
+    with receiver() as bound:
+        url = f"livelink://127.0.0.1:{bound.getsockname()[1]}?queue=64"
+        sink = livelink.from_url(url)
+        clock = FakeClock(10 * MS)
+        report = Live(open_session(meter), Script(clock, tone(1.0)), [sink], clock=clock).run()
+    assert list(report.sinks) == list(report.delays) == [url]
+    assert report.sinks[url].frames == report.sinks[url].accounted == report.tally.due == 30
+    delays = report.delays[url]
+    assert delays is not None
+    assert delays.send > 0
