@@ -37,7 +37,9 @@ def lookahead_samples(lookahead: int) -> int:
     return -(-lookahead * RATE // FPS)
 
 
-def export_talker(talker: Talker, out: Path, *, notes: Mapping[str, Any] | None = None, replace: bool = False) -> Bundle:
+def export_talker(
+    talker: Talker, out: Path, *, notes: Mapping[str, Any] | None = None, replace: bool = False
+) -> Bundle:
     """Write the bundle and return it opened; weights are stored in half precision, computed in single.
 
     Raises ExportError when a stage computes something else than PyTorch does.

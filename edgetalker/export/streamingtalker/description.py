@@ -52,7 +52,7 @@ def _tensors(config: Config, contract: Contract, options: ExportOptions) -> dict
     rows = max(contract.history, contract.decode_window)
     return {
         **(_feature_input(config) if options.features_input else _sound(config, contract)),
-        "count": _tensor("count", 1, limit=_count_limit(config, contract, rows)),
+        "count": _tensor("count", 1, limit=_count_limit(contract, rows)),
         "identity": _identity(config, options),
         "template": _tensor("constant", 1, config.vertex_values // 3, 3, file="template.npy"),
         "noise": _tensor("noise", 1, config.vae_width),
@@ -92,7 +92,7 @@ def _identity(config: Config, options: ExportOptions) -> dict[str, Any]:
     )
 
 
-def _count_limit(config: Config, contract: Contract, rows: int) -> int:
+def _count_limit(contract: Contract, rows: int) -> int:
     """Return where counting may stop: once every window is full, or never (in practice) with an absolute phase."""
     return _COUNT_LIMIT if contract.phase == "absolute" else rows
 
