@@ -50,7 +50,7 @@ class LoopedSource:
         return taken
 
     def warnings(self) -> list[str]:
-        return list(getattr(self._inner, "warnings", list)())
+        return self._inner.warnings()
 
     def close(self) -> None:
         self._inner.close()
@@ -150,7 +150,7 @@ class LiveSource:
 
     def warnings(self) -> list[str]:
         """The inner source's warnings, and how much silence took the place of lost sound."""
-        found = list(getattr(self._inner, "warnings", list)())
+        found = list(self._inner.warnings())
         if self.filled:
             found.append(f"no sound came for {self.filled / self.rate:.2f} s in all; silence took its place")
         return found

@@ -51,6 +51,9 @@ class Script:
     def ended(self) -> bool:
         return self._at >= len(self._sound)
 
+    def warnings(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         self.closed = True
 
@@ -114,7 +117,8 @@ def test_the_delay_is_the_sum_of_its_parts(tmp_path: Path) -> None:
     run, _, _ = live(meter_bundle(tmp_path / "b", lookahead=800), tone(4.0), cost=0.004)
     delays = run.run().delays[""]
     assert delays is not None
-    assert (delays.frame, delays.lookahead) == (pytest.approx(16.67, abs=0.01), 50)
+    assert delays.frame == pytest.approx(16.67, abs=0.01)
+    assert delays.lookahead == 50
     assert delays.compute == pytest.approx(4, abs=0.1)
     assert 0 <= delays.capture <= 10
     assert delays.wait <= 1
@@ -128,7 +132,8 @@ def test_barge_in_begins_anew_and_forgets_what_waits(meter: Bundle) -> None:
     clock = FakeClock(10 * MS)
     old, new = tone(1.0), np.zeros(RATE, np.float32)
     source = Script(clock, np.concatenate([old, new]))
-    run = Live(open_session(meter), source, [sink := Kept()], clock=clock, observers=[At(15, lambda: run.reset())])
+    sink = Kept()
+    run: Live = Live(open_session(meter), source, [sink], clock=clock, observers=[At(15, lambda: run.reset())])
     report = run.run()
     indices = [frame.index for frame in sink.whole]
     assert indices[:15] == list(range(15))
@@ -152,7 +157,9 @@ def test_flush_makes_the_last_frames_of_an_utterance(tmp_path: Path) -> None:
     clock = FakeClock(10 * MS)
     source = Script(clock, np.concatenate([tone(0.5), np.zeros(10 * RATE, np.float32)]), gap=(0.5, 5.0))
     sink = Kept()
-    run = Live(open_session(bundle), source, [sink], clock=clock, patience=60, observers=[At(8, lambda: run.flush())])
+    run: Live = Live(
+        open_session(bundle), source, [sink], clock=clock, patience=60, observers=[At(8, lambda: run.flush())]
+    )
     run.loop.options = Options(realtime=True, limit=20)
     run.run()
     assert [frame.index for frame in sink.whole if frame.outcome is Outcome.ON_TIME] == list(range(20))
