@@ -1,0 +1,158 @@
+"""Ranges come from the runtime itself, history and every row included; two precisions are compared on one noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetalker.calibration.rollout import Divergence, compare_rollouts, record_inputs
+from edgetalker.calibration.sound import made_up_voice, sound_of
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Array
+from edgetalker.engines.errors import InputError
+from edgetalker.engines.pack import pack
+from edgetalker.runtime.open import open_session
+from edgetalker.runtime.sources.file import FileSource
+from tests.support import toy as parts
+from tests.support.toy import RATE, toy_bundle
+
+SOUND = made_up_voice(RATE, 2 * RATE)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Bundle:
+    return toy_bundle(tmp_path / "toy")
+
+
+def test_every_row_of_a_kept_frame_is_recorded(toy: Bundle) -> None:
+    recorded = record_inputs(toy, SOUND, frames=40, keep=6)
+    rows = np.concatenate([toy.table(name) for name in ("full", "one")])
+    assert len(recorded["denoise"]) == 6 * 5 + 6 * 1
+    seen = {tuple(values["row"][0].tolist()) for values in recorded["denoise"]}
+    assert seen == {tuple(row) for row in rows.tolist()}
+
+
+def test_the_first_frames_are_kept_and_the_rest_is_spread(toy: Bundle) -> None:
+    counts = [float(values["count"][0]) for values in record_inputs(toy, SOUND, 40, 6)["blend"]]
+    assert counts == [0.0, 1.0, 2.0, 3.0, 5.0, 5.0] * 2  # the toy's counter stops at 5
+
+
+def test_a_stage_that_runs_every_second_frame_is_kept_as_often(toy: Bundle) -> None:
+    recorded = record_inputs(toy, SOUND, 40, 6)
+    assert len(recorded["audio"]) == len(recorded["decode"]) == 12
+
+
+def test_what_is_recorded_is_what_the_stage_read(toy: Bundle) -> None:
+    recorded = record_inputs(toy, SOUND, 4, 4, seed=7)
+    session = open_session(toy, seed=7)
+    window = np.zeros(toy.manifest.audio.window, np.float32)
+    end = session.end(0)
+    window[-end:] = SOUND[:end]
+    session.step(window)
+    session.close()
+    np.testing.assert_array_equal(recorded["audio"][0]["wav"][0], window)
+    first = recorded["blend"][0]
+    np.testing.assert_array_equal(first["history"], toy.array("history.npy"))
+    assert not np.array_equal(recorded["blend"][1]["history"], first["history"])
+
+
+def test_controls_go_through_their_extremes(toy: Bundle) -> None:
+    settings = np.concatenate([values["setting"] for values in record_inputs(toy, SOUND, 45, 45)["blend"]])
+    assert settings.min() == 0.0
+    assert settings.max() > 0.9
+
+
+def test_the_same_precision_does_not_drift_at_all(toy: Bundle) -> None:
+    found = compare_rollouts(toy, "fp32", SOUND, 90, "full")
+    assert (found.error, found.worst, len(found.seconds)) == (0.0, 0.0, 3)
+    assert found.deviation > 0
+
+
+def perturbed(toy: Bundle, path: Path, change: Callable[[bytes], bytes]) -> Bundle:
+    """A bundle whose precision `odd` has another decoder."""
+    files: dict[str, bytes | Path | Array] = {
+        **parts.stages(),
+        **parts.tables(),
+        "odd.onnx": change(parts.stages()["decode.onnx"]),
+    }
+    return pack(path, {**parts.description(), "precisions": {"odd": {"decode": "odd.onnx"}}}, files)
+
+
+def doubled_memory(model: bytes) -> bytes:
+    import onnx
+    from onnx import numpy_helper
+
+    loaded = onnx.load_from_string(model)
+    for item in loaded.graph.initializer:
+        if item.name == "keep":
+            item.CopyFrom(numpy_helper.from_array(np.array([0.5], np.float32), "keep"))
+    return bytes(loaded.SerializeToString())
+
+
+def test_a_difference_is_a_share_of_the_motion_s_own_deviation(toy: Bundle, tmp_path: Path) -> None:
+    """motion = x + memory, memory = keep * motion: the reference is played by hand for both decoders."""
+    bundle = perturbed(toy, tmp_path / "odd", doubled_memory)
+    found = compare_rollouts(bundle, "odd", SOUND, 30, "full")
+    full: list[Array] = []
+    other: list[Array] = []
+    session, memory = open_session(bundle), np.zeros((2, 4))
+    for index in range(30):
+        end = session.end(index)
+        window = np.zeros(bundle.manifest.audio.window, np.float32)
+        piece = SOUND[max(0, end - len(window)) : end]
+        window[len(window) - len(piece) :] = piece
+        session.step(window, schedule="full")
+        x = session.read("x")[0].astype(np.float64)
+        for keep, place, into in ((0.25, 0, full), (0.5, 1, other)):
+            motion = x + memory[place]
+            memory[place] = keep * motion
+            into.append(motion)
+    session.close()
+    a, b = np.array(full), np.array(other)
+    deviation = np.sqrt(np.mean(np.var(a, axis=0)))
+    assert found.deviation == pytest.approx(deviation, rel=1e-4)
+    assert found.error == pytest.approx(np.sqrt(np.mean((a - b) ** 2)) / deviation, rel=1e-4)
+    assert found.worst == pytest.approx(np.max(np.abs(a - b)) / deviation, rel=1e-4)
+
+
+def test_growth_is_the_last_quarter_over_the_first() -> None:
+    assert Divergence("full", 80, 1.0, (1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0), 9.0).growth == 3.0
+    assert Divergence("full", 80, 1.0, (0.0, 0.0, 0.0, 0.0), 0.0).growth == 1.0
+
+
+def test_the_made_up_voice_has_silence_onsets_and_full_scale() -> None:
+    voice = made_up_voice(RATE, 30 * RATE)
+    assert voice.dtype == np.float32
+    assert 0.9 < np.max(np.abs(voice)) <= 1.0
+    assert np.mean(voice == 0.0) > 0.1
+    np.testing.assert_array_equal(voice[:RATE], made_up_voice(RATE, 30 * RATE)[:RATE])
+
+
+def write_wave(path: Path, values: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
+    import wave
+
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(values.tobytes())
+
+
+def test_recordings_follow_each_other_with_pauses_until_the_time_is_full(tmp_path: Path) -> None:
+    for name, level in (("b.wav", 8192), ("a.wav", 16384)):
+        write_wave(tmp_path / name, np.full(RATE, level, np.int16))
+    sound = sound_of(tmp_path, RATE, 4.0)
+    assert len(sound) == 4 * RATE
+    half = RATE // 2
+    levels = [float(np.round(np.abs(sound[i * half + half // 2]), 3)) for i in range(8)]
+    assert levels == [0.5, 0.5, 0.0, 0.25, 0.25, 0.0, 0.5, 0.5]
+    assert len(FileSource(tmp_path / "a.wav", RATE).read(10 * RATE)) == RATE
+
+
+def test_a_folder_without_sound_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no sound")
+    with pytest.raises(InputError, match="holds no sound file"):
+        sound_of(tmp_path, RATE, 1.0)
