@@ -17,11 +17,12 @@ __all__ = ["DelayMeter", "Delays"]
 
 @dataclass(frozen=True)
 class Delays:
-    """Medians in milliseconds; `p95` of what was measured frame by frame.
+    """Medians in milliseconds, and with `p95` the 95th percentile of the whole.
 
     frame: half a frame, from the middle of a frame's sound to its end. lookahead: the bundle's, with its blocks.
     capture: from a sample's own time to its arrival here (packets; not what a sound card holds before it hands
     them on). wait: until the step began. compute: the step. send: from the sink's `send` to the packet's leaving.
+    shaping: what the sink's options add: one model frame at a fixed rate, the time constant of the smoothing.
     """
 
     frame: float
@@ -30,18 +31,19 @@ class Delays:
     wait: float
     compute: float
     send: float
+    shaping: float
     p95: float
 
     @property
     def total(self) -> float:
         """From the middle of a frame's sound to its packet."""
-        return self.frame + self.lookahead + self.capture + self.wait + self.compute + self.send
+        return self.frame + self.lookahead + self.capture + self.wait + self.compute + self.send + self.shaping
 
     def __str__(self) -> str:
         parts = (
             f"half a frame {self.frame:.1f} + look-ahead {self.lookahead:.1f} + capture {self.capture:.1f} + "
             f"wait {self.wait:.1f} + compute {self.compute:.1f} + send {self.send:.2f}"
-        )
+        ) + (f" + rate and smoothing {self.shaping:.1f}" if self.shaping else "")
         return f"sound to packet {self.total:.1f} ms median (95 %: {self.p95:.1f} ms) = {parts}"
 
 
@@ -88,8 +90,8 @@ class DelayMeter(Observer):
         total, now = self._arrivals[0] if self._arrivals else (-1, 0)
         return now if total >= sample else None
 
-    def delays(self, send: Spread | None = None) -> Delays | None:
-        """Return the parts, with the delays of a sink; None when nothing was measured."""
+    def delays(self, send: Spread | None = None, shaping: float = 0.0) -> Delays | None:
+        """Return the parts, with the delays of a sink (`shaping` in ms); None when nothing was measured."""
         if not self.compute.count:
             return None
         sent, sent95 = (send.percentile_ms(50), send.percentile_ms(95)) if send and send.count else (0.0, 0.0)
@@ -101,5 +103,6 @@ class DelayMeter(Observer):
             self.wait.percentile_ms(50),
             self.compute.percentile_ms(50),
             sent,
-            fixed + self.measured.percentile_ms(95) + sent95,
+            shaping,
+            fixed + shaping + self.measured.percentile_ms(95) + sent95,
         )

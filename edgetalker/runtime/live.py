@@ -15,6 +15,7 @@ from edgetalker.runtime.frame import Sink, Source
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Loop, Observer, Options
 from edgetalker.runtime.session import Session
+from edgetalker.runtime.sinks.network import NetworkSink
 from edgetalker.runtime.sinks.rest import RestStage
 from edgetalker.runtime.sinks.statistics import SinkStatistics
 from edgetalker.runtime.tally import Tally
@@ -208,8 +209,12 @@ class Live:
     def run(self) -> Report:
         """Play until the sound ends, the limit is reached or `stop` is called; sinks are closed in every case."""
         tally = self.loop.run()
-        counts = {_name(sink): s for sink in self.sinks if (s := getattr(sink, "statistics", None)) is not None}
-        delays = {name: self.meter.delays(statistics.delay) for name, statistics in counts.items()}
+        senders = {sink.endpoint.url: sink for sink in self.sinks if isinstance(sink, NetworkSink)}
+        counts = {name: sink.statistics for name, sink in senders.items()}
+        period_ms = 1e3 / float(self.loop.session.manifest.motion.fps)
+        delays = {
+            name: self.meter.delays(sink.statistics.delay, sink.shaping_ms(period_ms)) for name, sink in senders.items()
+        }
         first = tally.first_frame_ns
         return Report(tally, delays or {"": self.meter.delays()}, counts, None if first is None else first * 1e-6)
 
@@ -225,8 +230,3 @@ class Live:
     def flush(self) -> None:
         """The utterance ended: its last frames come when they are due, as if silence followed, without more sound."""
         self.source.finish()
-
-
-def _name(sink: Sink) -> str:
-    endpoint = getattr(sink, "endpoint", None)
-    return str(endpoint.url) if endpoint is not None else type(sink).__name__

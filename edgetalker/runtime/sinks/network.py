@@ -43,6 +43,11 @@ class NetworkSink(ABC):
         self._pump.accept(frame, self._clock_ns())
         self._notify()
 
+    def shaping_ms(self, period_ms: float) -> float:
+        """Return the delay that a fixed rate (one model frame of `period_ms`) and smoothing add, in ms."""
+        options = self.endpoint.options
+        return (period_ms if options["rate"] else 0.0) + 1e3 * float(options["smooth"])
+
     def close(self) -> None:
         """Send what waits and end the thread, within about two seconds."""
         if self._pump is not None:

@@ -211,14 +211,17 @@ class WebSocketSink(NetworkSink):
         return None
 
     async def _client(self, connection: ServerConnection) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         assert self._encoding is not None
         await connection.send(self._encoding.layout)
         self._clients[connection] = time.monotonic()
         if self._newest is not None:
             self._hand_out([connection], self._newest)
         try:
-            async for _ in connection:  # what clients say is read, so that pings are answered, and ignored
-                pass
+            with contextlib.suppress(ConnectionClosed):
+                async for _ in connection:  # what clients say is read, so that pings are answered, and ignored
+                    pass
         finally:
             self._clients.pop(connection, None)
 
