@@ -145,7 +145,7 @@ def clients(port: int, count: list[int]) -> Iterator[None]:
             try:
                 with (
                     connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None) as reader,
-                    connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None, max_queue=1),
+                    connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None, max_queue=1, ping_interval=None),
                 ):
                     while not done.is_set():
                         reader.recv()
