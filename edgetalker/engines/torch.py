@@ -13,12 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array, Buffer, Device, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError
 from edgetalker.engines.lazy import LazyModule
 from edgetalker.engines.ort import check_border, check_buffers
 
-__all__ = ["TorchBinding", "TorchEngine", "TorchPool"]
+__all__ = ["TorchBinding", "TorchEngine", "TorchPool", "torch_engines"]
 
 torch: Any = LazyModule("torch")
 
@@ -151,3 +152,12 @@ class TorchEngine:
     def close(self) -> None:
         """Drop the module."""
         self._module = None
+
+
+def torch_engines(bundle: Bundle, device: Device, precision: str = "fp32") -> dict[str, TorchEngine]:
+    """Return a PyTorch engine for every stage of a bundle, on the host or on CUDA. Raises as their parts do."""
+    pool = TorchPool(device)
+    return {
+        name: TorchEngine.from_onnx(name, bundle.onnx(name, precision), pool, stage.inputs, stage.outputs)
+        for name, stage in bundle.manifest.stages.items()
+    }

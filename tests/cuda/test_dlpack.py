@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +23,13 @@ class OnTheHost:
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CPU, 0
 
-    def __dlpack__(self, **_: object) -> object:
+    def __dlpack__(self, **_: object) -> Any:
         return dlpack.capsule(self.buffer.address, self.buffer.spec, self.__dlpack_device__(), self.buffer)
 
 
 def read_with_numpy(source: OnTheHost) -> np.ndarray:
-    return np.from_dlpack(source)
+    array: np.ndarray = np.from_dlpack(source)
+    return array
 
 
 def read_with_torch(source: OnTheHost) -> np.ndarray:

@@ -46,13 +46,9 @@ def _with_tensorrt(bundle: Bundle, device: Device, flavour: str, precision: str)
 
 
 def _with_torch(bundle: Bundle, device: Device, precision: str) -> Mapping[str, Engine]:
-    from edgetalker.engines.torch import TorchEngine, TorchPool
+    from edgetalker.engines.torch import torch_engines
 
-    pool = TorchPool(device)
-    return {
-        name: TorchEngine.from_onnx(name, bundle.onnx(name, precision), pool, stage.inputs, stage.outputs)
-        for name, stage in bundle.manifest.stages.items()
-    }
+    return torch_engines(bundle, device, precision)
 
 
 def _instead(bundle: Bundle, device: Device, precision: str, reason: UserError) -> Mapping[str, Engine]:

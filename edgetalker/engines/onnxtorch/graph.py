@@ -72,11 +72,20 @@ class OnnxModule:
         """Bytes of the constants that running reads."""
         return sum(value.numel() * value.element_size() for value in self._values.values())
 
-    def __call__(self, inputs: Tensors, outputs: Tensors) -> None:
-        """Compute `outputs` in place from `inputs`. Neither waits for the device nor reads a value on the host."""
+    def steps(self) -> list[str]:
+        """Return the names of the operators that run, in order."""
+        return [f"{step.node.kind} {step.node.name}" for step in self._steps]
+
+    def __call__(self, inputs: Tensors, outputs: Tensors, after: Callable[[], None] | None = None) -> None:
+        """Compute `outputs` in place from `inputs`; call `after` behind each operator.
+
+        Neither waits for the device nor reads a value on the host.
+        """
         values = {**self._values, **inputs}
         for step in self._steps:
             _run(step, values, outputs)
+            if after is not None:
+                after()
         for name, target in outputs.items():
             if values[name] is not target:
                 target.copy_(values[name])

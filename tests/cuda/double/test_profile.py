@@ -1,0 +1,42 @@
+"""The profile of a session on the CUDA device. The double keeps time by a count of operations: no speed is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgetalker.calibration.profile import rates
+from edgetalker.calibration.profile.measure import Profiler
+from edgetalker.engines.cuda import CudaDevice
+from edgetalker.runtime.session import Session
+from tests.cuda.double.control import Double
+from tests.cuda.double.hostwork import host_engines
+from tests.support.toy import toy_bundle
+
+
+def test_profile_on_the_device(
+    tmp_path: Path, double: Double, open_device: Callable[..., CudaDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "_DEVICE_COPY", 1 << 20)
+    bundle = toy_bundle(tmp_path / "toy")
+    device = open_device()
+    session = Session(bundle, host_engines(bundle, device, double), device, timings=True)
+    measured = rates.measure_rates(device)
+    assert measured.bytes_per_s is not None
+    assert measured.operations_per_s is None  # PyTorch has no GPU here
+    assert "no matrix rate" in measured.notes[1]
+    double.set("op_cost_ns", 5000)
+    profile = Profiler(session, measured).run("full", 6)
+    assert profile.transfer is not None
+    assert profile.transfer.min > 0
+    rows = [piece for piece in profile.pieces if piece.row >= 0]
+    assert len(rows) == 5
+    for piece in rows:
+        # begin, the stage's host function, end; the last row's graph waits for nothing else
+        assert piece.nodes == 3
+        assert piece.launches == 1
+        assert piece.times.median == pytest.approx(10_000, rel=0.01)
+        assert piece.floor_ns is not None
+    session.close()
