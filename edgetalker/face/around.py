@@ -75,9 +75,10 @@ def _thickness(p: Array, azimuth: Array, over: Array, comb: Array) -> Array:
     """Return how far the hair stands off the skin: `over` is the height over the hairline."""
     front = fade(azimuth / 80.0)
     top = 1 - fade((p[:, 1] - 4.0) / 6.0)
-    full = 0.55 + 0.55 * top + 1.25 * front * fade((11.6 - p[:, 1]) / 7.0) * top + 0.25 * (1 - fade((p[:, 1] - 1) / 5))
+    quiff = front * top * (1 - fade((p[:, 2] - 1.0) / 6.0))
+    full = 0.60 + 0.50 * top + 0.25 * (1 - fade((p[:, 1] - 1) / 5)) + 1.05 * quiff
     rise = 1 - fade((over + 0.25) / (1.5 - 0.3 * front))
-    return (full + 0.09 * comb * top) * rise - 0.16 * fade(over / 0.5)
+    return (full + 0.07 * comb * top) * rise - 0.16 * fade(over / 0.5)
 
 
 def bust() -> Part:

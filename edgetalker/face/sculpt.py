@@ -89,9 +89,9 @@ def _mouth(d: Distance, p: Points) -> Distance:
     s = np.clip(p[:, 0] / MOUTH_HALF, 0, 1)
     line = lip_line(p[:, 0])
     back = 8.62 - 1.25 * s**2
-    upper = _lip(p, line + 0.40 - 0.28 * s**2 - 0.05 * np.exp(-((s / 0.2) ** 2)), back, 0.56 - 0.36 * s**2)
-    lower = _lip(p, line - 0.52 + 0.40 * s**2, back - 0.02, 0.66 - 0.46 * s**2)
-    d = soft_union(d, soft_union(upper, lower, 0.03 + 0.45 * s**3), 0.35)
+    upper = _lip(p, line + 0.40 - 0.28 * s**2 - 0.05 * np.exp(-((s / 0.2) ** 2)), back, 0.56 - 0.50 * s**2)
+    lower = _lip(p, line - 0.52 + 0.40 * s**2, back - 0.02, 0.66 - 0.60 * s**2)
+    d = soft_union(d, soft_union(upper, lower, 0.03 + 0.45 * s**3), 0.35 + 0.5 * s**4)
     return soft_cut(d, sphere(p, (2.9, MOUTH_HEIGHT + 0.1, 8.55), 0.6), 1.0)  # corners
 
 

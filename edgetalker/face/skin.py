@@ -82,7 +82,7 @@ def lid_fade(flat: Array, below: NDArray[np.bool_]) -> Array:
 def skin_at_rest() -> Skin:
     """Return the skin at rest; the same numbers on every call and machine (up to rounding)."""
     flat = ray_cast(sculpt.skin, GRID.rays[:, :3], GRID.rays[:, 3:], 17.0)
-    placed = _open_eyes(_line_lips(flat))
+    placed = _smooth_corners(_open_eyes(_line_lips(flat)))
     placed = _symmetric(placed, GRID.mirror)
     flat = _symmetric(flat, GRID.mirror)
     count = len(flat)
@@ -107,6 +107,18 @@ def _line_lips(p: Array) -> Array:
     )[near]
     out[near] = onto_surface(sculpt.skin, out[near], np.broadcast_to(FORWARD, out[near].shape))
     return out
+
+
+def _smooth_corners(p: Array, rounds: int = 8) -> Array:
+    """Even out the skin just outside the corners of the mouth, where the rows of both lips crowd together."""
+    near = bump(p * (-1, 1, 1), (2.75, -6.75, 7.7), (0.45, 0.45, 1.5)) + bump(p, (2.75, -6.75, 7.7), (0.45, 0.45, 1.5))
+    near[np.abs(p[:, 0]) < MOUTH_HALF + 0.05] = 0.0  # the lips themselves stay, and go on meeting
+    edges = np.concatenate([GRID.triangles[:, [a, b]] for a, b in ((0, 1), (1, 2), (2, 0))])
+    count = np.bincount(edges[:, 0], minlength=len(p)).clip(1)
+    for _ in range(rounds):
+        mean = np.stack([np.bincount(edges[:, 0], p[edges[:, 1], k], len(p)) / count for k in range(3)], 1)
+        p = p + 0.8 * near[:, None] * (mean - p)
+    return p
 
 
 def _open_eyes(p: Array) -> Array:
@@ -143,9 +155,9 @@ _BAG = (  # width, rise at the middle, way back, what of the lip line's own curv
     (0.99, 0.07, 0.28, 0.9),
     (0.97, 0.30, 0.62, 0.6),
     (1.00, 0.95, 0.72, 0.3),
-    (1.05, 1.60, 0.95, 0.0),
-    (1.00, 1.75, 3.20, 0.0),
-    (0.70, 1.30, 5.20, 0.0),
+    (1.05, 1.45, 0.95, 0.0),
+    (1.00, 0.95, 3.20, 0.0),
+    (0.70, 0.70, 5.20, 0.0),
     (0.02, 0.02, 5.25, 0.0),
 )
 
