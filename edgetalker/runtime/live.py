@@ -205,6 +205,9 @@ class Live:
             observers=[self.meter, *observers],
             ladder=ladder,
         )
+        for sink in self.sinks:  # a viewer, whose page has sliders and a button to begin anew
+            if (attach := getattr(sink, "attach", None)) is not None:
+                attach(session, self)
 
     def run(self) -> Report:
         """Play until the sound ends, the limit is reached or `stop` is called; sinks are closed in every case."""

@@ -142,6 +142,17 @@ def test_barge_in_begins_anew_and_forgets_what_waits(meter: Bundle) -> None:
     assert report.tally.balanced
 
 
+def test_a_sink_that_steers_gets_the_session_and_the_run(meter: Bundle) -> None:
+    class Steering(Collect):
+        def attach(self, session: object, loop: Live) -> None:
+            self.session, self.loop = session, loop
+
+    sink = Steering()
+    run: Live = Live(session := open_session(meter), Pieces(tone(0.1)), [sink], clock=FakeClock())
+    assert sink.session is session
+    assert sink.loop is run
+
+
 def test_a_reset_throws_away_sound_that_was_not_read() -> None:
     clock = FakeClock()
     source = LiveSource(Pieces(np.arange(1, 5001, dtype=np.float32)), clock)
