@@ -90,6 +90,15 @@ class OnnxModule:
             if values[name] is not target:
                 target.copy_(values[name])
 
+    def compute(self, *inputs: Tensors) -> dict[str, Any]:
+        """Return new outputs for inputs that may come in several mappings: the form that torch.vmap maps."""
+        values = dict(self._values)
+        for given in inputs:
+            values.update(given)
+        for step in self._steps:
+            _run(step, values, {})
+        return {name: values[name] for name in self.outputs}
+
 
 def _run(step: _Step, values: dict[str, Any], outputs: Tensors) -> None:
     node = step.node
