@@ -23,12 +23,12 @@ for version in 3.10 3.11 3.12 3.13; do
   bin="$work/$version/bin"
   if [ "$lowest" = "--lowest" ]; then
     "$bin/python" -m pip install --quiet uv
-    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct ".[cpu,audio]"
+    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct ".[cpu,audio,net]"
     "$bin/uv" pip list --quiet --python "$bin/python" | grep -iE '^(numpy|onnxruntime|soundfile|soxr) ' || true
   else
-    "$bin/python" -m pip install --quiet ".[cpu,audio]"
+    "$bin/python" -m pip install --quiet ".[cpu,audio,net]"
   fi
-  "$bin/python" -m pip install --quiet pytest hypothesis
+  "$bin/python" -m pip install --quiet pytest hypothesis python-osc
   # The toy bundle is written by tests/support/toy.py with `onnx`, which the device side itself does not need.
   "$bin/python" -m pip install --quiet onnx
   (cd "$work" && "$bin/python" -c 'import edgetalker, sys; assert "site-packages" in edgetalker.__file__, edgetalker.__file__')

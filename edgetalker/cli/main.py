@@ -19,11 +19,14 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "animate": "speech in, face motion out",
+    "live": "drive avatars from a microphone, a pipe or a file",
     "inspect": "show what a bundle holds",
     "bench": "measure latency, frame by frame and stage by stage",
     "doctor": "show what this machine has and what will therefore run",
     "export": "turn a PyTorch checkpoint into a bundle",
+    "convert": "add a lower precision beside the FP32 stages",
     "build": "compile a bundle's stages into TensorRT plans",
+    "profile": "time every stage and every denoise step, against what the hardware could do",
 }
 """Command -> what it does. The module edgetalker.cli.NAME defines add_parser(subparsers) and run(args)."""
 
