@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
     "animate": "speech in, face motion out",
+    "view": "open a page that shows and plays the talking face",
     "live": "drive avatars from a microphone, a pipe or a file",
     "inspect": "show what a bundle holds",
     "bench": "measure latency, frame by frame and stage by stage",

@@ -133,7 +133,7 @@ class Program:
 
     def _copies(self, step: Step, phase: int) -> list[tuple[Key, Callable[[], None]]]:
         """Block rows that lie across an engine's alignment are copied out first."""
-        moves = []
+        moves: list[tuple[Key, Callable[[], None]]] = []
         for text in step.inputs.values():
             if reference(text).phase:
                 source = self._memory.source(text, phase, None)
