@@ -29,20 +29,22 @@ _MEETING = 0.26  # how much of the way the upper lip comes down when lips close 
 def head() -> Face:
     """Return the head in metres; the same one on every call, so do not write into it."""
     skin = skin_at_rest()
-    parts = [_skin(skin), around.ears(), _eyeballs(), _lashes(skin), _brows(), _mouth(), around.hair(), around.bust()]
+    closing = {name: lids.lid_delta(skin, name) for name in ("EyeBlinkLeft", *lids.LIDS)}
+    parts = [_skin(skin, closing), around.ears(), _eyeballs(), _lashes(skin, closing), _brows(), _mouth()]
+    parts += [around.hair(), around.bust()]
     for part in parts:
         part.positions = part.positions * 0.01
         part.deltas = {name: part.deltas[name] * 0.01 for name in ARKIT_SHAPES if name in part.deltas}
     return Face(tuple(parts), ARKIT_SHAPES, (0.0, -0.115, -0.02))
 
 
-def _skin(skin: Skin) -> Part:
+def _skin(skin: Skin, closing: dict[str, Array]) -> Part:
     part = Part("skin", "skin", skin.positions, skin.triangles, skin_colours(skin))
     spots = Spots.of_skin(skin, GRID.below_mouth)
     deltas = {name: _rims(skin, move(spots), name) for name, move in (moves.LEFT | moves.MIDDLE).items()}
     deltas["MouthClose"] = _rims(skin, _close(spots, deltas["JawOpen"][: skin.grid]), "MouthClose")
-    for name in ("EyeBlinkLeft", *lids.LIDS):
-        deltas[name] = deltas.get(name, 0) + lids.lid_delta(skin, name)
+    for name, delta in closing.items():
+        deltas[name] = deltas.get(name, 0) + delta
     part.deltas = _completed(deltas, skin.mirror)
     return part
 
@@ -111,13 +113,13 @@ def _eyeballs() -> Part:
     return part
 
 
-def _lashes(skin: Skin) -> Part:
+def _lashes(skin: Skin, closing: dict[str, Array]) -> Part:
     part = eyes.lashes(skin)
     half = len(part.positions) // 2
     root = GRID.eyes[0].above
     deltas = {}
-    for name in ("EyeBlinkLeft", *lids.LIDS):
-        follow = lids.lid_delta(skin, name)[root]
+    for name, lid in closing.items():
+        follow = lid[root]
         deltas[name] = np.zeros_like(part.positions)
         deltas[name][:half] = np.tile(follow, (half // len(root), 1))
         tip = slice(len(root), 2 * len(root))
