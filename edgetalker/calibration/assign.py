@@ -22,12 +22,17 @@ __all__ = ["FOLLOWERS", "PRODUCTS", "Assignment", "assign"]
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 """Operators that are worth FP16 by themselves."""
 
+MOVES = ("Reshape", "Transpose", "Slice", "Split", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Flatten")
+"""Operators that move values and change none."""
+
 FOLLOWERS = (
-    *("Reshape", "Transpose", "Slice", "Split", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Flatten"),
+    *MOVES,
     *("Identity", "Add", "Sub", "Mul", "Neg", "Relu", "LeakyRelu", "Gelu", "Tanh", "Sigmoid", "Elu", "Max", "Min"),
 )
 """Operators that join FP16 when everything around them is FP16."""
 
+_SOFTMAX = ("Softmax", "LogSoftmax")
+_CURVES = ("Pow", "Log", "Sqrt", "Reciprocal", "Exp")  # they turn a lost bit of a small value into a large error
 _LARGEST = 65504.0 / 4  # a quarter of FP16's largest number: a rollout does not show everything
 _SMALLEST = 2.0**-14  # below it FP16 loses a bit with every halving
 _WEIGHT_ERROR = 2.0**-10
@@ -97,8 +102,15 @@ def _objection(network: Network, node: Any, ranges: Mapping[str, Range], outer: 
         reason = _weight_objection(network, name) if name in network.constants else _range_objection(name, ranges)
         if reason:
             return reason
+    return _product_objection(network, node, ranges) if node.op_type in PRODUCTS else ""
+
+
+def _product_objection(network: Network, node: Any, ranges: Mapping[str, Range]) -> str:
+    curve = _reached(network, node, MOVES, _CURVES)
+    if curve:
+        return f"feeds {curve}: a spectrum or a statistic"
     logits = ranges.get(node.output[0])
-    if logits and logits.largest > _LOGITS and node.op_type in PRODUCTS and _feeds_softmax(network, node):
+    if logits and logits.largest > _LOGITS and _reached(network, node, FOLLOWERS, _SOFTMAX):
         return f"attention logits reach {logits.largest:.0f}, where FP16 rounds by {_spacing(logits.largest):g}"
     return ""
 
@@ -126,18 +138,17 @@ def _weight_objection(network: Network, name: str) -> str:
     return f"constant `{name}` loses {error:.1e} of itself in FP16" if error > _WEIGHT_ERROR else ""
 
 
-def _feeds_softmax(network: Network, node: Any) -> bool:
-    """Return whether a product's result reaches a softmax through followers alone."""
+def _reached(network: Network, node: Any, through: Collection[str], wanted: Collection[str]) -> str:
+    """Return the operator among `wanted` that a node's result reaches through nodes of `through`; empty if none."""
     waiting, seen = list(node.output), set()
     while waiting:
-        name = waiting.pop()
-        for user in network.consumers.get(name, []):
-            if user.op_type in ("Softmax", "LogSoftmax"):
-                return True
-            if user.op_type in FOLLOWERS and user.output[0] not in seen:
+        for user in network.consumers.get(waiting.pop(), []):
+            if user.op_type in wanted:
+                return str(user.op_type)
+            if user.op_type in through and user.output[0] not in seen:
                 seen.add(user.output[0])
                 waiting.extend(user.output)
-    return False
+    return ""
 
 
 def _spacing(value: float) -> float:

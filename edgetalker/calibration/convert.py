@@ -30,6 +30,7 @@ Said = Callable[[str, float], None]
 """Told what is being done and the share of it that is done."""
 
 PRECISION = "fp16"
+_EMULATED = "fp16_emulated"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def convert(bundle: Bundle, options: ConvertOptions, *, output: Path | None = No
         report = Report(bundle.manifest.name, PRECISION, heard, stages, loops, rounded)
         files = {"report.json": report.to_json(), "report.png": report.to_png()}
         _add_files(draft.path, {f"{PRECISION}/{name}": data for name, data in files.items()})
+        _forget(draft.path, _EMULATED)
+        Bundle.open(draft.path)
         _install(draft.path, output or bundle.path, new=output is not None)
     return report
 
@@ -102,36 +105,39 @@ def _divergence(
 ) -> Divergence:
     frames = max(1, round(options.seconds * draft.manifest.motion.fps))
     tick = _ticker(tell, f"closed loop, schedule {schedule}")
-    return compare_rollouts(draft, PRECISION, sound, frames, schedule, seed=options.seed, tick=tick)
+    return compare_rollouts(draft, _EMULATED, sound, frames, schedule, seed=options.seed, tick=tick)
 
 
 @contextmanager
 def _draft(bundle: Bundle, stages: list[ConvertedStage]) -> Iterator[Bundle]:
-    """A copy of the bundle with the converted stages in it, beside no one's eyes; gone when the block ends."""
+    """A copy of the bundle with the converted stages and their emulations; gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="edgetalker-convert-") as folder:
         path = Path(folder) / "bundle"
         for name in [MANIFEST, *bundle.manifest.files]:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, path / name)
-        converted = {stage.name: stage.onnx for stage in stages if stage.onnx}
-        _forget(path)
-        _add_files(path, {f"{PRECISION}/{name}.onnx": data for name, data in converted.items()})
-        _edit_manifest(path, {name: f"{PRECISION}/{name}.onnx" for name in converted})
+        _forget(path, PRECISION)
+        for precision, files in (
+            (PRECISION, {stage.name: stage.onnx for stage in stages if stage.onnx}),
+            (_EMULATED, {stage.name: stage.emulated for stage in stages if stage.onnx}),
+        ):
+            _add_files(path, {f"{precision}/{name}.onnx": data for name, data in files.items()})
+            _edit_manifest(path, precision, {name: f"{precision}/{name}.onnx" for name in files})
         yield Bundle.open(path)
 
 
-def _forget(path: Path) -> None:
-    """Drop an earlier conversion from a draft."""
+def _forget(path: Path, precision: str) -> None:
+    """Drop a precision from a draft."""
     document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    document.get("precisions", {}).pop(PRECISION, None)
-    document["files"] = {name: d for name, d in document["files"].items() if not name.startswith(f"{PRECISION}/")}
-    shutil.rmtree(path / PRECISION, ignore_errors=True)
+    document.get("precisions", {}).pop(precision, None)
+    document["files"] = {name: d for name, d in document["files"].items() if not name.startswith(f"{precision}/")}
+    shutil.rmtree(path / precision, ignore_errors=True)
     _write_manifest(path, document)
 
 
-def _edit_manifest(path: Path, stages: dict[str, str]) -> None:
+def _edit_manifest(path: Path, precision: str, stages: dict[str, str]) -> None:
     document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    document.setdefault("precisions", {})[PRECISION] = stages
+    document.setdefault("precisions", {})[precision] = stages
     _write_manifest(path, document)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from edgetalker.calibration.assign import Assignment
 from edgetalker.calibration.network import FLOAT, HALF, Network
+from edgetalker.engines.engine import Array
 
-__all__ = ["to_mixed"]
+__all__ = ["is_linear", "to_mixed"]
 
 _SUFFIX = "__fp16"
 
@@ -25,11 +26,13 @@ def to_mixed(network: Network, assignment: Assignment) -> Any:
     model = onnx.ModelProto()
     model.CopyFrom(network.model)
     graph = model.graph
-    nodes = list(_Writer(network, assignment).nodes())
+    writer = _Writer(network, assignment)
+    nodes = list(writer.nodes())
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.value_info[:]  # its types are the old ones
     _write_constants(graph, network)
+    graph.initializer.extend(writer.made)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # onnx's checker raises several unrelated classes
@@ -45,6 +48,7 @@ class _Writer:
         self.narrow: set[str] = set()  # tensors that have an FP16 twin so far
         self.wide: set[str] = set()  # FP16 results that have an FP32 twin so far
         self.results: set[str] = set()  # tensors that are computed in FP16
+        self.made: list[Any] = []  # constants that rewritten nodes brought with them
 
     def nodes(self) -> Iterator[Any]:
         for node in self.network.nodes:
@@ -53,6 +57,9 @@ class _Writer:
             elif node.name in self.assignment.reductions:
                 yield from self._widened(node.input)
                 yield from self._sum(node)
+            elif node.name in self.assignment.kept and is_linear(self.network, node):
+                yield from self._widened(node.input)
+                yield from self._convolution(node)
             else:
                 yield from self._widened([*node.input, *self._inner(node)])
                 yield node
@@ -104,6 +111,43 @@ class _Writer:
             column = f"{base}__row"
         yield helper.make_node("Mul", [left, column], [f"{base}__terms"], name=f"{node.name}__terms")
         yield helper.make_node("ReduceSum", [f"{base}__terms", "last__axis"], [base], name=node.name, keepdims=1)
+
+    def _convolution(self, node: Any) -> Iterator[Any]:
+        """x @ w + b, as a convolution of width 1: the one FP32 product that TensorRT-RTX builds for sm75."""
+        from onnx import helper, numpy_helper
+
+        base, shape = node.output[0], self.network.shapes[node.input[0]] or ()
+        matrix = self.network.constants[node.input[1]]
+        kernel = matrix if any(item.i for item in node.attribute) else matrix.T
+        made = {
+            f"{base}__columns": np.array([int(np.prod(shape[:-1])), shape[-1], 1], np.int64),
+            f"{base}__kernel": np.ascontiguousarray(kernel)[:, :, None],
+            f"{base}__shape": np.array([*shape[:-1], len(kernel)], np.int64),
+        }
+        self.made += [numpy_helper.from_array(values, name) for name, values in made.items()]
+        columns, kernel_name, result = made
+        inputs = [f"{base}__read", kernel_name, *node.input[2:]]
+        if len(node.input) > 2 and len(self.network.constants[node.input[2]]) != len(kernel):
+            self.made.append(numpy_helper.from_array(_spread(self.network, node, len(kernel)), f"{base}__bias"))
+            inputs[2] = f"{base}__bias"
+        yield helper.make_node("Reshape", [node.input[0], columns], [inputs[0]], name=f"{node.name}__read")
+        yield helper.make_node("Conv", inputs, [f"{base}__written"], name=node.name)
+        yield helper.make_node("Reshape", [f"{base}__written", result], [base], name=f"{node.name}__write")
+
+
+def is_linear(network: Network, node: Any) -> bool:
+    """Return whether a MatMul or Gemm multiplies by a constant matrix, perhaps adds a constant, and does no more."""
+    if node.op_type not in ("MatMul", "Gemm") or any(item.name != "transB" for item in node.attribute):
+        return False
+    shape, right = network.shapes.get(node.input[0]), network.constants.get(node.input[1])
+    biased = len(node.input) < 3 or getattr(network.constants.get(node.input[2]), "ndim", 0) == 1
+    return bool(shape) and -1 not in (shape or ()) and right is not None and right.ndim == 2 and biased
+
+
+def _spread(network: Network, node: Any, size: int) -> Array:
+    """Return a bias of one value as one of `size` values, which a convolution wants."""
+    bias: Array = np.broadcast_to(network.constants[node.input[2]], (size,)).copy()
+    return bias
 
 
 def _cast(source: str, target: str, kind: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ FLOAT, HALF = 1, 10
 
 
 class Network:
-    """A model whose Constant nodes are initializers and whose functions are inlined. Changed by its user alone."""
+    """A model whose functions are inlined and whose constants are initializers: Constant nodes and weights that are
+    stored narrow and cast when they are read. Changed by its user alone."""
 
     def __init__(self, model: Any) -> None:
         import onnx
@@ -26,9 +28,7 @@ class Network:
 
         self.model = _without_constants(_inlined(model))
         inferred = shape_inference.infer_shapes(self.model, strict_mode=False, data_prop=True).graph
-        self.shapes = {
-            item.name: _shape(item) for item in [*inferred.input, *inferred.output, *inferred.value_info]
-        }
+        self.shapes = {item.name: _shape(item) for item in [*inferred.input, *inferred.output, *inferred.value_info]}
         self.types = {
             item.name: item.type.tensor_type.elem_type
             for item in [*inferred.input, *inferred.output, *inferred.value_info]
@@ -100,22 +100,39 @@ def _inlined(model: Any) -> Any:
 
 
 def _without_constants(model: Any) -> Any:
-    """Turn Constant nodes into initializers, so that weights are found in one place."""
+    """Turn Constant nodes and casts of weights into initializers, so that weights are found in one place."""
     import onnx
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    stored = {item.name: item for item in copy.graph.initializer}
+    outputs = {item.name for item in copy.graph.output}
     kept = []
     for node in copy.graph.node:
-        value = next((item.t for item in node.attribute if item.name == "value"), None)
-        if node.op_type == "Constant" and value is not None:
-            copy.graph.initializer.append(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(value), node.output[0]))
-        else:
+        values = None if node.output[0] in outputs else _constant(node, stored)
+        if values is None:
             kept.append(node)
+        else:
+            stored[node.output[0]] = onnx.numpy_helper.from_array(values, node.output[0])
+            copy.graph.initializer.append(stored[node.output[0]])
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
     del copy.graph.node[:]
     copy.graph.node.extend(nodes)
     return copy
+
+
+def _constant(node: Any, stored: Mapping[str, Any]) -> Array | None:
+    """Return what a Constant node, or a Cast of a constant, gives; None for any other node."""
+    from onnx import helper, numpy_helper
+
+    attributes = {item.name: item for item in node.attribute}
+    if node.op_type == "Constant" and "value" in attributes:
+        values: Array = numpy_helper.to_array(attributes["value"].t)
+        return values
+    if node.op_type == "Cast" and node.input[0] in stored and attributes["to"].i in (FLOAT, HALF):
+        wide: Array = numpy_helper.to_array(stored[node.input[0]])
+        return wide.astype(helper.tensor_dtype_to_np_dtype(attributes["to"].i))
+    return None
 
 
 def _shape(item: Any) -> tuple[int, ...] | None:

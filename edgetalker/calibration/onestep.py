@@ -32,8 +32,8 @@ class OneStep:
 def one_step_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Array]]) -> OneStep:
     """Run both networks through ONNX Runtime on the same inputs and compare them output by output.
 
-    On a CPU ONNX Runtime computes FP16 products in FP32 and rounds their results, which is what a tensor core that
-    accumulates in FP32 does. Raises ValueError when an output of the converted network is not finite.
+    converted: an emulation (see emulate.py), because ONNX Runtime drops the rounding of a true FP16 network.
+    Raises ValueError when an output of it is not finite.
     """
     return compare(session_of(full).run, session_of(converted).run, _output_names(full), inputs)
 

@@ -27,7 +27,8 @@ class Range:
 def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> dict[str, Range]:
     """Run a stage over recorded inputs and return tensor -> range for every computed float32 tensor.
 
-    The extremes are taken inside the graph, so that no large tensor leaves it.
+    The extremes are taken inside the graph, so that no large tensor leaves it. Ends early, with that run counted, at
+    a run in which something is not finite.
     """
     import onnx
 
@@ -43,6 +44,8 @@ def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> d
     for values in inputs:
         found = np.array(session.run(None, dict(values)), np.float64).reshape(-1, 2)
         largest, squares, runs = np.maximum(largest, found[:, 0]), squares + found[:, 1], runs + 1
+        if not np.isfinite(largest).all():
+            break  # later runs would only show where it has spread
     return {
         name: Range(float(top), float(np.sqrt(total / max(1, runs))))
         for name, top, total in zip(names, largest, squares, strict=True)

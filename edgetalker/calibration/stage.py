@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgetalker.calibration.assign import PRODUCTS, Assignment, assign
-from edgetalker.calibration.mixed import to_mixed
+from edgetalker.calibration.emulate import emulated
+from edgetalker.calibration.mixed import is_linear, to_mixed
 from edgetalker.calibration.network import HALF, Network, read_network
 from edgetalker.calibration.onestep import OneStep, one_step_error
-from edgetalker.calibration.ranges import measure_ranges
+from edgetalker.calibration.ranges import Range, measure_ranges
 from edgetalker.calibration.rollout import Inputs
+from edgetalker.engines.errors import InputError
 
 __all__ = ["ConvertedStage", "convert_stage"]
 
@@ -24,12 +26,14 @@ _PROBED = 8  # recorded runs on which sensitivities are compared
 class ConvertedStage:
     """One stage in mixed precision; `onnx` is empty when nothing in it is worth FP16.
 
-    half: nodes that compute in FP16. kept: node -> why it could not. products_kept: products among them, which
+    emulated: the same as an FP32 network that rounds as a GPU would, for runs on a CPU. half: nodes that compute in
+    FP16. kept: node -> why it could not. products_kept: products of two computed tensors that stay FP32, which
     TensorRT-RTX cannot build for sm75. largest: the largest value on any tensor. error: of one run.
     """
 
     name: str
     onnx: bytes
+    emulated: bytes
     half: tuple[str, ...]
     kept: dict[str, str]
     products_kept: tuple[str, ...]
@@ -46,27 +50,41 @@ def convert_stage(name: str, path: Path, inputs: Sequence[Inputs], limit: float)
     """
     network = read_network(path)
     ranges = measure_ranges(network, inputs)
+    _check_finite(name, network, ranges)
     full = path.read_bytes()
     held: set[str] = set()
     while True:
         assignment = assign(network, ranges, held)
-        onnx = _written(network, assignment)
-        error = one_step_error(full, onnx or full, inputs)
+        onnx, rounding = _written(network, assignment)
+        error = one_step_error(full, rounding or full, inputs)
         if error.error <= limit or not _products(network, assignment):
             break
         held.add(_most_sensitive(network, assignment, full, inputs))
     largest = max((seen.largest for seen in ranges.values()), default=0.0)
     kept = _products_kept(network, assignment)
     return ConvertedStage(
-        name, onnx, tuple(sorted(assignment.half)), dict(assignment.kept), kept, largest, len(full), error
+        name, onnx, rounding, tuple(sorted(assignment.half)), dict(assignment.kept), kept, largest, len(full), error
     )
 
 
-def _written(network: Network, assignment: Assignment) -> bytes:
+def _check_finite(name: str, network: Network, ranges: Mapping[str, Range]) -> None:
+    """A network that fails in FP32 cannot be judged in FP16: name the first tensor that is not finite."""
+    order = [item.name for item in network.graph.input] + [tensor for node in network.nodes for tensor in node.output]
+    for tensor in order:
+        if tensor in ranges and not np.isfinite(ranges[tensor].largest):
+            kind = getattr(network.producers.get(tensor), "op_type", "the input")
+            raise InputError(
+                f"stage `{name}` is not finite in FP32: `{tensor}` ({kind}) reaches {ranges[tensor].largest}",
+                hint="a logarithm or a quotient needs a floor: mend the model and export it again",
+            )
+
+
+def _written(network: Network, assignment: Assignment) -> tuple[bytes, bytes]:
+    """Return the converted model and its emulation, both empty when nothing computes in FP16."""
     if not assignment.half:
-        return b""
-    data: bytes = to_mixed(network, assignment).SerializeToString()
-    return data
+        return b"", b""
+    model = to_mixed(network, assignment)
+    return model.SerializeToString(), emulated(model, assignment.half)
 
 
 def _products(network: Network, assignment: Assignment) -> list[str]:
@@ -77,7 +95,10 @@ def _products_kept(network: Network, assignment: Assignment) -> tuple[str, ...]:
     return tuple(
         node.name
         for node in network.nodes
-        if node.op_type in PRODUCTS and node.name in assignment.kept and node.name not in assignment.reductions
+        if node.op_type in ("MatMul", "Gemm")
+        and node.name in assignment.kept
+        and node.name not in assignment.reductions
+        and not is_linear(network, node)
     )
 
 
@@ -87,7 +108,7 @@ def _most_sensitive(network: Network, assignment: Assignment, full: bytes, input
 
     def harm(name: str) -> float:
         alone = Assignment(half={name}, reductions=assignment.reductions)
-        return one_step_error(full, to_mixed(network, alone).SerializeToString(), probes).error
+        return one_step_error(full, emulated(to_mixed(network, alone), alone.half), probes).error
 
     return max(_products(network, assignment), key=harm)
 

@@ -58,7 +58,7 @@ def test_one_run_of_each_stage_is_within_the_limit_also_rounded_node_by_node(
     _, report = converted
     for stage in report.stages:
         assert 1e-5 < stage.error.error < 2e-3
-        assert stage.error.error < report.rounded[stage.name].error < 4e-3
+        assert 0.8 < report.rounded[stage.name].error / stage.error.error < 2.0
         assert stage.products_kept == ()
 
 
@@ -154,10 +154,20 @@ def test_a_limit_that_fp16_misses_holds_the_most_sensitive_products(tmp_path: Pa
     path.write_bytes(network.model.SerializeToString())
     loose = convert_stage("stage", path, inputs, limit=1.0)
     tight = convert_stage("stage", path, inputs, limit=loose.error.error / 3)
-    assert loose.products_kept == ()
-    assert tight.products_kept == ("a",)
+    assert {"a", "c"} <= set(loose.half)
+    assert tight.half == ("c",)
     assert tight.kept["a"] == "held by the user or by its sensitivity"
     assert tight.error.error < loose.error.error / 3
+
+
+def test_a_network_that_fails_in_fp32_is_said_with_the_place(tmp_path: Path) -> None:
+    """log(0) of digital silence: no precision is to blame."""
+    nodes = [node("MatMul", "x w", "power"), node("Log", "power", "y")]
+    network = network_of(nodes, {"x": (1, 8)}, {"y": (1, 8)}, w=np.eye(8, dtype=np.float32))
+    (tmp_path / "s.onnx").write_bytes(network.model.SerializeToString())
+    runs = [{"x": np.full((1, 8), value, np.float32)} for value in (1.0, 0.0, np.nan)]
+    with pytest.raises(InputError, match=r"stage `s` is not finite in FP32: `y` \(Log\) reaches inf"):
+        convert_stage("s", tmp_path / "s.onnx", runs, limit=1e-3)
 
 
 def test_a_stage_without_products_stays_as_it_is(tmp_path: Path) -> None:

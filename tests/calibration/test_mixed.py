@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import shape_inference
 
 from edgetalker.calibration.assign import FOLLOWERS, PRODUCTS, assign
+from edgetalker.calibration.emulate import emulated
 from edgetalker.calibration.mixed import to_mixed
 from edgetalker.calibration.network import FLOAT, HALF, Network
 from edgetalker.calibration.onestep import one_step_error
@@ -126,9 +127,54 @@ def test_any_chain_converts_to_a_valid_network_that_is_close(operations: list[st
     assignment = assign(network, measure_ranges(network, inputs))
     model = to_mixed(network, assignment)
     assert border(model) == border(network.model)
-    error = one_step_error(network.model.SerializeToString(), model.SerializeToString(), inputs).error
+    one_step_error(network.model.SerializeToString(), model.SerializeToString(), inputs)  # ONNX Runtime takes it too
+    error = one_step_error(network.model.SerializeToString(), emulated(model, assignment.half), inputs).error
     assert error < 0.02
     assert (error == 0.0) or assignment.half
+
+
+def test_emulation_rounds_what_onnx_runtime_would_not() -> None:
+    """A product with the identity: FP16 loses the bits below 2^-11; ONNX Runtime's own FP16 loses none."""
+    network = network_of([node("MatMul", "x w", "y")], {"x": (1, 8)}, {"y": (1, 8)}, w=np.eye(8, dtype=np.float32))
+    model, values = to_mixed(network, assign(network, {})), {"x": 1.0 + weight(1, 8) / 100}
+    (found,) = session_of(emulated(model, {"y"})).run(None, values)
+    np.testing.assert_array_equal(found, values["x"].astype(np.float16).astype(np.float32))
+    assert not np.array_equal(found, values["x"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "attributes", "bias"),
+    [
+        ("MatMul", (6, 5), {}, None),
+        ("Gemm", (6, 5), {}, (5,)),
+        ("Gemm", (5, 6), {"transB": 1}, (5,)),
+        ("Gemm", (5, 6), {"transB": 1}, (1,)),
+    ],
+)
+def test_a_product_that_stays_fp32_becomes_a_convolution(
+    kind: str, shape: tuple[int, int], attributes: dict[str, int], bias: tuple[int] | None
+) -> None:
+    """Only so does TensorRT-RTX build it for sm75; the result is that of the product."""
+    weights: dict[str, Array] = {"w": weight(*shape), **({"b": weight(*bias, seed=5)} if bias else {})}
+    inner: tuple[int, ...] = (2, 3, 6) if kind == "MatMul" else (3, 6)
+    nodes = [node(kind, "x w b" if bias else "x w", "p", **attributes), node("Exp", "p", "y")]
+    network = network_of(nodes, {"x": inner}, {"y": (*inner[:-1], 5)}, **weights)
+    assignment = assign(network, {})
+    assert assignment.kept == {"p": "feeds Exp: a spectrum or a statistic"}
+    model = to_mixed(network, assignment)
+    assert [item.op_type for item in model.graph.node] == ["Reshape", "Conv", "Reshape", "Exp"]
+    inputs = [{"x": weight(*inner, seed=6)}]
+    assert one_step_error(network.model.SerializeToString(), model.SerializeToString(), inputs).error < 1e-6
+
+
+def test_weights_that_are_stored_in_half_are_found_and_lose_nothing() -> None:
+    stored = weight(8, 8).astype(np.float16)
+    nodes = [node("Cast", "stored", "w", to=1), node("MatMul", "x w", "y")]
+    network = network_of(nodes, {"x": (1, 8)}, {"y": (1, 8)}, stored=stored)
+    assert [item.op_type for item in network.nodes] == ["MatMul"]
+    model = to_mixed(network, assign(network, {}))
+    assert {item.name: item.data_type for item in model.graph.initializer} == {"w__fp16": HALF}
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(model.graph.initializer[0]), stored)
 
 
 def test_ranges_are_those_of_the_runs() -> None:
