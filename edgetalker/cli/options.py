@@ -73,11 +73,19 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--precision", default="fp32", help="fp32, or one that `edgetalker convert` added")
     group.add_argument("--graphs", choices=GRANULARITIES, default="step", help="a graph per step, per frame, or none")
     group.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of an engine on the CPU")
+    group.add_argument("--gpu", type=natural, default=0, metavar="N", help="which GPU, with --device cuda (default: 0)")
+    group.add_argument(
+        "--wait",
+        choices=("spin", "yield", "block"),
+        default="spin",
+        help="how the host waits for the GPU (default: spin)",
+    )
     group.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
 
 
 def session_from(args: argparse.Namespace, *, timings: bool = False) -> Session:
     """Open the session that the options of `add_bundle` and `add_device` describe."""
+    on_gpu = {"ordinal": args.gpu, "wait": args.wait} if args.device == "cuda" else {}
     return open_session(
         bundle_path(args.bundle),
         device=args.device,
@@ -87,6 +95,7 @@ def session_from(args: argparse.Namespace, *, timings: bool = False) -> Session:
         threads=args.threads,
         seed=args.seed,
         timings=timings,
+        **on_gpu,
     )
 
 
