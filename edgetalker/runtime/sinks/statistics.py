@@ -42,7 +42,8 @@ class SinkStatistics:
     refused by the system. errors: faults of any kind (name resolution, refused ports, send errors). packets,
     bytes: datagrams or messages that left. ticks_missed: sending times of a fixed rate that passed while the
     machine was busy or the receiver unreachable. late_ns: the most that a fixed-rate packet left after its time.
-    delay: from `send` to the packet's leaving; with a fixed rate, of the newest frame in it.
+    delay: from `send` to the packet's leaving; with a fixed rate, of the newest frame in it. notes: what only this
+    kind of sink counts, by what it is called in the summary.
     """
 
     frames: int = 0
@@ -55,6 +56,7 @@ class SinkStatistics:
     ticks_missed: int = 0
     late_ns: int = 0
     last_error: str = ""
+    notes: dict[str, int] = field(default_factory=dict)
     delay: Spread = field(default_factory=Spread, repr=False)
 
     @property
@@ -67,7 +69,14 @@ class SinkStatistics:
         self.errors += 1
         self.last_error = str(fault) or type(fault).__name__
 
+    def note(self, what: str) -> None:
+        """Count something that only this kind of sink has."""
+        self.notes[what] = self.notes.get(what, 0) + 1
+
     def __str__(self) -> str:
         counts = f"{self.frames} frames: {self.sent} sent, {self.dropped} dropped, {self.failed} failed"
         traffic = f"{self.packets} packets, {self.errors} errors"
+        if self.ticks_missed:
+            traffic += f", {self.ticks_missed} sending times missed"
+        traffic += "".join(f", {count} {what}" for what, count in self.notes.items())
         return f"{counts}; {traffic}" + (f" (last: {self.last_error})" if self.last_error else "")

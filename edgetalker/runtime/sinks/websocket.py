@@ -39,6 +39,7 @@ MAGIC = b"ETF1"
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
 BACKLOG = 64 * 1024
 """Bytes that may wait for one client (beyond the system's own buffer) before its frames are left out."""
+SKIPPED, CUT_OFF, REFUSED = "frames left out for slow clients", "clients cut off", "clients turned away"
 LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
 
 
@@ -106,17 +107,14 @@ class WebSocketEncoder:
 class WebSocketSink(NetworkSink):
     """Serves any number of clients from one thread. A slow client loses frames, then its connection; nobody waits.
 
-    frames_skipped: frames that were left out for slow clients, summed over clients. cut_off: clients that took
-    nothing for `stall` seconds. refused: clients over the limit. Without a client frames count as sent.
+    The statistics' notes count frames left out for slow clients (over all of them), clients cut off because they took
+    nothing for `stall` seconds, and clients turned away. Without a client frames count as sent.
     """
 
     scheme = "ws"
 
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
-        self.frames_skipped = 0
-        self.cut_off = 0
-        self.refused = 0
         self.port = endpoint.port
         self._clients: dict[ServerConnection, float] = {}
         self._newest: bytes | str | None = None
@@ -204,9 +202,10 @@ class WebSocketSink(NetworkSink):
         """Answer a request that must not become a connection; None lets it through."""
         token = self.endpoint.options["token"]
         if token and f"token={token}" not in request.path.partition("?")[2].split("&"):
+            self.statistics.note(REFUSED)
             return connection.respond(403, "a token is wanted: /?token=...\n")
         if len(self._clients) >= self.endpoint.options["clients"]:
-            self.refused += 1
+            self.statistics.note(REFUSED)
             return connection.respond(503, "too many clients\n")
         return None
 
@@ -260,10 +259,10 @@ class WebSocketSink(NetworkSink):
 
     def _leave_behind(self, now: float) -> None:
         late = [client for client, since in self._clients.items() if since < now]
-        self.frames_skipped += len(late)
         for client in late:
+            self.statistics.note(SKIPPED)
             if now - self._clients[client] > self.endpoint.options["stall"]:
-                self.cut_off += 1
+                self.statistics.note(CUT_OFF)
                 del self._clients[client]
                 client.transport.abort()
 

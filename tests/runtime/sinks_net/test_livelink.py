@@ -49,6 +49,17 @@ def test_a_packet_has_the_known_size() -> None:
     assert len(read_live_link(data).device) == 36
 
 
+def test_another_project_reads_the_same_values() -> None:
+    pylivelinkface = pytest.importorskip("pylivelinkface", reason="PyLiveLinkFace is not installed")
+    values = np.random.default_rng(0).random(55, np.float32)
+    (data,) = LiveLinkEncoder(LAYOUT, "Kiosk", None, NameMap()).encode(values, stamp(7, Fraction(60)))
+    good, face = pylivelinkface.PyLiveLinkFace.decode(data)
+    assert good
+    assert (face.name, face.fps) == ("Kiosk", 60)
+    read = [face.get_blendshape(pylivelinkface.FaceBlendShape[name]) for name in NAMES]
+    np.testing.assert_allclose(read, values, atol=1e-6)
+
+
 def test_the_order_of_the_model_does_not_matter() -> None:
     backwards = MotionLayout("arkit", (55,), Fraction(30), tuple(reversed(NAMES)))
     values = motion(JawOpen=0.25, EyeBlinkRight=0.5, HeadYaw=-0.125)

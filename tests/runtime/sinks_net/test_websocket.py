@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -15,7 +16,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.sinks import websocket
 from edgetalker.runtime.sinks.websocket import WebSocketSink, from_url
@@ -139,7 +140,7 @@ def test_token_and_number_of_clients() -> None:
             until(lambda: sink.clients == 1)
             with pytest.raises(InvalidStatus, match="503"), client(sink, "/?token=secret"):
                 pass
-    assert sink.refused == 1
+    assert sink.statistics.notes[websocket.REFUSED] == 4
 
 
 def test_a_client_that_takes_nothing_loses_frames_then_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,14 +156,15 @@ def test_a_client_that_takes_nothing_loses_frames_then_its_place(monkeypatch: py
         until(lambda: sink.clients == 2)
         reader.recv(10)
         count = 0
-        while sink.cut_off == 0:
+        while websocket.CUT_OFF not in sink.statistics.notes:
             sink.send(frame(count, big))
             assert isinstance(reader.recv(10), bytes)
             count += 1
             assert count < 20000, "the idle client was never cut off"
         idle.close()
         assert sink.clients == 1
-    assert sink.frames_skipped > 0
+    assert sink.statistics.notes[websocket.SKIPPED] > 0
+    assert "1 clients cut off" in str(sink.statistics)
     assert sink.statistics.sent == count
     assert sink.statistics.dropped == 0
 
@@ -181,6 +183,13 @@ def test_a_port_in_use_is_an_error_at_open_and_leaves_no_thread() -> None:
         with pytest.raises(DeviceError, match="cannot listen"):
             second.open(LAYOUT)
     until(lambda: not sender_threads())
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "websockets.asyncio.server", None)
+    with pytest.raises(MissingPackageError, match="websockets") as caught:
+        from_url("ws://").open(LAYOUT)
+    assert "edgetalker[net]" in str(caught.value)
 
 
 def test_frames_at_a_fixed_rate_arrive_with_values_between() -> None:
