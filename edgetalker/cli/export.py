@@ -66,6 +66,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", type=positive, default=50, metavar="N", help="denoise steps of `full` (50)")
     group.add_argument("--fast-steps", type=natural, default=10, metavar="N", help="steps of `fast`, 0: none (10)")
     group.add_argument(
+        "--steps-per-row", type=positive, default=1, metavar="N", help="denoise steps in one launch of the stage (1)"
+    )
+    group.add_argument(
         "--collapse",
         action="store_true",
         help="add the schedule `collapsed`: all steps of `full` as one map, exact for the published linear head",
@@ -101,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         rule=args.rule,
         full_steps=args.steps,
         fast_steps=args.fast_steps,
+        steps_per_row=args.steps_per_row,
         collapse=args.collapse,
         identity=args.identity,
         template=args.template,

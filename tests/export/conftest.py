@@ -25,7 +25,7 @@ def windowed(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
 
 @pytest.fixture(scope="session")
 def absolute(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """Features in, the absolute phase, textbook DDIM with a fast schedule, another identity."""
+    """Features in, the absolute phase, textbook DDIM with a fast schedule, five steps a row, another identity."""
     options = ExportOptions(
         heads=TINY_HEADS,
         history=20,
@@ -34,6 +34,7 @@ def absolute(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
         rule="ddim",
         full_steps=20,
         fast_steps=5,
+        steps_per_row=5,
         identity=3,
         features_input=True,
     )

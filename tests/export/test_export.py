@@ -42,6 +42,11 @@ def test_the_manifest_states_the_contract(windowed: ExportReport) -> None:
     assert (notes["rule"], notes["phase"], notes["history"], notes["opset"]) == ("legacy_sample", "window", 20, 20)
 
 
+def test_steps_may_share_a_row(absolute: ExportReport) -> None:
+    assert absolute.bundle.table("full").shape == (4, 5 * 66)
+    assert absolute.bundle.table("fast").shape == (1, 5 * 66)
+
+
 def test_the_stages_are_small_and_say_nothing_of_where_they_were_made(windowed: ExportReport) -> None:
     nodes = {}
     for path in sorted(windowed.bundle.path.glob("*.onnx")):
@@ -122,6 +127,7 @@ def test_a_module_that_cannot_be_exported_is_an_error_with_its_name() -> None:
         ({"history": 1}, "history of 1"),
         ({"phase": "relative"}, "unknown phase"),
         ({"fast_steps": 50}, "not fewer"),
+        ({"steps_per_row": 4}, "50 steps of `full` do not fill rows of 4"),
         ({"identity": 8}, "the network has 0 to 7"),
     ],
 )

@@ -34,37 +34,39 @@ def _time_shares(head: Head, schedule: Schedule) -> Tensor:
     return hidden @ head.output_map.weight.double().T + head.output_map.bias.double()
 
 
-def schedule_table(model: StreamingTalker, schedule: Schedule) -> NDArray[np.float32]:
-    """Return the rows (S, vq + columns) that the denoise stage reads.
+def schedule_table(model: StreamingTalker, schedule: Schedule, steps_per_row: int = 1) -> NDArray[np.float32]:
+    """Return the rows (S / steps_per_row, steps_per_row · (vq + columns)) that the denoise stage reads.
 
-    Each row holds the time's share of x0, then the gain; under `ddim` also what is kept of x.
+    Each step holds the time's share of x0, then the gain; under `ddim` also what is kept of x.
     """
     columns = [_time_shares(model.motion.head, schedule).numpy(), schedule.gain[:, None]]
     if schedule.rule == "ddim":
         columns.append(schedule.keep[:, None])
-    return np.concatenate(columns, axis=1).astype(np.float32)
+    steps = np.concatenate(columns, axis=1).astype(np.float32)
+    return steps.reshape(len(steps) // steps_per_row, -1)
 
 
 class DenoiseStage(nn.Module):
-    """One denoise step of one row of latent: x_next = gain · x0(x) + keep · x.
+    """The denoise steps of one row of the schedule on one latent: x_next = gain · x0(x) + keep · x.
 
     Everything linear between x and x0 is multiplied out, which leaves one matrix.
     """
 
-    def __init__(self, model: StreamingTalker, rule: Rule) -> None:
+    def __init__(self, model: StreamingTalker, rule: Rule, steps_per_row: int = 1) -> None:
         super().__init__()
         matrix = _latent_matrix(model.motion.head)
-        self.rule = rule
-        self.size = matrix.shape[0]
+        self.columns = [matrix.shape[0], 1] if rule == "legacy_sample" else [matrix.shape[0], 1, 1]
+        self.steps = steps_per_row
         self.matrix = nn.Buffer(matrix.T.to(torch.float32).contiguous())
 
     def forward(self, x: Tensor, condition: Tensor, row: Tensor) -> Tensor:
-        """Return x_next (1, vq) from x (1, vq), condition (1, vq) and row (1, vq + 1, or + 2 under ddim)."""
-        if self.rule == "legacy_sample":
-            time, gain = torch.split(row, [self.size, 1], dim=1)
-            return (x @ self.matrix + condition + time) * gain
-        time, gain, keep = torch.split(row, [self.size, 1, 1], dim=1)
-        return (x @ self.matrix + condition + time) * gain + x * keep
+        """Return x_next (1, vq) from x (1, vq), condition (1, vq) and row (1, steps · (vq + columns))."""
+        parts = torch.split(row, self.columns * self.steps, dim=1)
+        for first in range(0, len(parts), len(self.columns)):
+            time, gain, *keep = parts[first : first + len(self.columns)]
+            x_next = (x @ self.matrix + condition + time) * gain
+            x = x_next + x * keep[0] if keep else x_next
+        return x
 
 
 class CollapseStage(nn.Module):

@@ -92,7 +92,8 @@ def export_model(
         "notes": _notes(model, contract, options, schedules, checks),
     }
     files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
-    files |= {f"schedules/{key}.npy": schedule_table(model, table) for key, table in schedules.items()}
+    for key, table in schedules.items():
+        files[f"schedules/{key}.npy"] = schedule_table(model, table, options.steps_per_row)
     files |= {"template.npy": template, "latents.npy": _initial_latents(model, contract)}
     bundle = pack(out, description, files, replace=replace)
     return ExportReport(bundle, tuple(checks), time.monotonic() - started)
@@ -107,7 +108,7 @@ def _refuse_existing(out: Path, *, replace: bool) -> None:
 def _stages(
     model: StreamingTalker, contract: Contract, options: ExportOptions, schedules: dict[str, Schedule], say: Say
 ) -> tuple[list[StageFile], list[Check]]:
-    maker = Stages(model, contract, options.tolerance)
+    maker = Stages(model, contract, options.tolerance, steps_per_row=options.steps_per_row)
     made: list[tuple[StageFile, Check]] = []
 
     def add(result: tuple[StageFile, Check]) -> StageFile:
@@ -162,6 +163,7 @@ def _notes(
         "dataset": model.config.dataset,
         "rule": options.rule,
         "steps": {name: len(table) for name, table in schedules.items()},
+        "steps_per_row": options.steps_per_row,
         "phase": contract.phase,
         "history": contract.history,
         "decode_window": contract.decode_window,

@@ -20,6 +20,7 @@ class ExportOptions:
     block_ms: the audio encoder runs once in so much sound. lookahead_ms: how far past a block it hears.
     context_ms: how far before. history: frames that the condition network sees. decode_window: latents that the
     decoder sees. phase: see `Contract`. rule, full_steps, fast_steps: the schedules (0 fast steps: none).
+    steps_per_row: denoise steps in one run of the stage, for fewer launches; the schedules' rows hold so many.
     collapse: add the exact one-map schedule in place of the fast one. identity: the default training identity.
     template: .npy of (V, 3) or (3V,), added to every frame. tolerance: of every stage against PyTorch, relative
     to the largest value. features_input: leave the audio stage out and take features (1, A) a frame instead.
@@ -34,6 +35,7 @@ class ExportOptions:
     rule: Rule = "legacy_sample"
     full_steps: int = 50
     fast_steps: int = 10
+    steps_per_row: int = 1
     collapse: bool = False
     identity: int = 0
     template: Path | None = None
@@ -56,7 +58,7 @@ class ExportOptions:
     def schedules(self) -> dict[str, Schedule]:
         """Return the tables of denoise rows by name, the fullest first.
 
-        Raises OptionError when the fast schedule is not shorter than the full one.
+        Raises OptionError when the fast schedule is not shorter than the full one, or steps do not fill their rows.
         """
         tables = {"full": make_schedule(self.full_steps, self.rule)}
         if self.fast_steps and not self.collapse:
@@ -66,4 +68,7 @@ class ExportOptions:
                     hint="give fewer --fast-steps, or 0 for none",
                 )
             tables["fast"] = make_schedule(self.fast_steps, self.rule)
+        for name, table in tables.items():
+            if self.steps_per_row < 1 or len(table) % self.steps_per_row:
+                raise OptionError(f"{len(table)} steps of `{name}` do not fill rows of {self.steps_per_row} steps")
         return tables

@@ -31,8 +31,9 @@ class Stages:
     the same short, unmasked sequences that `windowed_frames` slices.
     """
 
-    def __init__(self, model: StreamingTalker, contract: Contract, tolerance: float) -> None:
+    def __init__(self, model: StreamingTalker, contract: Contract, tolerance: float, *, steps_per_row: int = 1) -> None:
         self.model, self.contract, self.tolerance = model, contract, tolerance
+        self.steps_per_row = steps_per_row
         self.rows = max(contract.history, contract.decode_window)
         self._random = torch.Generator().manual_seed(1)
 
@@ -98,9 +99,10 @@ class Stages:
     def denoise(self, rule: Rule, schedules: dict[str, Schedule]) -> tuple[StageFile, Check]:
         """Return the denoise stage, run over every schedule."""
         width = self.model.config.vae_width
-        columns = schedule_table(self.model, schedules["full"]).shape[1]
+        columns = schedule_table(self.model, schedules["full"], self.steps_per_row).shape[1]
         examples = {"x": self._normal(1, width), "condition": self._normal(1, width), "row": self._normal(1, columns)}
-        stage = export_stage("denoise", DenoiseStage(self.model, rule), examples, ["x_next"])
+        module = DenoiseStage(self.model, rule, self.steps_per_row)
+        stage = export_stage("denoise", module, examples, ["x_next"])
         return self._checked(stage, self._denoise_pairs(stage, schedules))
 
     def _denoise_pairs(self, stage: StageFile, schedules: dict[str, Schedule]) -> Iterator[Pair]:
@@ -112,7 +114,7 @@ class Stages:
     def _stepped(self, stage: StageFile, noise: Tensor, condition: Tensor, schedule: Schedule) -> NDArray[Any]:
         run, x = runner(stage), noise.numpy()
         share = condition_map(self.model.motion.head)(condition).numpy()
-        for row in schedule_table(self.model, schedule):
+        for row in schedule_table(self.model, schedule, self.steps_per_row):
             x = run({"x": x, "condition": share, "row": row[None]})["x_next"]
         return x
 
