@@ -51,7 +51,7 @@ class ViewerServer:
         self.token = secrets.token_urlsafe(16)
         self.port = port
         self.viewers = 0
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="edgetalker-viewer", daemon=True)
         self._ready: threading.Event = threading.Event()
         self._fault: BaseException | None = None
@@ -81,14 +81,15 @@ class ViewerServer:
     def close(self) -> None:
         """Disconnect everybody and stop the thread. May be called twice."""
         self.stream.listen(None)
-        if self._thread.is_alive():
+        if self._loop is not None and self._thread.is_alive():
             with suppress(RuntimeError):  # the loop ended by itself
                 self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
 
     def _notify(self) -> None:
-        with suppress(RuntimeError):  # the loop is closing
-            self._loop.call_soon_threadsafe(self._wake)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closing
+                self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         for event in self._changed:
@@ -96,15 +97,14 @@ class ViewerServer:
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            asyncio.run(self._serve())
         finally:
-            self._loop.close()
             self._ready.set()
 
     async def _serve(self) -> None:
         from websockets.asyncio.server import serve
 
-        self._stopped = asyncio.Event()
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         try:
             server: Server = await serve(
                 self._talk,
@@ -184,15 +184,15 @@ class ViewerServer:
         """Send what is new, as fast as this page takes it; what it is too slow for is dropped and counted."""
         reader, changed = Reader(self.stream), asyncio.Event()
         self._changed.add(changed)
-        told = -_STATUS
+        told, now = -_STATUS, asyncio.get_running_loop().time
         try:
             while True:
                 for message in reader.messages():
                     await connection.send(message)
                 if reader.behind:
                     continue
-                if self._loop.time() - told >= _STATUS:
-                    told = self._loop.time()
+                if now() - told >= _STATUS:
+                    told = now()
                     status = self.stream.status()
                     await connection.send(_json("status", viewers=self.viewers, dropped=reader.dropped, **status))
                 with suppress(asyncio.TimeoutError, TimeoutError):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import webbrowser
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -18,15 +19,22 @@ from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.server import HOST, ViewerServer
 from edgetalker.viewer.stream import Stream
+from edgetalker.viewer.template import read_template
 from edgetalker.viewer.wire import Request, shown
 
 if TYPE_CHECKING:
-    from edgetalker.runtime.loop import Loop
     from edgetalker.runtime.session import Session
 
 __all__ = ["ViewerSink", "from_url"]
 
-_FORM = "view://127.0.0.1:8080?browser=no"
+_FORM = "view://127.0.0.1:8080?browser=no&template=MESH.obj"
+_OPTIONS = ("browser", "template")
+
+
+class _Talker(Protocol):
+    """What can begin anew: a `Loop` or a `Live`."""
+
+    def reset(self) -> None: ...
 
 
 class ViewerSink:
@@ -36,11 +44,17 @@ class ViewerSink:
     the frame and returns: pages, however slow, never hold it up.
     """
 
-    def __init__(self, *, port: int = 0, browser: bool = True, title: str = "live") -> None:
-        """Builds the face now, so that nothing is slow once sound is being recorded."""
+    def __init__(
+        self, *, port: int = 0, browser: bool = True, template: Path | str | None = None, title: str = "live"
+    ) -> None:
+        """Builds the face now, so that nothing is slow once sound is being recorded.
+
+        template: the .obj or .ply mesh of motion that is vertices. Raises InputError when it cannot be read.
+        """
+        self._triangles = read_template(template)[1] if template is not None else None
         self._browser = browser
         self._session: Session | None = None
-        self._loop: Loop | None = None
+        self._talker: _Talker | None = None
         self.stream = Stream("live", title)
         self._server = ViewerServer(self.stream, port=port, assets={"/face.glb": face_asset()}, answer=self._answer)
 
@@ -54,15 +68,15 @@ class ViewerSink:
         """How many pages look on."""
         return self._server.viewers
 
-    def attach(self, session: Session, loop: Loop | None = None) -> None:
-        """Let the page's sliders set this session's controls, and its reset button begin the loop anew."""
-        self._session, self._loop = session, loop
+    def attach(self, session: Session, talker: _Talker | None = None) -> None:
+        """Let the page's sliders set this session's controls, and its reset button let the talker begin anew."""
+        self._session, self._talker = session, talker
 
     def open(self, layout: MotionLayout) -> None:
         """Start the page and print its address. Raises DeviceError when the port is taken."""
         mesh = None
         if layout.kind == "vertices":
-            mesh, asset = mesh_asset(layout)
+            mesh, asset = mesh_asset(layout, self._triangles)
             self._server.assets[mesh] = asset
         elif layout.kind != "arkit":
             raise OptionError(f"view: motion of kind `{layout.kind}` cannot be shown on a face")
@@ -92,9 +106,9 @@ class ViewerSink:
 
     def _answer(self, request: Request) -> None:
         if request.type == "reset":
-            if self._loop is None:
+            if self._talker is None:
                 raise OptionError("this talker cannot be reset from the page")
-            self._loop.reset()
+            self._talker.reset()
         elif self._session is None:
             raise OptionError("this talker has no controls")
         else:
@@ -104,12 +118,14 @@ class ViewerSink:
 def from_url(url: str, options: Mapping[str, object] | None = None) -> ViewerSink:
     """Return the sink of `view` or `view://127.0.0.1:8080?browser=no`; without a port any that is free.
 
-    browser=no only prints the address. Raises OptionError for other hosts and options.
+    browser=no only prints the address; template=MESH.obj gives the triangles of motion that is vertices. Raises
+    OptionError for other hosts and options.
     """
     parts = urlsplit("view://" if url in ("view", "view:") else url)
-    faults = [] if parts.hostname in (None, HOST, "localhost") else [f"the page is served on {HOST} only"]
     given: dict[str, object] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **(options or {})}
-    faults += [f"unknown option `{name}`{nearest(name, ('browser',))}" for name in given if name != "browser"]
+    faults = [f"unknown option `{name}`{nearest(name, _OPTIONS)}" for name in given if name not in _OPTIONS]
+    if parts.hostname not in (None, HOST, "localhost"):
+        faults.append(f"the page is served on {HOST} only")
     browser, port = True, 0
     try:
         port, browser = parts.port or 0, switch(given.get("browser", "yes"))
@@ -117,4 +133,5 @@ def from_url(url: str, options: Mapping[str, object] | None = None) -> ViewerSin
         faults.append(str(fault))
     if faults:
         raise OptionError("\n".join([f"{url}:", *(f"  - {fault}" for fault in faults)]), hint=_FORM)
-    return ViewerSink(port=port, browser=browser)
+    template = given.get("template")
+    return ViewerSink(port=port, browser=browser, template=str(template) if template else None)

@@ -144,6 +144,8 @@ window.edgetalker = {
     begun: clock?.begun ?? null,
     offset: clock?.offset ?? null,
     status,
+    pace: stage.pace ?? null,
+    ratio: stage.renderer.getPixelRatio(),
   }),
 };
 

@@ -7,6 +7,18 @@ import { RoomEnvironment } from './three/environments/RoomEnvironment.js';
 
 const HEAD_ANGLES = ['HeadYaw', 'HeadPitch', 'HeadRoll'];
 
+/** Whether any target moves this part; one that stands still is spared the work (hair, ears). */
+function moves(part) {
+  const { morphAttributes } = part.geometry;
+  if (morphAttributes.position.some(({ array }) => array.some((value) => value !== 0))) return true;
+  part.geometry.morphAttributes = {};
+  part.morphTargetInfluences = part.morphTargetDictionary = undefined;
+  return false;
+}
+
+const SLOW_MS = 50; // a page that draws slower than this gets fewer pixels
+const LEAST_RATIO = 0.5;
+
 export class Stage {
   constructor(canvas) {
     this.canvas = canvas;
@@ -67,7 +79,7 @@ export class Stage {
     this.head = gltf.scene.getObjectByName('head');
     this.drives = [];
     gltf.scene.traverse((part) => {
-      if (!part.morphTargetDictionary) return;
+      if (!part.morphTargetDictionary || !moves(part)) return;
       names.forEach((name, place) => {
         const target = part.morphTargetDictionary[name];
         if (target !== undefined) this.drives.push([place, part.morphTargetInfluences, target]);
@@ -130,5 +142,19 @@ export class Stage {
     if (!this.stale) return;
     this.stale = false;
     this.renderer.render(this.scene, this.camera);
+    this.spare();
+  }
+
+  /** Keep the picture in time with the sound on a slow machine: draw fewer pixels rather than fewer pictures. */
+  spare() {
+    const now = performance.now();
+    const spent = now - (this.drawn ?? now);
+    this.drawn = now;
+    if (spent > 1000) return; // it was standing still
+    this.pace = 0.85 * (this.pace ?? 20) + 0.15 * spent;
+    const ratio = this.renderer.getPixelRatio();
+    if (this.pace < SLOW_MS || ratio <= LEAST_RATIO) return;
+    this.renderer.setPixelRatio(Math.max(ratio * 0.8, LEAST_RATIO));
+    this.pace = 20;
   }
 }
