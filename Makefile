@@ -40,7 +40,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
-	$(PIP) install --quiet -e ".[cpu,audio]"
+	$(PIP) install --quiet -e ".[cpu,audio,view]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml

@@ -225,3 +225,11 @@ def test_a_reader_that_goes_away_is_no_error(toy: Bundle) -> None:
         assert child.stderr is not None
         child.stdout.close()
         assert b"Traceback" not in child.stderr.read()
+
+
+def test_a_misspelt_environment_variable_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGETALKER_TEST_CACH", "x")
+    assert main(["doctor"]) == 64
+    assert "did you mean `EDGETALKER_TEST_CACHE`" in capsys.readouterr().err

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import gc
 import platform
-import resource
 import sys
 import time
 import tracemalloc
@@ -255,7 +254,11 @@ def _sound(session: Session) -> Any:
 
 
 def peak_bytes() -> int:
-    """Return the process's peak resident memory in bytes."""
+    """Return the process's peak resident memory in bytes; 0 where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 

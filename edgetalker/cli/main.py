@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from edgetalker import __version__
-from edgetalker.engines.errors import UserError, nearest
+from edgetalker.engines.errors import OptionError, UserError, nearest
 
 __all__ = ["COMMANDS", "main"]
 
@@ -31,6 +31,9 @@ COMMANDS = {
 }
 """Command -> what it does. The module edgetalker.cli.NAME defines add_parser(subparsers) and run(args)."""
 
+ENVIRONMENT = {"EDGETALKER_TEST_CACHE": "where the tests keep what they download"}
+"""Every environment variable of ours. Settings are options or lines of a configuration file instead."""
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what came, what was wanted and what mends it, and exits with 64 (EX_USAGE)."""
@@ -45,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
+        _check_environment()
         return _dispatch(words)
     except UserError as error:
         sys.stderr.write(f"error: {error.message}\n")
@@ -54,10 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader went away (`| head`): conventional silence. Python would complain again at exit otherwise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
+        return 128 + 13  # SIGPIPE, which Windows does not name
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 128 + signal.SIGINT
+
+
+def _check_environment() -> None:
+    """A misspelt variable would be silently ignored; nothing unknown passes."""
+    for name in sorted(os.environ):
+        if name.startswith("EDGETALKER_") and name not in ENVIRONMENT:
+            known = ", ".join(ENVIRONMENT)
+            raise OptionError(
+                f"the environment variable `{name}` means nothing here{nearest(name, ENVIRONMENT)}; known are {known}",
+                hint=f"unset {name}",
+            )
 
 
 def _dispatch(words: list[str]) -> int:
