@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import MANIFEST, Bundle
-from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.runtime.frame import Frame, MotionLayout, Source
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Session
@@ -54,16 +54,20 @@ class Talker:
         self._owned = not isinstance(bundle, Session)
         if not self._owned and options:
             raise OptionError(f"an open session takes no options; got {', '.join(options)}")
+        if rate is not None and not 1000 <= rate <= 768_000:
+            raise OptionError(f"a rate of {rate} samples a second; 1000 to 768000 were wanted")
         self.session = bundle if isinstance(bundle, Session) else open_session(_bundle(bundle), **options)
-        if self.session.manifest.talkers != 1:
-            raise OptionError(f"the bundle plays {self.session.manifest.talkers} talkers in lock-step; this plays one")
-        self.session.reset()
         audio = self.session.manifest.audio
-        self.rate = rate or audio.rate
-        self._schedule = schedule
+        self.rate, self._schedule = rate or audio.rate, schedule
+        try:
+            _check(self.session, schedule)
+            self._converter = Converter(self.rate, audio.rate)
+        except BaseException:
+            self.close()
+            raise
+        self.session.reset()
         self._window = AudioWindow(audio.window, backlog=audio.rate + self.session.end(0))
         self._rest = MouthRest(self.session.layout, audio.rate) if rest else None
-        self._converter = Converter(self.rate, audio.rate)
         self._heard = 0
 
     @property
@@ -171,6 +175,14 @@ def stream(
         talker.close()
         raise
     return _frames(talker, pieces)
+
+
+def _check(session: Session, schedule: str | None) -> None:
+    talkers, known = session.manifest.talkers, session.schedules
+    if talkers != 1:
+        raise OptionError(f"the bundle plays {talkers} talkers in lock-step; this plays one")
+    if schedule is not None and schedule not in known:
+        raise OptionError(f"no schedule `{schedule}`; the bundle has {', '.join(known)}{nearest(schedule, known)}")
 
 
 def _frames(talker: Talker, pieces: Iterable[NDArray[Any]]) -> Iterator[Frame]:

@@ -154,6 +154,10 @@ def test_mistakes_are_told_at_once(meter: Bundle, tmp_path: Path) -> None:
         stream("speech.wav", meter, rate=8000)
     with pytest.raises(OptionError, match="8000"):
         stream(Pieces(tone(0.1), rate=8000), meter)
+    with pytest.raises(OptionError, match="did you mean `full`"):
+        Talker(meter, schedule="ful")
+    with pytest.raises(OptionError, match="a rate of 0"):
+        Talker(meter, rate=0)
     with Talker(meter) as talker:
         with pytest.raises(InputError, match="complex"):
             talker.accept(np.zeros(4, complex))
