@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgetalker.cli.options import add_bundle, bundle_path, natural
+from edgetalker.cli.options import add_bundle, bundle_path, natural, positive
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
 
@@ -26,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--precision", choices=("fp16",), default="fp16", help="what to convert to (default: fp16)")
     parser.add_argument("--audio", type=Path, metavar="DIR", help="recordings to observe with (default: made-up voice)")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the comparison (default: 10)")
+    parser.add_argument("--frames", type=positive, default=300, metavar="N", help="frames to observe (default: 300)")
     parser.add_argument("--limit", type=float, default=2e-3, help="relative error one run may have (default: 0.002)")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a copy of the bundle here instead")
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from edgetalker.calibration.convert import ConvertOptions, convert
 
     bundle = Bundle.open(bundle_path(args.bundle))
-    options = ConvertOptions(audio=args.audio, seconds=60 * args.minutes, limit=args.limit, seed=args.seed)
+    options = ConvertOptions(
+        audio=args.audio, seconds=60 * args.minutes, limit=args.limit, seed=args.seed, observed=args.frames
+    )
     line = _Line()
     report = convert(bundle, options, output=args.output, said=line.show)
     line.clear()

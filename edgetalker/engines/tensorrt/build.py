@@ -125,7 +125,7 @@ class _Job:
         self._parse(onnx)
         inputs, outputs = _border(self.network)
         self._configure()
-        if timing_cache or self._wants_timing_cache():
+        if self._wants_timing_cache():
             self._attach(timing_cache)
         started = time.perf_counter()
         serialized = self.builder.build_serialized_network(self.network, self.config)
