@@ -24,7 +24,7 @@ from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, rehearse
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sinks.registry import sink_for
+from edgetalker.runtime.sinks.registry import is_receiver, sink_for
 from edgetalker.runtime.tally import Tally
 
 __all__ = ["add_parser", "add_source", "run", "source_from"]
@@ -70,7 +70,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 def add_timing(parser: argparse.ArgumentParser) -> None:
     """Add what decides when frames are made."""
     group = parser.add_argument_group("time")
-    group.add_argument("--realtime", action="store_true", help="on the clock, deadlines counted (always with --mic)")
+    group.add_argument(
+        "--realtime", action="store_true", help="on the clock, deadlines counted (always with --mic and with receivers)"
+    )
     group.add_argument("--schedule", metavar="NAME", help="always this schedule (default: the fullest that is on time)")
     group.add_argument("--late", choices=LATE_POLICIES, default="hold", help="what becomes of a frame that is too late")
     group.add_argument(
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     if args.list_inputs:
         return list_inputs()
     _check(args)
+    # A receiver shows frames as they come: sent faster than they sound, they would only be dropped.
+    args.realtime = args.realtime or args.mic or any(is_receiver(target) for target in args.output)
     sinks = [sink_for(target) for target in args.output]
     session = session_from(args, timings=args.trace is not None)
     try:
@@ -118,7 +122,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> int:
     options = Options(
-        realtime=args.realtime or args.mic,
+        realtime=args.realtime,
         schedule=args.schedule,
         late=args.late,
         budget=args.budget,
@@ -151,12 +155,12 @@ def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> 
 def _summary(args: argparse.Namespace, tally: Tally, source: Source) -> None:
     for text in source.warnings():
         sys.stderr.write(f"warning: {text}\n")
-    lines = [tally.summary()] if args.realtime or args.mic else [f"{tally.due} frames"]
+    lines = [tally.summary()] if args.realtime else [f"{tally.due} frames"]
     if tally.schedules and (len(tally.schedules) > 1 or args.realtime):
         lines.append(", ".join(f"{count} with schedule {name}" for name, count in tally.schedules.items()))
     if tally.interrupted:
         lines.append("interrupted; what was made so far is kept")
-    lines += [f"wrote {target}" for target in args.output if "://" not in target and Path(target).exists()]
+    lines += [f"wrote {target}" for target in args.output if not is_receiver(target) and Path(target).exists()]
     sys.stderr.write("\n".join(lines) + "\n")
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.runtime.frame import Sink
 
-__all__ = ["SCHEMES", "SUFFIXES", "sink_for"]
+__all__ = ["SCHEMES", "SUFFIXES", "is_receiver", "sink_for"]
 
 _SINKS = "edgetalker.runtime.sinks"
 
@@ -53,6 +53,11 @@ def sink_for(target: str | Path, options: Mapping[str, object] | None = None) ->
     if options:
         raise OptionError(f"`{text}` is a file and takes no options; got {', '.join(options)}")
     return _made(SUFFIXES[suffix], Path(text))
+
+
+def is_receiver(target: str | Path) -> bool:
+    """Return whether `target` names a receiver of live motion rather than a file."""
+    return _scheme(str(target)) is not None
 
 
 def _scheme(text: str) -> str | None:
