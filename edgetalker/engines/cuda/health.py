@@ -6,7 +6,7 @@ What cannot be read is left out: these figures stand beside a measurement, they 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def _nvml() -> Any:
 
 def _asked(nvml: Any, gpu: Any) -> Iterator[tuple[str, Any]]:
     """Ask one by one: a GPU that lacks one sensor has the others."""
-    questions = {
+    questions: dict[str, Callable[[], Any]] = {
         "temperature gpu, C": lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
         "power, W": lambda: nvml.nvmlDeviceGetPowerUsage(gpu) / 1e3,
         "power limit, W": lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1e3,

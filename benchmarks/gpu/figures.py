@@ -1,0 +1,246 @@
+"""The figures: per-step times beside their targets, replay against eager, talkers in lock-step, TensorRT."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.gpu.frame_checks import sound_for, worst
+from benchmarks.gpu.setting import NotRunError, Setting
+from edgetalker.calibration.profile import Profiler
+from edgetalker.calibration.profile.rates import Rates, measure_rates
+from edgetalker.engines.errors import UserError
+from edgetalker.engines.onnxtorch.lockstep import lockstep
+from edgetalker.runtime.session import Session
+from edgetalker.runtime.stats import Summary
+
+__all__ = ["AT_LEAST", "TARGETS", "lockstep_talkers", "per_step", "replay_against_eager", "with_tensorrt"]
+
+Figures = dict[str, Any]
+TARGETS = {
+    "published full: denoise steps together, us": 500.0,
+    "published collapsed: denoise together, us": 50.0,
+    "published full: whole frame, us": 2000.0,
+    "talker one: whole frame, us": 500.0,
+}
+"""What an H200-class GPU must stay under (medians)."""
+FASTER = "published: replay of 50 steps is faster than the model's own eager steps by"
+AT_LEAST = {FASTER: 10.0, "talkers whose frames all fit at 30 fps (p99)": 1000.0}
+"""What it must reach."""
+
+
+def per_step(setting: Setting) -> Figures:
+    """Device time of every stage and every denoise step, with the floor that was measured in the same run."""
+    found: Figures = {}
+    for name in ("published", "talker", "tiny_voca"):
+        if name not in setting.bundles:
+            continue
+        session = setting.session(setting.bundle(name), timings=True)
+        rates = measure_rates(session.device)
+        found.setdefault("rates", rates.as_dict())
+        profiler = Profiler(session, rates)
+        for schedule in session.schedules:
+            _add_profile(found, name, profiler, schedule, setting.count(300, least=12))
+        session.close()
+    return found
+
+
+def _add_profile(found: Figures, name: str, profiler: Profiler, schedule: str, frames: int) -> None:
+    profile = profiler.run(schedule, frames)
+    key = f"{name} {schedule}"
+    found[f"{key}: whole frame, us"] = profile.frame.median / 1e3
+    found[f"{key}: whole frame p99, us"] = profile.frame.p99 / 1e3
+    found[f"{key}: device, us"] = profile.device.median / 1e3
+    for part, times in profile.host.items():
+        found[f"{key}: {part} on the host, us"] = times.median / 1e3
+    for piece in profile.pieces:
+        if piece.row < 0:
+            found[f"{key}: {piece.name}, us"] = piece.times.median / 1e3
+            found[f"{key}: {piece.name}, floor us"] = None if piece.floor_ns is None else piece.floor_ns / 1e3
+            found[f"{key}: {piece.name}, times the floor"] = piece.ratio
+            if piece.stage in ("denoise", "collapse"):
+                kind = "denoise steps together" if schedule == "full" else "denoise together"
+                found[f"{key}: {kind}, us"] = piece.times.median / 1e3
+    rows = [piece.times.median / 1e3 for piece in profile.pieces if piece.row >= 0]
+    if rows:
+        found[f"{key}: one denoise step, us (min, median, max over rows)"] = [
+            min(rows),
+            float(np.median(rows)),
+            max(rows),
+        ]
+    found[f"{key}: warnings"] = list(profile.warnings)
+
+
+def replay_against_eager(setting: Setting) -> Figures:
+    """The same 50 denoise steps as graphs and as plain PyTorch calls, and the whole frame, in one run."""
+    found: Figures = {}
+    for name in ("published", "talker"):
+        if name not in setting.bundles:
+            continue
+        spans = {}
+        for graphs in ("step", "frame", "eager"):
+            session = setting.session(setting.bundle(name), graphs=graphs, timings=True)
+            steps, frames = _denoise_spans(session, setting.count(100, least=6))
+            spans[graphs] = steps
+            found[f"{name}, {graphs}: denoise steps from first to last, us"] = steps / 1e3
+            found[f"{name}, {graphs}: whole frame, us"] = frames / 1e3
+            session.close()
+        found[f"{name}: replay of steps is faster than eager by"] = spans["eager"] / spans["step"]
+        found[f"{name}: replay of a frame is faster than eager by"] = spans["eager"] / spans["frame"]
+        if name == "published":
+            own = _own_head(setting) * 1e3
+            found["published, the model's own head in eager PyTorch: 50 steps, us"] = own / 1e3
+            found[FASTER] = own / spans["step"]
+    return found
+
+
+def _denoise_spans(session: Session, frames: int) -> tuple[float, float]:
+    """Return medians in ns: from the begin of the first denoise step to the end of the last, and of the frame."""
+    sound = sound_for(session, 1)[0]
+    spans, costs = [], []
+    for count in range(10 + frames):
+        frame = session.step(sound)
+        if count < 10:
+            continue
+        pieces = list(zip(session.labels(), session.starts(), session.durations(), strict=True))
+        rows = [(start, start + spent) for label, start, spent in pieces if label.endswith("]")]
+        rows = rows or [(start, start + spent) for _, start, spent in pieces]
+        spans.append(rows[-1][1] - rows[0][0])
+        costs.append(frame.cost_ns)
+    return float(np.median(spans)), float(np.median(costs))
+
+
+def _own_head(setting: Setting) -> float:
+    """Return the median us of 50 steps of StreamingTalker's diffusion head at published size, as it was published.
+
+    The exported stage multiplies out what is linear; PyTorch's eager way is the network as it is written. The times
+    lie on the GPU already, which favours PyTorch.
+    """
+    import torch
+
+    from edgetalker.models.streamingtalker.config import config_from_shapes
+    from edgetalker.models.streamingtalker.network import Head
+    from edgetalker.models.streamingtalker.schedule import make_schedule
+
+    where = "cpu" if setting.dry else "cuda:0"
+    config, schedule = config_from_shapes({}), make_schedule(50, "legacy_sample")
+    head = Head(torch.nn.Linear(config.vae_width, config.width), config).to(where).eval()
+    noise = torch.randn(1, 1, config.vae_width, device=where)
+    condition = torch.randn(1, 1, config.width, device=where)
+    times = [torch.tensor([int(moment)], device=where) for moment in schedule.times]
+    costs = []
+    with torch.inference_mode():
+        for _ in range(setting.count(60, least=4)):
+            _wait(where)
+            begin = time.perf_counter_ns()
+            x = noise
+            for moment, keep, gain in zip(times, schedule.keep, schedule.gain, strict=True):
+                x = float(keep) * x + float(gain) * head(x, condition, moment)
+            _wait(where)
+            costs.append(time.perf_counter_ns() - begin)
+    return float(np.median(costs[len(costs) // 4 :])) / 1e3
+
+
+def _wait(where: str) -> None:
+    import torch
+
+    if where != "cpu":
+        torch.cuda.synchronize()
+
+
+def lockstep_talkers(setting: Setting) -> Figures:
+    """Frame times of many talkers in one session, and how many fit into a frame at 30 fps."""
+    bundle = setting.bundle("talker")
+    found: Figures = {}
+    fitting = 0
+    for talkers in (1, 8, 64, 512, 1024):
+        if setting.dry and talkers > 8:
+            continue
+        try:
+            summary = _lockstep_frame(setting, bundle, talkers)
+        except (UserError, RuntimeError) as error:  # PyTorch's own errors are RuntimeErrors
+            found[f"{talkers} talkers"] = f"not run: {str(error).splitlines()[0]}"
+            continue
+        found[f"{talkers} talkers: frame median, us"] = summary.median / 1e3
+        found[f"{talkers} talkers: frame p99, us"] = summary.p99 / 1e3
+        fitting = talkers if summary.p99 < 1e9 / 30 else fitting
+    found["talkers whose frames all fit at 30 fps (p99)"] = fitting
+    if not fitting:
+        raise AssertionError(f"not one talker fits: {found}")
+    return found
+
+
+def _lockstep_frame(setting: Setting, bundle: Any, talkers: int) -> Summary:
+    device = setting.device()
+    try:
+        many, engines = lockstep(bundle, talkers, device)
+        session = setting.session(many, device, engines=engines, noise=_any_noise())
+        sound = sound_for(session, 1)[0]
+        schedule = session.schedules[-1]
+        costs = [session.step(sound, schedule=schedule).cost_ns for _ in range(setting.count(200, least=8))]
+        assert np.isfinite(session.motion).all()
+    finally:
+        device.close()
+    return Summary.of(costs[len(costs) // 4 :])
+
+
+def _any_noise() -> Callable[[str, int, NDArray[np.float32]], None]:
+    """Noise for all talkers at once; the counter-based noise is made one talker after the other."""
+    random = np.random.default_rng(0)
+
+    def fill(_name: str, _frame: int, into: NDArray[np.float32]) -> None:
+        into[...] = random.standard_normal(into.shape, np.float32)
+
+    return fill
+
+
+def with_tensorrt(setting: Setting) -> Figures:
+    """Build plans for the small bundle with whichever TensorRT is here and compare its frames with PyTorch's."""
+    if setting.dry:
+        raise NotRunError("needs a GPU")
+    from edgetalker.engines.cuda.engines import cuda_engines
+    from edgetalker.engines.machine import this_machine
+
+    machine = this_machine()
+    flavours = [flavour for flavour in ("tensorrt", "rtx") if flavour in machine.versions]
+    if not flavours:
+        raise NotRunError("no TensorRT is installed (tensorrt, tensorrt_rtx)")
+    found: Figures = {}
+    for flavour in flavours:
+        found.update(_one_flavour(setting, flavour, machine.versions[flavour], cuda_engines))
+    return found
+
+
+def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any) -> Figures:
+    import shutil
+    import subprocess
+    import sys
+
+    folder = setting.work / f"tiny_{flavour}"
+    shutil.copytree(setting.bundles["tiny_voca"], folder)
+    command = [sys.executable, "-m", "edgetalker.cli.main", "build", str(folder), "--target", flavour]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if built.returncode:
+        return {f"{flavour} {version}": f"not run: the build failed: {(built.stderr or built.stdout).strip()[-400:]}"}
+    from edgetalker.engines.bundle import Bundle
+
+    bundle, device = Bundle.open(folder), setting.device()
+    session = setting.session(
+        bundle, device, engines=engines_for(bundle, device, engine=flavour, precision="fp32"), timings=True
+    )
+    reference = setting.session(bundle)
+    sound = sound_for(session, 20)
+    error = worst(*(np.stack([each.step(one).motion.copy() for one in sound]) for each in (session, reference)))
+    profile = Profiler(session, Rates(None, None, ())).run("full", 100)
+    session.close()
+    reference.close()
+    assert error <= 2e-3, f"{flavour}: frames differ by {error:.2e}"
+    return {
+        f"{flavour} {version}: worst relative error against PyTorch": error,
+        f"{flavour} {version}: whole frame, us": profile.frame.median / 1e3,
+        f"{flavour} {version}: device, us": profile.device.median / 1e3,
+    }

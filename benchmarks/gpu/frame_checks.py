@@ -1,0 +1,132 @@
+"""Whole frames: equal to the host's, equal whatever the graphs, and nothing made after start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.gpu.setting import NotRunError, Setting
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Engine
+from edgetalker.engines.host import HostDevice
+from edgetalker.engines.torch import torch_engines
+from edgetalker.runtime.session import Session
+
+__all__ = ["frames_are_the_hosts", "graphs_change_no_frame", "nothing_is_made_after_start", "sound_for", "worst"]
+
+Figures = dict[str, Any]
+_TOLERANCE = 1e-4
+"""Of float32 frames, relative to the largest motion value: matrices are summed in another order."""
+
+
+def sound_for(session: Session, frames: int) -> list[NDArray[np.float32] | None]:
+    """Return noise at speech level for some frames."""
+    if session.audio is None:
+        return [None] * frames
+    random = np.random.default_rng(7)
+    shape = session.audio.shape
+    return [(0.1 * random.standard_normal(shape)).astype(np.float32) for _ in range(frames)]
+
+
+def motions(session: Session, frames: int) -> NDArray[np.float32]:
+    """Return some frames' motion, the schedules taken in turn."""
+    names = session.schedules
+    sound = sound_for(session, frames)
+    made = [session.step(sound[i], schedule=names[i % len(names)]).motion.copy() for i in range(frames)]
+    return np.stack(made)
+
+
+def worst(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> float:
+    """Return the largest difference relative to the largest value."""
+    assert np.isfinite(found).all(), "NaN or Inf: something was read before it was written"
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def host_engines(bundle: Bundle, device: HostDevice) -> Mapping[str, Engine]:
+    """Return ONNX Runtime's engines where it is installed, else PyTorch's on the CPU."""
+    try:
+        from edgetalker.engines.ort import OrtEngine
+
+        return {
+            name: OrtEngine(name, bundle.onnx(name), stage.inputs, stage.outputs, threads=8)
+            for name, stage in bundle.manifest.stages.items()
+        }
+    except ImportError:
+        return torch_engines(bundle, device)
+    except Exception as error:  # MissingPackageError, and a runtime too old for the file
+        if "onnxruntime" not in str(error).lower():
+            raise
+        return torch_engines(bundle, device)
+
+
+def frames_are_the_hosts(setting: Setting) -> Figures:
+    """The device against the host on the same sound and the same noise, float32."""
+    found: Figures = {}
+    for name, frames in (("tiny_voca", 40), ("talker", 60), ("published", 8)):
+        try:
+            bundle = setting.bundle(name)
+        except NotRunError as reason:
+            found[name] = f"not run: {reason}"
+            continue
+        frames = setting.count(frames, least=3)
+        host = HostDevice()
+        reference = setting.session(bundle, host, engines=host_engines(bundle, host))
+        session = setting.session(bundle, setting.device(poison=True))
+        error = worst(motions(session, frames), motions(reference, frames))
+        found[f"{name}, worst relative error"] = error
+        session.close()
+        reference.close()
+        assert error <= _TOLERANCE, f"{name}: {error:.2e} where {_TOLERANCE:.0e} is allowed"
+    return found
+
+
+def graphs_change_no_frame(setting: Setting) -> Figures:
+    """A graph a step, a graph a frame and no graph give the same bits, also after a reset."""
+    found: Figures = {}
+    for name in ("tiny_voca", "talker", "published"):
+        if name not in setting.bundles:
+            continue
+        bundle = setting.bundle(name)
+        frames = setting.count(20, least=4)
+        wanted = None
+        for graphs in ("step", "frame", "eager"):
+            session = setting.session(bundle, graphs=graphs)
+            made = motions(session, frames)
+            session.reset()
+            np.testing.assert_array_equal(motions(session, frames), made, err_msg=f"{name}, {graphs}: after a reset")
+            if wanted is not None:
+                np.testing.assert_array_equal(made, wanted, err_msg=f"{name}: {graphs} against step")
+            wanted = made
+            session.close()
+        found[name] = f"{frames} frames equal bit for bit"
+    return found
+
+
+def nothing_is_made_after_start(setting: Setting) -> Figures:
+    """Addresses and free memory stay as they are over 10,000 frames and some resets."""
+    found: Figures = {}
+    for name, frames in (("talker", 10_000), ("tiny_voca", 10_000), ("published", 2_000)):
+        if name not in setting.bundles:
+            continue
+        session = setting.session(setting.bundle(name))
+        frames = setting.count(frames, least=20)
+        sound = sound_for(session, 1)[0]
+        session.step(sound)
+        addresses, free = dict(session.addresses()), _free(session)
+        for count in range(frames):
+            session.step(sound)
+            if count % 997 == 996:
+                session.reset()
+        assert dict(session.addresses()) == addresses, f"{name}: a buffer moved"
+        assert _free(session) == free, f"{name}: free memory went from {free} to {_free(session)} bytes"
+        found[name] = f"{frames} frames, {len(addresses)} addresses, {free:,} bytes free before and after"
+        session.close()
+    return found
+
+
+def _free(session: Session) -> int:
+    memory = getattr(session.device, "memory", None)
+    return int(memory()[0]) if memory is not None else 0

@@ -1,0 +1,177 @@
+"""The report of a run: one table for people, JSON and Markdown to keep."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import platform
+import re
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.figures import AT_LEAST, TARGETS
+from benchmarks.gpu.setting import NotRunError, Setting
+from edgetalker import __version__
+from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.files import write_whole
+
+__all__ = ["Result", "Run", "attempt", "environment", "verdicts"]
+
+_PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "cuda.bindings", "pycuda", "tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check. status: `passed`, `failed` or `not run`."""
+
+    name: str
+    status: str
+    seconds: float
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+def attempt(setting: Setting, name: str, check: Callable[[], Mapping[str, Any]], *, least: float = 10.0) -> Result:
+    """Run one check. Whatever it raises is its result: the others still run."""
+    begin = time.monotonic()
+    if setting.left < least:
+        return Result(name, "not run", 0.0, reason=f"{setting.left:.0f} s were left, it needs {least:.0f} s")
+    try:
+        figures = check()
+    except (NotRunError, MissingPackageError) as error:
+        return Result(name, "not run", time.monotonic() - begin, reason=str(error).splitlines()[0])
+    except Exception as error:  # a failed check must not hide the others
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
+        return Result(name, "failed", time.monotonic() - begin, reason=reason)
+    return Result(name, "passed", time.monotonic() - begin, figures)
+
+
+def environment(setting: Setting) -> dict[str, Any]:
+    """Return what the figures were measured on."""
+    found: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "edgetalker": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+    }
+    found.update({name: version for name in _PACKAGES if (version := _version(name))})
+    device = setting.device()
+    found["device"] = device.describe()
+    found["gpu"] = getattr(device, "name", "host (dry run)")
+    if not setting.dry:
+        from edgetalker.engines.cuda.health import read_health
+
+        found["driver"] = _driver()
+        found["health before"] = dict(read_health(getattr(device, "bus", None)))
+    device.close()
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return str(importlib.import_module(name).__version__)
+    except ImportError:
+        return None
+    except AttributeError:
+        return "version unknown"
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip().splitlines()[0]
+
+
+def verdicts(results: Sequence[Result]) -> dict[str, str]:
+    """Return what became of each target: `met`, `missed` or `not measured`, with the figure."""
+    figures = {key: value for result in results for key, value in result.figures.items()}
+    found = {name: _verdict(figures.get(name), target, most=True) for name, target in TARGETS.items()}
+    return found | {name: _verdict(figures.get(name), target, most=False) for name, target in AT_LEAST.items()}
+
+
+def _verdict(value: Any, target: float, *, most: bool) -> str:
+    wanted = f"target at {'most' if most else 'least'} {target:g}"
+    if value is None:
+        return f"not measured ({wanted})"
+    met = value <= target if most else value >= target
+    return f"{value:.1f}: {'met' if met else 'missed'} ({wanted})"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A whole run."""
+
+    environment: Mapping[str, Any]
+    results: Sequence[Result]
+    notes: Sequence[str] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; what could not run is no failure."""
+        return all(result.status != "failed" for result in self.results)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything under stable keys."""
+        return {
+            "format": "edgetalker-gpu-check",
+            "version": 1,
+            "environment": dict(self.environment),
+            "targets": verdicts(self.results),
+            "checks": [vars(result) | {"figures": dict(result.figures)} for result in self.results],
+            "notes": list(self.notes),
+        }
+
+    def table(self) -> str:
+        """Return the table that is printed."""
+        width = max(len(result.name) for result in self.results)
+        lines = [f"{self.environment['device']}, {self.environment['date']}"]
+        for result in self.results:
+            line = f"{result.name:<{width}}  {result.status:<8}{result.seconds:>7.1f} s  {result.reason}"
+            lines.append(line.rstrip())
+            lines += [f"{'':<{width}}    {name}: {_text(value)}" for name, value in result.figures.items()]
+        lines += ["", "targets"]
+        lines += [f"  {name}: {text}" for name, text in verdicts(self.results).items()]
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        """Return the report as Markdown."""
+        lines = [f"# {self.environment['gpu']}", "", "Written by `make gpu-check`; not edited by hand.", ""]
+        lines += ["| | |", "|---|---|"]
+        lines += [f"| {name} | {_text(value)} |" for name, value in self.environment.items()]
+        lines += ["", "## Targets", "", "| figure | result |", "|---|---|"]
+        lines += [f"| {name} | {text} |" for name, text in verdicts(self.results).items()]
+        for result in self.results:
+            lines += ["", f"## {result.name}: {result.status}", "", f"{result.seconds:.1f} s. {result.reason}".strip()]
+            if result.figures:
+                lines += ["", "| figure | value |", "|---|---|"]
+                lines += [f"| {name} | {_text(value)} |" for name, value in result.figures.items()]
+        return "\n".join([*lines, ""])
+
+    def write(self, folder: Path, *, suffix: str = "") -> Path:
+        """Write GPU.json and GPU.md, each whole; return the first."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"[^a-z0-9]+", "-", str(self.environment["gpu"]).lower()).strip("-") + suffix
+        for ending, text in (("json", json.dumps(self.as_dict(), indent=1) + "\n"), ("md", self.markdown())):
+            with write_whole(folder / f"{name}.{ending}") as file:
+                file.write(text.encode())
+        return folder / f"{name}.json"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 0.01 else f"{value:,.2f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_text(item)}" for key, item in value.items())
+    return "unknown" if value is None else str(value).replace("|", "\\|")

@@ -1,0 +1,75 @@
+"""What the checks run on: the device, its engines, the bundles, the time that is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Device, Engine
+from edgetalker.engines.host import HostDevice
+from edgetalker.engines.torch import torch_engines
+from edgetalker.runtime.session import Granularity, NoiseSource, Session
+
+__all__ = ["NotRunError", "Setting"]
+
+
+class NotRunError(Exception):
+    """This machine lacks what a check needs; the reason goes into the report."""
+
+
+@dataclass
+class Setting:
+    """dry: run on the host, to see that the checks themselves work; its figures are nobody's. scale: of all counts
+    and durations. wait: the device's wait policy."""
+
+    bundles: dict[str, Path]
+    work: Path
+    dry: bool = False
+    scale: float = 1.0
+    wait: str = "spin"
+    seconds: float = 500.0
+    notes: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    def device(self, **options: Any) -> Device:
+        """Open the device under test."""
+        if self.dry:
+            return HostDevice(poison=bool(options.get("poison")))
+        from edgetalker.engines.cuda import CudaDevice
+
+        return CudaDevice(wait=self.wait, **options)
+
+    def bundle(self, name: str) -> Bundle:
+        """Open a bundle. Raises NotRunError when this checkout lacks it."""
+        if name not in self.bundles:
+            raise NotRunError(f"this checkout has no bundle `{name}`")
+        return Bundle.open(self.bundles[name])
+
+    def session(
+        self,
+        bundle: Bundle,
+        device: Device | None = None,
+        *,
+        engines: Mapping[str, Engine] | None = None,
+        graphs: Granularity = "step",
+        timings: bool = False,
+        noise: NoiseSource | None = None,
+        seed: int = 1,
+    ) -> Session:
+        """Open a session with PyTorch's engines, or those given."""
+        device = device or self.device()
+        engines = engines or torch_engines(bundle, device)
+        return Session(bundle, engines, device, graphs=graphs, timings=timings, noise=noise, seed=seed)
+
+    def count(self, wanted: int, least: int = 1) -> int:
+        """Return a count or a duration, shortened in a dry run."""
+        return max(round(wanted * self.scale), least)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the whole must end."""
+        return self.seconds - (time.monotonic() - self.began)
