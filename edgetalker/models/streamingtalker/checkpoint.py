@@ -49,10 +49,10 @@ def load_checkpoint(
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
     """Read the `state_dict` of a Lightning file, or a bare one, without running any of its code.
 
-    Old weight-norm names come back as new ones.
+    Objects beside the weights are passed over. Old weight-norm names come back as new ones.
 
     Raises:
-        CheckpointError: not a file, not a checkpoint, or one that holds more than tensors and plain values.
+        CheckpointError: not a file, not a checkpoint, or a state_dict that holds more than tensors.
     """
     content = _read(Path(path))
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
@@ -64,9 +64,27 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
     return {with_new_weight_norm(str(key)): value for key, value in state.items()}
 
 
+class _Inert:
+    """Stands in for every class that a checkpoint names and that is no tensor or plain value: does nothing.
+
+    Lightning files may keep hyper-parameters and callbacks as objects beside the weights. None of their code is
+    imported or run; their places in the file are filled with these.
+    """
+
+    def __new__(cls, *_args: object, **_options: object) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_args: object, **_options: object) -> None: ...
+
+    def __setstate__(self, _state: object) -> None: ...
+
+
 def _read(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb"):
+            pass
+        with torch.serialization.safe_globals([(_Inert, name) for name in _foreign(path)]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(str(path), ["no such file"]) from None
     except OSError as error:
@@ -76,11 +94,19 @@ def _read(path: Path) -> object:
         raise CheckpointError(
             str(path),
             [f"is not a checkpoint, or holds more than tensors and plain values: {reason}"],
-            hint="save the weights alone: torch.save({'state_dict': model.state_dict()}, FILE)",
+            hint="where it was trained, save the weights alone: torch.save({'state_dict': module.state_dict()}, FILE)",
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(str(path), [f"is truncated or not a checkpoint: {reason}"]) from None
+
+
+def _foreign(path: Path) -> list[str]:
+    """Return the full names of classes in the file that `weights_only` does not know; read, not imported."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # a damaged file fails in many ways here; torch.load then says how
+        return []
 
 
 def model_from_tensors(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from edgetalker.models.streamingtalker import (
     model_from_tensors,
     read_tensors,
 )
+from edgetalker.models.streamingtalker.random_weights import random_tensors
 from tests.models.streamingtalker.conftest import DATA, TINY, TINY_HEADS
 
 Tensors = dict[str, torch.Tensor]
@@ -110,11 +112,28 @@ class Payload:
         return (Path.touch, (self.marker,))
 
 
-def test_code_in_a_checkpoint_does_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"a": Payload(tmp_path / "ran")}}, tmp_path / "evil.ckpt")
-    with pytest.raises(CheckpointError, match="more than tensors"):
+def test_code_in_a_checkpoint_does_not_run(tensors: Tensors, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    torch.save({"state_dict": {"a": torch.zeros(1), "b": Payload(marker)}}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match=r"`b` is not a tensor|more than tensors"):
         load_checkpoint(tmp_path / "evil.ckpt")
-    assert not (tmp_path / "ran").exists()
+    torch.save({"state_dict": tensors, "hyper_parameters": Payload(marker)}, tmp_path / "beside.ckpt")
+    with contextlib.suppress(CheckpointError):
+        load_checkpoint(tmp_path / "beside.ckpt", heads=TINY_HEADS)
+    assert not marker.exists()
+
+
+class Settings:
+    """What a training run may keep beside its weights."""
+
+    def __init__(self) -> None:
+        self.width = 48
+
+
+def test_objects_beside_the_weights_are_passed_over(tensors: Tensors, tmp_path: Path) -> None:
+    extra = {"epoch": 3, "hyper_parameters": {"cfg": Settings()}, "callbacks": {"best": Path("a.ckpt")}}
+    torch.save({"state_dict": tensors, **extra}, tmp_path / "lightning.ckpt")
+    assert load_checkpoint(tmp_path / "lightning.ckpt", heads=TINY_HEADS).config.width == 48
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 40_000])
@@ -145,16 +164,22 @@ def test_impossible_schedules(steps: int, rule: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("dataset", "parameters", "frame_rate"), [("voca", 242_772_829, 30), ("biwi", 372_456_798, 25)]
+    ("dataset", "parameters", "frame_rate"), [("vocaset", 242_772_829, 30), ("biwi", 372_456_798, 25)]
 )
 def test_a_checkpoint_of_published_size(dataset: str, parameters: int, frame_rate: int, tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    tensors = {key: 0.02 * torch.randn(shape, generator=generator) for key, shape in published_shapes(dataset).items()}
+    tensors = random_tensors(dataset)
+    listed = published_shapes({"vocaset": "voca"}.get(dataset, dataset))
+    assert {key: tuple(value.shape) for key, value in tensors.items()} == listed
     torch.save({"state_dict": tensors}, tmp_path / "published.ckpt")
     model = load_checkpoint(tmp_path / "published.ckpt")
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-    assert model.config.frame_rate == frame_rate
+    assert (model.config.dataset, model.config.frame_rate) == (dataset, frame_rate)
     with torch.no_grad():
         token = model.vae.start_token()
     assert token.shape == (1, 1, 1024)
     assert bool(torch.isfinite(token).all())
+
+
+def test_an_unknown_published_size() -> None:
+    with pytest.raises(OptionError, match="known are vocaset, biwi"):
+        random_tensors("voca")
