@@ -5,8 +5,9 @@
 
 Sinks: Live Link Face at the model's rate and at 60 Hz, VMC, VRChat, a port that nobody listens on, and a WebSocket
 server with a client that reads and one that never does. Prints one line a minute of sound and a JSON summary; exit
-code 1 when something does not add up. Resident memory is compared between the first quarter and the end (the viewer keeps the last minutes). A fast clock makes
-deadlines as many times harder: its held and late frames say nothing about real time.
+code 1 when something does not add up. Resident memory is compared between the first quarter and the end (the viewer
+keeps the last minutes). A fast clock makes deadlines as many times harder: its held and late frames say nothing about
+real time.
 """
 
 from __future__ import annotations
