@@ -19,15 +19,15 @@ _WANTED = {
 }
 
 
-def this_machine() -> Machine:
-    """Return platform, GPU and the version of every flavour that loads. Imports them; makes no Runtime."""
+def this_machine(index: int = 0) -> Machine:
+    """Return platform, GPU `index` and the version of every flavour that loads. Imports them; makes no Runtime."""
     versions = {}
     for flavour in installed():
         try:
             versions[flavour] = load(flavour).version
         except UserError:
             continue  # `flavour_report` says why
-    return Machine(versions, platform_tag(), probe())
+    return Machine(versions, platform_tag(), probe(index))
 
 
 def flavour_report() -> dict[str, list[str]]:

@@ -174,7 +174,7 @@ def test_a_foreign_plan_is_refused_before_it_is_read(bundle: Bundle, machine_of:
     code, words = said(
         f"""
 import edgetalker.engines.machine as machine
-machine.probe = lambda: GPU
+machine.probe = lambda index: GPU
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.tensorrt.loader import open_engine
 open_engine(Bundle.open({str(bundle.path)!r}), "decode", CudaLike(), flavour="rtx")

@@ -24,7 +24,7 @@ def open_engines(
     flavour: `tensorrt`, `rtx`, `lean` or `auto`. Raises EngineError listing what is wrong with each plan and the
     command that builds them, OptionError for an unknown flavour or precision.
     """
-    machine = this_machine()
+    machine = this_machine(getattr(device, "ordinal", 0))
     chosen = pick_flavour(flavour, bundle, precision, machine)
     plans = {stage: choose(bundle, stage, precision, chosen, machine) for stage in bundle.manifest.stages}
     engines = {stage: _open(bundle, stage, plan, device, chosen, machine) for stage, plan in plans.items()}
@@ -36,7 +36,7 @@ def open_engine(
     bundle: Bundle, stage: str, device: Device, *, flavour: str = "auto", precision: str = "fp32"
 ) -> TensorRTEngine:
     """Open one stage of a bundle. Raises as `open_engines` does."""
-    machine = this_machine()
+    machine = this_machine(getattr(device, "ordinal", 0))
     chosen = pick_flavour(flavour, bundle, precision, machine)
     return _open(bundle, stage, choose(bundle, stage, precision, chosen, machine), device, chosen, machine)
 
