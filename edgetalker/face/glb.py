@@ -17,7 +17,7 @@ from edgetalker.face.names import HEAD_ANGLES
 from edgetalker.face.part import Face, Part, normals_of
 from edgetalker.face.turn import quaternions
 
-__all__ = ["MATERIALS", "add_weight_animation", "face_document", "write_glb"]
+__all__ = ["FACE", "HEAD", "MATERIALS", "add_weight_animation", "face_document", "write_glb"]
 
 MATERIALS: dict[str, dict[str, Any]] = {
     "skin": {"roughness": 0.58},
@@ -31,27 +31,41 @@ _STILL_NORMAL = 2e-3
 Array = NDArray[np.float64]
 
 
-def face_document(face: Face | None = None) -> Gltf:
-    """Return the face at rest as a glTF document: node 0 is the head, which turns about its pivot.
+HEAD, FACE = 0, 1
+"""Numbers of the node that turns and of the node whose weights move."""
 
-    The head is one mesh with a primitive a part, so that one weight moves all parts; `extras.targetNames`
-    names the targets. What does not turn with the head (the bust) is a mesh of its own.
+
+def face_document(face: Face | None = None) -> Gltf:
+    """Return the face at rest as a glTF document.
+
+    Node HEAD turns about its pivot. Its child FACE is one mesh with a primitive a part, so that one weight moves
+    all parts; `extras.targetNames` names the targets. Hair and ears, which no shape moves, hang beside it; the
+    bust does not turn.
     """
     face = face or head()
     gltf = Gltf()
     pivot = np.asarray(face.pivot)
-    turning = [_primitive(gltf, part, face.names, pivot) for part in face.parts if part.moves]
-    still = [_primitive(gltf, part, (), pivot) for part in face.parts if not part.moves]
+    groups = {
+        "face": [part for part in face.parts if part.moves and part.deltas],
+        "around": [part for part in face.parts if part.moves and not part.deltas],
+        "bust": [part for part in face.parts if not part.moves],
+    }
     names = list(face.names)
-    meshes = [{"name": "face", "primitives": turning, "weights": [0.0] * len(names), "extras": {"targetNames": names}}]
-    nodes: list[dict[str, Any]] = [{"name": "head", "mesh": 0, "translation": pivot.tolist()}]
-    if still:
-        meshes.append({"name": "bust", "primitives": still})
-        nodes.append({"name": "bust", "mesh": 1, "translation": pivot.tolist()})
+    meshes: list[dict[str, Any]] = []
+    for name, parts in groups.items():
+        primitives = [_primitive(gltf, part, names if name == "face" else (), pivot) for part in parts]
+        meshes.append({"name": name, "primitives": primitives})
+    meshes[0] |= {"weights": [0.0] * len(names), "extras": {"targetNames": names}}
+    place = pivot.tolist()
     gltf.document |= {
         "scene": 0,
-        "scenes": [{"nodes": list(range(len(nodes)))}],
-        "nodes": nodes,
+        "scenes": [{"nodes": [HEAD, 3]}],
+        "nodes": [
+            {"name": "head", "translation": place, "children": [FACE, 2]},
+            {"name": "face", "mesh": 0},
+            {"name": "around", "mesh": 1},
+            {"name": "bust", "mesh": 2, "translation": place},
+        ],
         "meshes": meshes,
         "materials": [_material(name, **MATERIALS[name]) for name in MATERIALS],
     }
@@ -114,8 +128,8 @@ def write_glb(
     zero = np.zeros(len(motion))
     shapes = np.stack([motion[:, column[n]] if n in column else zero for n in face.names], 1)
     turns = np.stack([motion[:, column[n]] if n in column else zero for n in HEAD_ANGLES], 1)
-    add_weight_animation(gltf, 0, shapes, fps)
-    _add_rotation(gltf, 0, quaternions(turns))
+    add_weight_animation(gltf, FACE, shapes, fps)
+    _add_rotation(gltf, HEAD, quaternions(turns))
     gltf.write(path)
 
 

@@ -44,8 +44,8 @@ def test_targets_carry_the_arkit_names_on_every_primitive(written: tuple[Path, N
 
 def test_positions_and_targets_read_back_as_built(written: tuple[Path, NDArray[np.float32]]) -> None:
     glb, face = Glb(written[0]), head()
-    turning = [part for part in face.parts if part.moves]
-    for part, primitive in zip(turning, glb.json["meshes"][0]["primitives"], strict=True):
+    moving = [part for part in face.parts if part.moves and part.deltas]
+    for part, primitive in zip(moving, glb.json["meshes"][0]["primitives"], strict=True):
         positions = glb.read(primitive["attributes"]["POSITION"])
         assert np.allclose(positions, part.positions - face.pivot, atol=1e-7)
         assert np.array_equal(glb.read(primitive["indices"]).reshape(-1, 3), part.triangles)

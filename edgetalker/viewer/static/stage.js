@@ -3,17 +3,18 @@
 import * as THREE from 'three';
 import { GLTFLoader } from './three/loaders/GLTFLoader.js';
 import { OrbitControls } from './three/controls/OrbitControls.js';
-import { RoomEnvironment } from './three/environments/RoomEnvironment.js';
 
+// colour, power, direction: key, fill, rim
+const LAMPS = [[0xfff1e0, 2.3, [-0.5, 0.6, 1]], [0xbcd4ff, 0.9, [1, 0.1, 0.3]], [0xffffff, 1.5, [0.3, 0.6, -1]]];
 const HEAD_ANGLES = ['HeadYaw', 'HeadPitch', 'HeadRoll'];
 
-/** Whether any target moves this part; one that stands still is spared the work (hair, ears). */
-function moves(part) {
-  const { morphAttributes } = part.geometry;
-  if (morphAttributes.position.some(({ array }) => array.some((value) => value !== 0))) return true;
-  part.geometry.morphAttributes = {};
-  part.morphTargetInfluences = part.morphTargetDictionary = undefined;
-  return false;
+/** Whether WebGL is computed on the CPU here: then fewer pixels must do. */
+function drawsOnCpu() {
+  const context = document.createElement('canvas').getContext('webgl2');
+  const known = context?.getExtension('WEBGL_debug_renderer_info');
+  const name = known ? context.getParameter(known.UNMASKED_RENDERER_WEBGL) : '';
+  context?.getExtension('WEBGL_lose_context')?.loseContext();
+  return /swiftshader|llvmpipe|software/i.test(name);
 }
 
 const SLOW_MS = 50; // a page that draws slower than this gets fewer pixels
@@ -22,9 +23,10 @@ const LEAST_RATIO = 0.5;
 export class Stage {
   constructor(canvas) {
     this.canvas = canvas;
-    this.renderer = new THREE.WebGLRenderer({ canvas, antialias: true, alpha: true, preserveDrawingBuffer: true });
+    const spare = drawsOnCpu();
+    this.renderer = new THREE.WebGLRenderer({ canvas, antialias: !spare, alpha: true });
     this.renderer.toneMapping = THREE.NeutralToneMapping;
-    this.renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
+    this.renderer.setPixelRatio(spare ? 0.75 : Math.min(devicePixelRatio, 2));
     this.scene = new THREE.Scene();
     this.camera = new THREE.PerspectiveCamera(24, 1, 0.01, 100);
     this.orbit = new OrbitControls(this.camera, canvas);
@@ -36,10 +38,8 @@ export class Stage {
   }
 
   light() {
-    const maker = new THREE.PMREMGenerator(this.renderer);
-    this.scene.environment = maker.fromScene(new RoomEnvironment(), 0.04).texture;
-    this.scene.environmentIntensity = 0.45;
-    for (const [colour, power, place] of [[0xfff1e0, 2.4, [-0.5, 0.6, 1]], [0xbcd4ff, 1.0, [1, 0.1, 0.3]], [0xffffff, 1.5, [0.3, 0.6, -1]]]) {
+    this.scene.add(new THREE.HemisphereLight(0xe6ecf5, 0x6a5148, 1.1));
+    for (const [colour, power, place] of LAMPS) {
       const lamp = new THREE.DirectionalLight(colour, power);
       lamp.position.set(...place);
       this.scene.add(lamp);
@@ -79,7 +79,7 @@ export class Stage {
     this.head = gltf.scene.getObjectByName('head');
     this.drives = [];
     gltf.scene.traverse((part) => {
-      if (!part.morphTargetDictionary || !moves(part)) return;
+      if (!part.morphTargetDictionary) return;
       names.forEach((name, place) => {
         const target = part.morphTargetDictionary[name];
         if (target !== undefined) this.drives.push([place, part.morphTargetInfluences, target]);
