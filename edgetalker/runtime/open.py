@@ -14,6 +14,7 @@ from edgetalker.runtime.session import Granularity, NoiseSource, Session
 __all__ = ["DEVICES", "open_engines", "open_session"]
 
 DEVICES = ("host", "cuda")
+HOST_ENGINES = ("auto", "ort", "torch")
 
 
 def open_session(
@@ -35,7 +36,7 @@ def open_session(
     """Open a bundle for playing.
 
     device: `host` (ONNX Runtime) or `cuda`. engine: on cuda `auto`, `tensorrt`, `rtx`, `lean` or `torch`; on the
-    host `auto` or `ort`. precision: `fp32` or one that `convert` added. The rest as in Session. Raises UserError
+    host `auto`, `ort` or `torch`. precision: `fp32` or one that `convert` added. The rest as in Session. Raises UserError
     subclasses for whatever is missing, with what brings it.
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path)
@@ -76,15 +77,22 @@ def open_engines(
 ) -> Mapping[str, Engine]:
     """Return an engine for every stage. Raises EngineError, OptionError or MissingPackageError."""
     if device.kind == "host":
-        if engine not in ("auto", "ort"):
-            raise OptionError(f"engine `{engine}` does not run on the host; `ort` does", hint="add --device cuda")
-        return _host_engines(bundle, precision, threads)
+        return _host_engines(bundle, device, engine, precision, threads)
     from edgetalker.engines.cuda.engines import cuda_engines
 
     return cuda_engines(bundle, device, engine=engine, precision=precision)
 
 
-def _host_engines(bundle: Bundle, precision: str, threads: int) -> Mapping[str, Engine]:
+def _host_engines(bundle: Bundle, device: Device, engine: str, precision: str, threads: int) -> Mapping[str, Engine]:
+    if engine == "torch":
+        from edgetalker.engines.torch import torch_engines
+
+        return torch_engines(bundle, device, precision)
+    if engine not in HOST_ENGINES:
+        raise OptionError(
+            f"engine `{engine}` does not run on the host; {', '.join(HOST_ENGINES)} do{nearest(engine, HOST_ENGINES)}",
+            hint="add --device cuda" if engine in ("tensorrt", "rtx", "lean") else None,
+        )
     from edgetalker.engines.ort import OrtEngine
 
     return {
