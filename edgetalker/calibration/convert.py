@@ -24,7 +24,7 @@ from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.errors import InputError, MissingPackageError
 from edgetalker.engines.files import sha256_of, write_whole
 
-__all__ = ["ConvertOptions", "Said", "convert"]
+__all__ = ["ConvertOptions", "Said", "add_precision", "convert"]
 
 Said = Callable[[str, float], None]
 """Told what is being done and the share of it that is done."""
@@ -121,8 +121,7 @@ def _draft(bundle: Bundle, stages: list[ConvertedStage]) -> Iterator[Bundle]:
             (PRECISION, {stage.name: stage.onnx for stage in stages if stage.onnx}),
             (_EMULATED, {stage.name: stage.emulated for stage in stages if stage.onnx}),
         ):
-            _add_files(path, {f"{precision}/{name}.onnx": data for name, data in files.items()})
-            _edit_manifest(path, precision, {name: f"{precision}/{name}.onnx" for name in files})
+            add_precision(path, precision, files)
         yield Bundle.open(path)
 
 
@@ -135,9 +134,11 @@ def _forget(path: Path, precision: str) -> None:
     _write_manifest(path, document)
 
 
-def _edit_manifest(path: Path, precision: str, stages: dict[str, str]) -> None:
+def add_precision(path: Path, precision: str, stages: dict[str, bytes]) -> None:
+    """Put converted stages (name -> ONNX) into a bundle's folder and its manifest, which is replaced last."""
+    _add_files(path, {f"{precision}/{name}.onnx": data for name, data in stages.items()})
     document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    document.setdefault("precisions", {})[precision] = stages
+    document.setdefault("precisions", {})[precision] = {name: f"{precision}/{name}.onnx" for name in stages}
     _write_manifest(path, document)
 
 
