@@ -46,6 +46,7 @@ class TorchPool:
                 raise EngineError(
                     f"PyTorch {torch.__version__} cannot use the GPU", hint="install a PyTorch built for CUDA"
                 )
+            torch.cuda.current_device()  # a memory pool needs PyTorch's allocator to be there
             self.where = f"cuda:{getattr(device, 'ordinal', 0)}"
             self._stream = getattr(torch.cuda, "ExternalStream")(device.stream, device=self.where)  # noqa: B009 - untyped
             self._memory = torch.cuda.MemPool()
@@ -57,7 +58,7 @@ class TorchPool:
             stack.enter_context(torch.inference_mode())
             if self._memory is not None:
                 stack.enter_context(torch.cuda.stream(self._stream))
-                stack.enter_context(torch.cuda.use_mem_pool(self._memory, device=self.where))
+                stack.enter_context(torch.cuda.use_mem_pool(self._memory, device=torch.device(self.where)))
                 stack.enter_context(_full_precision())
             yield
 
@@ -154,9 +155,17 @@ class TorchEngine:
         self._module = None
 
 
-def torch_engines(bundle: Bundle, device: Device, precision: str = "fp32") -> dict[str, TorchEngine]:
-    """Return a PyTorch engine for every stage of a bundle, on the host or on CUDA. Raises as their parts do."""
+def torch_engines(
+    bundle: Bundle, device: Device, precision: str = "fp32", *, threads: int | None = None
+) -> dict[str, TorchEngine]:
+    """Return a PyTorch engine for every stage of a bundle, on the host or on CUDA. Raises as their parts do.
+
+    threads: PyTorch's threads on the host, which are the process's (default: as they are). Stages as small as a
+    denoise step run slower on several, many times slower beside another busy process.
+    """
     pool = TorchPool(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
     return {
         name: TorchEngine.from_onnx(name, bundle.onnx(name, precision), pool, stage.inputs, stage.outputs)
         for name, stage in bundle.manifest.stages.items()

@@ -36,8 +36,8 @@ def open_session(
     """Open a bundle for playing.
 
     device: `host` (ONNX Runtime) or `cuda`. engine: on cuda `auto`, `tensorrt`, `rtx`, `lean` or `torch`; on the
-    host `auto`, `ort` or `torch`. precision: `fp32` or one that `convert` added. The rest as in Session. Raises UserError
-    subclasses for whatever is missing, with what brings it.
+    host `auto`, `ort` or `torch`. precision: `fp32` or one that `convert` added. The rest as in Session. Raises
+    UserError subclasses for whatever is missing, with what brings it.
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path)
     chosen = open_device(device, poison=poison, **device_options)
@@ -87,7 +87,7 @@ def _host_engines(bundle: Bundle, device: Device, engine: str, precision: str, t
     if engine == "torch":
         from edgetalker.engines.torch import torch_engines
 
-        return torch_engines(bundle, device, precision)
+        return torch_engines(bundle, device, precision, threads=threads)
     if engine not in HOST_ENGINES:
         raise OptionError(
             f"engine `{engine}` does not run on the host; {', '.join(HOST_ENGINES)} do{nearest(engine, HOST_ENGINES)}",
