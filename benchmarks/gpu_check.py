@@ -70,6 +70,7 @@ def _run(args: argparse.Namespace, work: Path) -> int:
 
     setting = Setting({}, work, dry=args.dry_run, scale=0.02 if args.dry_run else 1.0, wait=args.wait)
     setting.seconds = args.soak + 300 if args.soak else setting.seconds
+    where = environment(setting)
     results = [attempt(setting, "bundles", partial(_find_bundles, setting))]
     checks = _soak(setting, args.soak) if args.soak else _checks(setting)
     for name, check, least in checks:
@@ -77,7 +78,7 @@ def _run(args: argparse.Namespace, work: Path) -> int:
             continue
         print(f"{name} …", file=sys.stderr, flush=True)
         results.append(attempt(setting, name, check, least=least))
-    run = Run(environment(setting), results, setting.notes)
+    run = Run(where, results, setting.notes)
     print(run.table())
     if args.only or args.dry_run:
         print("\nnothing was written: a dry run, or a part, is no result")

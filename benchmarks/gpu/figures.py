@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.gpu.frame_checks import sound_for, worst
 from benchmarks.gpu.setting import NotRunError, Setting
 from edgetalker.calibration.profile import Profiler
 from edgetalker.calibration.profile.rates import Rates, measure_rates
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import UserError
+from edgetalker.engines.manifest import Step
+from edgetalker.engines.onnxtorch import OnnxModule
 from edgetalker.engines.onnxtorch.lockstep import lockstep
+from edgetalker.engines.torch import TorchPool
 from edgetalker.runtime.session import Session
 from edgetalker.runtime.stats import Summary
 
@@ -91,6 +97,9 @@ def replay_against_eager(setting: Setting) -> Figures:
             session.close()
         found[f"{name}: replay of steps is faster than eager by"] = spans["eager"] / spans["step"]
         found[f"{name}: replay of a frame is faster than eager by"] = spans["eager"] / spans["frame"]
+        plain = _same_stage(setting, setting.bundle(name)) * 1e3
+        found[f"{name}, the same steps called from PyTorch one by one, us"] = plain / 1e3
+        found[f"{name}: replay of steps is faster than calling them from PyTorch by"] = plain / spans["step"]
         if name == "published":
             own = _own_head(setting) * 1e3
             found["published, the model's own head in eager PyTorch: 50 steps, us"] = own / 1e3
@@ -114,14 +123,44 @@ def _denoise_spans(session: Session, frames: int) -> tuple[float, float]:
     return float(np.median(spans)), float(np.median(costs))
 
 
+def _same_stage(setting: Setting, bundle: Bundle) -> float:
+    """Return the median us of one schedule's denoise runs as plain PyTorch calls, one stream, nothing in between."""
+    step = next(step for step in bundle.manifest.program if isinstance(step, Step) and step.rows)
+    pool = TorchPool(setting.device())
+    module = OnnxModule(bundle.onnx(step.stage), pool.where)
+    given, made = (
+        {
+            name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=pool.where)
+            for name, spec in specs.items()
+        }
+        for specs in (module.inputs, module.outputs)
+    )
+    rows = len(bundle.table(bundle.manifest.ladder[0]))
+    costs = []
+    with pool.entered():
+        for _ in range(setting.count(60, least=4)):
+            _wait(pool.where)
+            begin = time.perf_counter_ns()
+            for _ in range(rows):
+                module(given, made)
+            _wait(pool.where)
+            costs.append(time.perf_counter_ns() - begin)
+    pool.device.close()
+    return float(np.median(costs[len(costs) // 4 :])) / 1e3
+
+
+def _zeros(specs: Mapping[str, TensorSpec], where: str) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype), device=where) for name, spec in specs.items()
+    }
+
+
 def _own_head(setting: Setting) -> float:
     """Return the median us of 50 steps of StreamingTalker's diffusion head at published size, as it was published.
 
     The exported stage multiplies out what is linear; PyTorch's eager way is the network as it is written. The times
     lie on the GPU already, which favours PyTorch.
     """
-    import torch
-
     from edgetalker.models.streamingtalker.config import config_from_shapes
     from edgetalker.models.streamingtalker.network import Head
     from edgetalker.models.streamingtalker.schedule import make_schedule
@@ -146,8 +185,6 @@ def _own_head(setting: Setting) -> float:
 
 
 def _wait(where: str) -> None:
-    import torch
-
     if where != "cpu":
         torch.cuda.synchronize()
 
@@ -226,8 +263,6 @@ def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any)
     built = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if built.returncode:
         return {f"{flavour} {version}": f"not run: the build failed: {(built.stderr or built.stdout).strip()[-400:]}"}
-    from edgetalker.engines.bundle import Bundle
-
     bundle, device = Bundle.open(folder), setting.device()
     session = setting.session(
         bundle, device, engines=engines_for(bundle, device, engine=flavour, precision="fp32"), timings=True
