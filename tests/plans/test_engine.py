@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +95,18 @@ def test_enqueue_that_fails_is_an_error(plan: Engine, device: CudaLike) -> None:
         binding.enqueue(device)
     with pytest.raises(EngineError, match="another device"):
         binding.enqueue(CudaLike())
+
+
+def test_closing_destroys_contexts_before_their_engine(plan: Engine, device: CudaLike) -> None:
+    engine = opened(plan, device)
+    binding = engine.bind(buffers(device))
+    context = weakref.ref(plan.contexts.pop())
+    engine.close()
+    gc.collect()
+    assert context() is None
+    with pytest.raises(EngineError, match="stage `stage` is closed"):
+        binding.enqueue(device)
+    engine.close()
 
 
 def misaligned(device: CudaLike) -> dict[str, Buffer]:

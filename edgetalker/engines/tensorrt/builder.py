@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -128,8 +128,9 @@ def build_in_child(request: dict[str, Any], progress: Callable[[str, float], Non
         plan = Path(folder) / "plan"
         with _child() as child:
             assert child.stdin is not None
-            child.stdin.write(json.dumps({**request, "plan": str(plan)}) + "\n")
-            child.stdin.flush()
+            with suppress(BrokenPipeError):  # a child that died at once is told of below
+                child.stdin.write(json.dumps({**request, "plan": str(plan)}) + "\n")
+                child.stdin.flush()
             done = _listen(child, progress)
         if done is None:
             raise _death(child.returncode, request)

@@ -36,13 +36,19 @@ class RuntimeCache:
     def attach(self, config: Any) -> None:
         """Load the file into a runtime configuration of TensorRT-RTX. A CUDA context must be current."""
         self._cache = config.create_runtime_cache()
-        saved = self.path.read_bytes() if self.path.is_file() else b""
+        saved = self._read()
         if saved and not self._cache.deserialize(saved):
             self.rejected = True
             self.path.unlink(missing_ok=True)
             saved = b""
         self._saved = saved
         config.set_runtime_cache(self._cache)
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            return b""  # absent, or not ours to read: compile
 
     def save(self) -> None:
         """Write the file when kernels were added since it was read. A folder that refuses is no error: the next

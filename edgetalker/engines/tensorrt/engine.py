@@ -10,7 +10,7 @@ flavour has alone is asked for with `Api.has`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from edgetalker.engines.driver import require_gpu
@@ -34,11 +34,11 @@ class TensorRTBinding:
     __slots__ = ("_buffers", "_context", "_device", "_engine", "_run")
 
     def __init__(self, engine: TensorRTEngine, context: Any, buffers: Mapping[str, Buffer], device: Device) -> None:
-        self._engine = engine  # a context must not outlive its engine
+        self._engine = engine
         self._context = context
         self._buffers = dict(buffers)
         self._device = device
-        self._run = context.execute_async_v3
+        self._run: Callable[[int], bool] = context.execute_async_v3
 
     def enqueue(self, device: Device) -> None:
         """Enqueue one run on the device's stream, at once or under capture.
@@ -49,6 +49,14 @@ class TensorRTBinding:
             raise EngineError(f"stage `{self._engine.name}` was opened on another device than {device.describe()}")
         if not self._run(device.stream):
             raise self._engine.error("cannot be enqueued")
+
+    def release(self) -> None:
+        """Destroy the context, which must go before its engine. The binding cannot be enqueued after it."""
+        self._run = self._closed
+        self._context = None
+
+    def _closed(self, stream: int) -> bool:
+        raise EngineError(f"stage `{self._engine.name}` is closed")
 
 
 class TensorRTEngine:
@@ -83,6 +91,7 @@ class TensorRTEngine:
             raise EngineError(f"stage `{name}`: the plan wants more streams than one", hint=_REBUILD)
         self._config: Any = self._make_config()
         self._scratch: Buffer | None = None
+        self._bindings: list[TensorRTBinding] = []
         self._compiled = False
 
     def _make_runtime(self) -> Any:
@@ -141,6 +150,7 @@ class TensorRTEngine:
         if unset:
             raise EngineError(f"stage `{self.name}`: the plan leaves {', '.join(unset)} open", hint=_REBUILD)
         binding = TensorRTBinding(self, context, buffers, self._device)
+        self._bindings.append(binding)
         self._check_capturable(context)
         binding.enqueue(self._device)
         self._device.synchronize()
@@ -177,7 +187,10 @@ class TensorRTEngine:
         return self._log.error(f"stage `{self.name}` {what}")
 
     def close(self) -> None:
-        """Drop engine, configuration and runtime, in this order. Bindings must not be used after it."""
+        """Destroy contexts, configuration, engine and runtime, in this order; before the device is closed."""
+        for binding in self._bindings:
+            binding.release()
+        self._bindings.clear()
         self._config = None
         self._engine = None
         self._runtime = None
