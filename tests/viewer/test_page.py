@@ -63,7 +63,7 @@ def assets() -> dict[str, Asset]:
 
 @pytest.fixture(scope="module")
 def tab() -> Iterator[Tab]:
-    with browser(760, 520) as tab:
+    with browser(800, 460) as tab:
         yield tab
 
 

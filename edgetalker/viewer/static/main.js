@@ -96,6 +96,7 @@ function tick() {
       stage.pose(next.values);
       showLatency(motion, next.frame);
     }
+    stage.hold(!motion.live && !clock.playing);
     chooseCurves();
     const seconds = motion.live ? motion.seconds : clock.seconds;
     curves.draw(motion, time, seconds);

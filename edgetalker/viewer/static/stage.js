@@ -5,7 +5,7 @@ import { GLTFLoader } from './three/loaders/GLTFLoader.js';
 import { OrbitControls } from './three/controls/OrbitControls.js';
 
 // colour, power, direction: key, fill, rim
-const LAMPS = [[0xfff1e0, 2.3, [-0.5, 0.6, 1]], [0xbcd4ff, 0.9, [1, 0.1, 0.3]], [0xffffff, 1.5, [0.3, 0.6, -1]]];
+const LAMPS = [[0xfff1e0, 2.3, [-0.5, 0.6, 1]], [0xbcd4ff, 0.9, [1, 0.1, 0.3]], [0xffffff, 1.0, [0.3, 0.6, -1]]];
 const HEAD_ANGLES = ['HeadYaw', 'HeadPitch', 'HeadRoll'];
 
 /** Whether WebGL is computed on the CPU here: then fewer pixels must do. */
@@ -26,7 +26,9 @@ export class Stage {
     const spare = drawsOnCpu();
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: !spare, alpha: true });
     this.renderer.toneMapping = THREE.NeutralToneMapping;
-    this.renderer.setPixelRatio(spare ? 0.75 : Math.min(devicePixelRatio, 2));
+    this.full = Math.min(devicePixelRatio, 2);
+    this.quick = spare ? 0.75 : this.full;
+    this.renderer.setPixelRatio(this.quick);
     this.scene = new THREE.Scene();
     this.camera = new THREE.PerspectiveCamera(24, 1, 0.01, 100);
     this.orbit = new OrbitControls(this.camera, canvas);
@@ -38,7 +40,7 @@ export class Stage {
   }
 
   light() {
-    this.scene.add(new THREE.HemisphereLight(0xe6ecf5, 0x6a5148, 1.1));
+    this.scene.add(new THREE.HemisphereLight(0xe6ecf5, 0x6a5148, 1.5));
     for (const [colour, power, place] of LAMPS) {
       const lamp = new THREE.DirectionalLight(colour, power);
       lamp.position.set(...place);
@@ -150,11 +152,21 @@ export class Stage {
     const now = performance.now();
     const spent = now - (this.drawn ?? now);
     this.drawn = now;
-    if (spent > 1000) return; // it was standing still
+    if (this.still || spent > 1000) return;
     this.pace = 0.85 * (this.pace ?? 20) + 0.15 * spent;
-    const ratio = this.renderer.getPixelRatio();
-    if (this.pace < SLOW_MS || ratio <= LEAST_RATIO) return;
-    this.renderer.setPixelRatio(Math.max(ratio * 0.8, LEAST_RATIO));
+    if (this.pace < SLOW_MS || this.quick <= LEAST_RATIO) return;
+    this.quick = Math.max(this.quick * 0.8, LEAST_RATIO);
     this.pace = 20;
+    this.renderer.setPixelRatio(this.quick);
+  }
+
+  /** A picture that stands still may take its time and all its pixels. */
+  hold(still) {
+    if (still === this.still) return;
+    this.still = still;
+    const ratio = still ? this.full : this.quick;
+    if (ratio === this.renderer.getPixelRatio()) return;
+    this.renderer.setPixelRatio(ratio);
+    this.stale = true;
   }
 }

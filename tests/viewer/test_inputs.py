@@ -1,0 +1,257 @@
+"""What is shown: recorded motion, template meshes, the sink by its URL, a session's controls."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import DeviceError, InputError, OptionError
+from edgetalker.face.names import MOTION_NAMES
+from edgetalker.runtime.frame import MotionLayout, Outcome
+from edgetalker.runtime.open import open_session
+from edgetalker.runtime.sinks.npz import NpzSink
+from edgetalker.runtime.sinks.registry import sink_for
+from edgetalker.viewer.controls import controls_of
+from edgetalker.viewer.recorded import read_recording
+from edgetalker.viewer.scene import mesh_asset
+from edgetalker.viewer.sink import ViewerSink
+from edgetalker.viewer.template import read_template
+from tests.viewer.pages import ARKIT, Page, frame
+
+CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64)
+SIDE = [(0, 1, 3), (0, 3, 2)]
+
+
+def obj(path: Path) -> Path:
+    lines = ["# a comment", "o cube", *(f"v {x} {y} {z}" for x, y, z in CUBE), "vn 0 0 1", "f 1//1 2//1 4//1 3//1"]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def ply(path: Path, form: str) -> Path:
+    order = ">" if "big" in form else "<"
+    head = (
+        f"ply\nformat {form} 1.0\ncomment made by a test\nelement vertex 8\nproperty float x\nproperty float y\n"
+        "property float z\nproperty uchar red\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    if form == "ascii":
+        body = "".join(f"{x} {y} {z} 7\n" for x, y, z in CUBE) + "4 0 1 3 2\n"
+        path.write_bytes((head + body).encode())
+    else:
+        body_bytes = b"".join(struct.pack(order + "fffB", *v, 7) for v in CUBE)
+        path.write_bytes(head.encode() + body_bytes + struct.pack(order + "B4i", 4, 0, 1, 3, 2))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["obj", "ascii", "binary_little_endian", "binary_big_endian"])
+def test_template_meshes_read_and_polygons_are_fanned_out(kind: str, tmp_path: Path) -> None:
+    path = obj(tmp_path / "cube.obj") if kind == "obj" else ply(tmp_path / "cube.ply", kind)
+    vertices, triangles = read_template(path)
+    assert np.array_equal(vertices, CUBE)
+    assert [tuple(t) for t in triangles.tolist()] == SIDE
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.stl", b""),
+        ("a.obj", b"v 0 0 0\nf 1 2 3\n"),
+        ("a.obj", b"v 0 zero 0\n"),
+        ("a.obj", b""),
+        ("a.ply", b"ply\n"),
+        ("a.ply", b"plx\nformat ascii 1.0\nend_header\n"),
+        ("a.ply", b"ply\nformat middle 1.0\nelement vertex 1\nproperty float x\nend_header\n"),
+    ],
+)
+def test_a_broken_template_is_one_message(name: str, data: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=name):
+        read_template(tmp_path / name)
+
+
+def test_an_absent_template_is_one_message(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.obj"):
+        read_template(tmp_path / "none.obj")
+
+
+@given(st.binary(max_size=200), st.sampled_from([".obj", ".ply"]))
+def test_no_bytes_break_the_template_reader(data: bytes, suffix: str) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"x{suffix}"
+        path.write_bytes(b"ply\nformat binary_little_endian 1.0\n" + data if suffix == ".ply" else data)
+        with contextlib.suppress(InputError):
+            read_template(path)
+
+
+def test_recorded_motion_reads_back_as_animate_wrote_it(tmp_path: Path) -> None:
+    sink = NpzSink(tmp_path / "face.npz")
+    sink.open(ARKIT)
+    for index, outcome in ((0, Outcome.ON_TIME), (1, Outcome.LATE), (3, Outcome.HELD)):
+        sink.send(frame(index, outcome))
+    sink.close()
+    recording = read_recording(tmp_path / "face.npz")
+    assert recording.layout.names == MOTION_NAMES
+    assert recording.layout.fps == Fraction(25)
+    assert [(f.index, f.time, f.cost_ms) for f in recording.frames] == [(0, 0.0, 2.0), (1, 0.04, 2.0), (3, 0.12, 2.0)]
+    assert [f.outcome for f in recording.frames] == [0, 1, 2]
+    assert recording.frames[2].values[5] == np.float32(0.003)
+
+
+def test_plain_vertices_need_no_names(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "v.npz", motion=np.zeros((4, 12), np.float32), fps=np.array([30000, 1001]), names=np.zeros(0, str)
+    )
+    with pytest.raises(InputError, match="names"):
+        read_recording(tmp_path / "v.npz")
+    np.savez(tmp_path / "v.npz", motion=np.zeros((4, 6, 3), np.float32), fps=np.array([30000, 1001]))
+    layout = read_recording(tmp_path / "v.npz").layout
+    assert (layout.kind, layout.shape, layout.fps) == ("vertices", (6, 3), Fraction(30000, 1001))
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"other": np.zeros(3)},
+        {"motion": np.zeros((0, 55)), "fps": np.array([25, 1])},
+        {"motion": np.full((2, 55), np.nan), "fps": np.array([25, 1]), "names": np.array(MOTION_NAMES)},
+        {"motion": np.zeros((2, 54)), "fps": np.array([25, 1]), "names": np.array(MOTION_NAMES)},
+        {"motion": np.zeros((2, 55)), "fps": np.array([25, 0]), "names": np.array(MOTION_NAMES)},
+        {"motion": np.zeros((2, 2)), "fps": np.array([25, 1]), "names": np.array(["a", "b"])},
+    ],
+)
+def test_recorded_motion_that_cannot_be_shown_is_one_message(arrays: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=r"x\.npz"):
+        read_recording(tmp_path / "x.npz")
+
+
+def test_a_file_that_is_no_npz_and_one_that_holds_a_pickle_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="readable"):
+        read_recording(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", motion=np.array([{"evil": 1}], dtype=object), fps=np.array([25, 1]))
+    with pytest.raises(InputError, match="readable"):
+        read_recording(tmp_path / "y.npz")
+    with pytest.raises(InputError, match="No such file"):
+        read_recording(tmp_path / "none.npz")
+
+
+def test_a_mesh_must_fit_its_motion() -> None:
+    layout = MotionLayout("vertices", (8, 3), Fraction(25))
+    path, asset = mesh_asset(layout, np.array(SIDE))
+    assert struct.unpack_from("<4sII", asset.body) == (b"ETM1", 8, 2)
+    assert np.frombuffer(asset.body, "<u4", 6, 12).tolist() == [0, 1, 3, 0, 3, 2]
+    assert asset.private
+    with pytest.raises(OptionError, match="not known"):
+        mesh_asset(layout)
+    with pytest.raises(OptionError, match="do not fit"):
+        mesh_asset(layout, np.array([[0, 1, 8]]))
+
+
+def test_a_sessions_named_and_bounded_controls_become_sliders(toy: Bundle) -> None:
+    session = open_session(toy.path)
+    try:
+        session.set("setting", {"east": 0.75})
+        (control,) = controls_of(session)
+    finally:
+        session.close()
+    assert control["name"] == "setting"
+    assert [p["name"] for p in control["places"]] == ["north", "east", "south", "west"]
+    assert control["places"][1] == {"name": "east", "low": 0.0, "high": 1.0, "value": 0.75}
+    assert control["places"][3]["value"] == 0.5
+
+
+@pytest.fixture
+def sink() -> Iterator[ViewerSink]:
+    made = sink_for("view://?browser=no")
+    assert isinstance(made, ViewerSink)
+    yield made
+    made.close()
+
+
+def test_the_sink_shows_what_the_loop_sends(sink: ViewerSink, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("websockets", reason="the viewer needs the package websockets (extra `view`)")
+    sink.open(ARKIT)
+    assert sink.url in capsys.readouterr().err
+    with Page(sink._server) as page:
+        page.listen(lambda p: p.last("hello") is not None)
+        for index in range(10):
+            sink.hear(np.full(640, index / 10, np.float32), 16000)
+            sink.send(frame(index))
+        page.listen(lambda p: 9 in p.frames and len(p.sounds) == 10)
+        assert [first for _, first, _ in page.sounds] == [640 * k for k in range(10)]
+        sink.reset()
+        sink.send(frame(0))
+        page.listen(lambda p: (p.last("take") or {}).get("take") == 1)
+
+
+def test_the_pages_sliders_reach_the_session_and_reset_the_talker(sink: ViewerSink, toy: Bundle) -> None:
+    pytest.importorskip("websockets", reason="the viewer needs the package websockets (extra `view`)")
+
+    class Talker:
+        resets = 0
+
+        def reset(self) -> None:
+            self.resets += 1
+
+    session, talker = open_session(toy.path), Talker()
+    try:
+        sink.attach(session, talker)
+        sink.open(ARKIT)
+        with Page(sink._server) as page:
+            page.send({"type": "control", "name": "setting", "values": {"north": 0.5}})
+            page.send({"type": "control", "name": "setting", "values": {"north": 7}})
+            page.send({"type": "control", "name": "setting", "values": {"nroth": 0.1}})
+            page.send({"type": "reset"})
+            page.send({"type": "nonsense"})
+            page.listen(lambda p: sum(m["type"] == "refused" for m in p.said) == 3)
+        refused = [m["message"] for m in page.said if m["type"] == "refused"]
+        assert "0 to 1" in refused[0]
+        assert "north" in refused[1]
+        assert session.controls["setting"].target[0] == 0.5
+        assert talker.resets == 1
+    finally:
+        session.close()
+
+
+def test_without_a_session_a_request_is_refused(sink: ViewerSink) -> None:
+    pytest.importorskip("websockets", reason="the viewer needs the package websockets (extra `view`)")
+    sink.open(ARKIT)
+    with Page(sink._server) as page:
+        page.send({"type": "control", "name": "emotion", "values": {"joy": 1}})
+        page.send({"type": "reset"})
+        page.listen(lambda p: sum(m["type"] == "refused" for m in p.said) == 2)
+
+
+@pytest.mark.parametrize(
+    "url", ["view://0.0.0.0:80", "view://evil.example", "view://?browsr=no", "view://:99999", "view://?browser=maybe"]
+)
+def test_other_hosts_and_unknown_options_are_refused(url: str) -> None:
+    with pytest.raises(OptionError, match="view"):
+        sink_for(url)
+
+
+def test_motion_that_no_face_can_show_is_refused_before_the_first_frame(sink: ViewerSink) -> None:
+    with pytest.raises(OptionError, match="other"):
+        sink.open(MotionLayout("other", (7,), Fraction(25)))
+
+
+def test_a_taken_port_is_a_device_error(sink: ViewerSink) -> None:
+    pytest.importorskip("websockets", reason="the viewer needs the package websockets (extra `view`)")
+    sink.open(ARKIT)
+    other = sink_for(f"view://:{sink._server.port}?browser=no")
+    with pytest.raises(DeviceError):
+        other.open(ARKIT)
+    other.close()
