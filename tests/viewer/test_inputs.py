@@ -150,7 +150,7 @@ def test_a_file_that_is_no_npz_and_one_that_holds_a_pickle_are_refused(tmp_path:
 
 def test_a_mesh_must_fit_its_motion() -> None:
     layout = MotionLayout("vertices", (8, 3), Fraction(25))
-    path, asset = mesh_asset(layout, np.array(SIDE))
+    _path, asset = mesh_asset(layout, np.array(SIDE))
     assert struct.unpack_from("<4sII", asset.body) == (b"ETM1", 8, 2)
     assert np.frombuffer(asset.body, "<u4", 6, 12).tolist() == [0, 1, 3, 0, 3, 2]
     assert asset.private
