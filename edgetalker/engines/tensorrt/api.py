@@ -113,7 +113,7 @@ def _checked(api: Api) -> Api:
 
 
 def _missing(flavour: str) -> MissingPackageError:
-    error = MissingPackageError(FLAVOURS[flavour], f"plans for `{flavour}`", extra=flavour)
+    error = MissingPackageError(FLAVOURS[flavour], f"playing `{flavour}` plans", extra=flavour)
     if _is_jetson():
         error.hint = (
             "on a Jetson TensorRT comes with JetPack: `sudo apt install python3-libnvinfer`, and make the "
