@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array, Device, Engine, Graph
+from edgetalker.engines.engine import Array, Buffer, Device, Engine, Graph
 from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.runtime.control import Control
 from edgetalker.runtime.frame import Frame, MotionLayout
@@ -239,6 +239,16 @@ class Session:
     def motion(self) -> NDArray[np.float32]:
         """The last frame's motion, read-only, overwritten by the next step."""
         return self._motion
+
+    @property
+    def motion_buffer(self) -> Buffer:
+        """The motion on the device, complete after `step`; on cuda it is a `__cuda_array_interface__` and DLPack."""
+        return self._motion_buffer
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The stages' engines by name."""
+        return self._engines
 
     def addresses(self) -> Mapping[str, int]:
         """Return the address of every buffer; constant for the session's life."""
