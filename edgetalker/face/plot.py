@@ -1,4 +1,4 @@
-"""Curves of motion over the waveform, as a PNG."""
+"""Curves of motion over the waveform, under stills of the face, as a PNG."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ def plot_motion(
     names: Sequence[str],
     fps: Fraction | float = 25,
     shown: Sequence[str] | None = None,
+    stills: int = 8,
 ) -> None:
     """Write curves of motion (T, len(names)) over the waveform (samples,) at `rate`, both by seconds.
 
-    shown: which curves; by default the eight that move most. Raises MissingPackageError without matplotlib and
+    shown: which curves; by default the eight that move most. stills: so many pictures of the face above them,
+    each over its own moment; 0 for none. Raises MissingPackageError without matplotlib and
     InputError when the motion does not fit the names or a name is unknown.
     """
     values = np.asarray(motion, np.float64)
@@ -48,28 +50,47 @@ def plot_motion(
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingPackageError("matplotlib", "a plot of curves", extra="view") from None
-    figure = Figure(figsize=(11.0, 5.6), dpi=120, layout="constrained")
-    _fill(figure, values, np.asarray(audio), rate, list(names), float(fps), shown)
+    figure = Figure(figsize=(11.0, 6.8 if stills else 5.6), dpi=120, layout="constrained")
+    ratios = (1.25, 1, 3) if stills else (1, 3)
+    axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
+    seconds = max(len(audio) / rate, len(values) / float(fps))
+    if stills:
+        _draw_stills(axes[0], values, list(names), float(fps), seconds, stills)
+    _draw_sound(axes[-2], np.asarray(audio), rate)
+    _draw_curves(axes[-1], values, list(names), float(fps), seconds, shown)
     FigureCanvasAgg(figure)
     with write_whole(path) as file:
         figure.savefig(file, format="png")
 
 
-def _fill(
-    figure: Any, motion: NDArray[Any], audio: NDArray[Any], rate: int, names: list[str], fps: float, shown: list[str]
-) -> None:
-    wave, curves = figure.subplots(2, 1, sharex=True, height_ratios=(1, 3))
+def _draw_stills(axes: Any, motion: NDArray[Any], names: list[str], fps: float, seconds: float, count: int) -> None:
+    from edgetalker.face.sheet import render_face
+
+    middles = (np.arange(count) + 0.5) * seconds / count
+    picked = np.clip((middles * fps).astype(np.int64), 0, len(motion) - 1)
+    strip = np.concatenate([render_face(motion[index], names, 160) for index in picked], axis=1)
+    axes.imshow(strip, extent=(0.0, seconds, 0.0, 1.0), aspect="auto", interpolation="antialiased")
+    axes.set_axis_off()
+
+
+def _draw_sound(axes: Any, audio: NDArray[Any], rate: int) -> None:
     time, low, high = _envelope(audio, rate)
-    wave.fill_between(time, low, high, color="#4a6b7c", linewidth=0)
-    wave.set_ylabel("sound")
-    wave.set_ylim(-1.05, 1.05)
+    axes.fill_between(time, low, high, color="#4a6b7c", linewidth=0)
+    axes.set_ylabel("sound")
+    axes.set_ylim(-1.05, 1.05)
+
+
+def _draw_curves(
+    axes: Any, motion: NDArray[Any], names: list[str], fps: float, seconds: float, shown: Sequence[str]
+) -> None:
     for name in shown:
-        curves.plot(np.arange(len(motion)) / fps, motion[:, names.index(name)], label=name, linewidth=1.2)
-    curves.set_xlabel("seconds")
-    curves.set_ylabel("weight, or radians")
-    curves.set_xlim(0, max(len(audio) / rate, len(motion) / fps))
-    curves.grid(alpha=0.25)
-    curves.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+        axes.plot(np.arange(len(motion)) / fps, motion[:, names.index(name)], label=name, linewidth=1.2)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("weight, or radians")
+    axes.set_xlim(0, seconds)
+    axes.grid(alpha=0.25)
+    if shown:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
 
 
 def _envelope(audio: NDArray[Any], rate: int, columns: int = 1600) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

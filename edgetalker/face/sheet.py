@@ -48,7 +48,7 @@ def render_sheet(
     path: Path | str,
     motion: NDArray[Any],
     fps: Fraction | float,
-    times: Sequence[float],
+    times: Sequence[float] | NDArray[np.float64],
     names: Sequence[str] = MOTION_NAMES,
     *,
     columns: int = 4,

@@ -1,7 +1,8 @@
-"""Sinks that write the face's files: an animated .glb, and curves over the waveform as .png."""
+"""Sinks that write the face's files: an animated .glb, and stills and curves over the waveform as .png."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
 from edgetalker.face.glb import write_glb
 from edgetalker.face.plot import plot_motion
+from edgetalker.face.sheet import render_sheet
 from edgetalker.face.vertexmotion import write_vertex_glb
 from edgetalker.runtime.frame import Frame, MotionLayout
 
@@ -74,7 +76,7 @@ class GlbSink(_Kept):
 
 
 class PlotSink(_Kept):
-    """Draws the curves that move most over the waveform."""
+    """Draws stills of the face and the curves that move most over the waveform; without matplotlib only stills."""
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
@@ -84,10 +86,6 @@ class PlotSink(_Kept):
     def open(self, layout: MotionLayout) -> None:
         if layout.kind != "arkit":
             raise OptionError(f"{self.path}: curves need motion with names; this bundle gives {layout.kind}")
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError:
-            raise MissingPackageError("matplotlib", "a plot of curves", extra="view") from None
         super().open(layout)
         self._sound.clear()
 
@@ -100,5 +98,11 @@ class PlotSink(_Kept):
         """Write the file; no file when no frame came."""
         if self.layout is None or not self._frames:
             return
+        motion, layout = self.motion(), self.layout
         sound = np.concatenate(self._sound) if self._sound else np.zeros(0, np.float32)
-        plot_motion(self.path, self.motion(), sound, self._rate, self.layout.names, self.layout.fps)
+        try:
+            plot_motion(self.path, motion, sound, self._rate, layout.names, layout.fps)
+        except MissingPackageError as missing:
+            seconds = len(motion) / float(layout.fps)
+            render_sheet(self.path, motion, layout.fps, (np.arange(8) + 0.5) / 8 * seconds, layout.names)
+            sys.stderr.write(f"note: {missing}\nnote: {self.path} has stills of the face, but no curves\n")

@@ -141,10 +141,24 @@ def test_plot_is_a_png_that_shows_the_curve(tmp_path: Path) -> None:
     pictures = []
     for jaw in (0.0, 0.8):
         motion[10:40, SHAPE_INDEX["JawOpen"]] = jaw
-        plot_motion(tmp_path / "p.png", motion, sound, 16000, MOTION_NAMES, shown=["JawOpen"])
+        plot_motion(tmp_path / "p.png", motion, sound, 16000, MOTION_NAMES, shown=["JawOpen"], stills=0)
         pictures.append(np.asarray(pillow.open(tmp_path / "p.png").convert("RGB")).astype(int))
     assert pictures[0].shape[:2] == (672, 1320)
     assert (np.abs(pictures[0] - pictures[1]).sum(2) > 0).sum() > 500
+
+
+def test_plot_has_stills_of_the_face_over_their_moments(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `view`)")
+    pillow = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    motion = np.zeros((50, 55))
+    motion[25:, SHAPE_INDEX["JawOpen"]] = 1.0
+    plot_motion(tmp_path / "p.png", motion, np.zeros(32000, np.float32), 16000, MOTION_NAMES, stills=2)
+    image = np.asarray(pillow.open(tmp_path / "p.png").convert("RGB")).astype(int)
+    top = image[: image.shape[0] // 5]
+    skin = (top[:, :, 0] > top[:, :, 2] + 40) & (top[:, :, 0] > 120)
+    middle = image.shape[1] // 2
+    assert skin[:, :middle].sum() > 1000
+    assert skin[:, middle:].sum() > 1000
 
 
 def test_plot_refuses_unknown_curves_and_wrong_shapes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -81,3 +82,15 @@ def test_plot_sink_hears_the_sound(tmp_path: Path) -> None:
         sink.send(frame(index, np.full(55, index / 30)))
     sink.close()
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_without_matplotlib_there_are_stills_and_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    sink = sink_for(tmp_path / "a.png")
+    sink.open(ARKIT)
+    sink.send(frame(0, np.zeros(55)))
+    sink.close()
+    assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert "no curves" in capsys.readouterr().err
