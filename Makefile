@@ -54,8 +54,17 @@ setup: $(VENV)/.dev
 demo: $(VENV)/.runtime
 	@mkdir -p $(OUT)
 	$(VENV)/bin/edgetalker animate "$(AUDIO)" -o $(OUT)/demo.csv -o $(OUT)/demo.glb -o $(OUT)/demo.png
-	@echo "look at $(OUT)/demo.png, open $(OUT)/demo.glb in any 3D program,"
-	@echo "or see and hear it in a browser: $(VENV)/bin/edgetalker view \"$(AUDIO)\""
+	@echo
+	@echo "the face, its sound and its curves:  $(OUT)/demo.png"
+	@echo "an animated face for any 3D program: $(OUT)/demo.glb"
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] && [ -t 1 ]; then \
+	  echo "opening the face in a browser; Ctrl-C ends it"; \
+	  $(VENV)/bin/edgetalker view "$(AUDIO)"; \
+	else \
+	  echo "to see and hear it in a browser, run"; \
+	  echo "  $(VENV)/bin/edgetalker view \"$(AUDIO)\" --port 8765"; \
+	  echo "and open http://127.0.0.1:8765/"; \
+	fi
 
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
@@ -87,8 +96,10 @@ bench: $(VENV)/.runtime
 	$(VENV)/bin/edgetalker bench
 
 # On a machine with a GPU and no network this uses the Python that has PyTorch, not a virtual environment.
+# ARGS="--soak" plays ten minutes on the clock; ARGS="--dry-run" tries what needs no GPU.
+GPU_PYTHON ?= python3
 gpu-check:
-	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
+	$(GPU_PYTHON) benchmarks/gpu_check.py $(ARGS)
 
 wheel: $(VENV)/.dev
 	$(PIP) wheel --quiet --no-deps -w dist .
