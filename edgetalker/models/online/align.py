@@ -34,7 +34,7 @@ def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
 
     Raises KeyError for a word that the dictionary does not know, RuntimeError when the alignment fails.
     """
-    spoken = _pronunciations([word.strip(".,;:!?\"").lower() for word in transcript.split()])
+    spoken = _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_task(folder, samples, spoken)

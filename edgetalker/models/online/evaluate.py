@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from edgetalker.models.online.data.degrade import add_noise
 from edgetalker.models.online.data.sessions import Session, load, targets
 from edgetalker.models.online.features import log_mel
 from edgetalker.models.online.metrics import closures_of, mouth_of, summary, upper
-from edgetalker.models.online.rollout import Heard, Runner, hear, sampler
+from edgetalker.models.online.rollout import Heard, Runner, hear, hear_many, sampler
 from edgetalker.models.online.train_head import Talker, load_talker
 from edgetalker.models.online.trunk import LOOKAHEADS
 
@@ -65,7 +65,7 @@ def evaluate(talker: Talker, data: Path, seed: int, minutes: float) -> dict[str,
     """Return all results on synthetic speech as plain numbers."""
     groups = {name: _group(data / name) for name in ("validation", *HELD_OUT)}
     groups = {name: sessions for name, sessions in groups.items() if sessions}
-    baselines = {
+    baselines: dict[str, Callable[[Session], Array]] = {
         "mean face": MeanMouth(groups["validation"]),
         "jaw from loudness": LoudnessMouth(groups["validation"], only_jaw=True),
         "mouth from loudness": LoudnessMouth(groups["validation"], only_jaw=False),
@@ -99,7 +99,7 @@ def _truth(session: Session) -> tuple[Array, Array, NDArray[np.uint8], Array]:
 
 def _heard(talker: Talker, mels: Sequence[Array], length: int | None = None) -> Heard:
     """Hear several sounds side by side, cut to the shortest."""
-    parts = [hear(talker.trunk, torch.tensor(mel), talker.lookahead) for mel in mels]
+    parts = hear_many(talker.trunk, [torch.tensor(mel) for mel in mels], talker.lookahead)
     short = length or min(part.mouth.shape[0] for part in parts)
     rows = ([getattr(part, name)[:short] for part in parts] for name in ("features", "mouth", "logits"))
     return Heard(*(torch.stack(row) for row in rows))
@@ -122,14 +122,14 @@ def _talker_scores(talker: Talker, sessions: Sequence[Session], truths: Any, see
         motion = play(talker, mels, schedule, seed)
         mouths = [mouth_of(m) for m in motion]
         cut = [tuple(track[: mouths[0].shape[0]] for track in truth) for truth in truths]
-        found[schedule] = summary(mouths, cut)  # type: ignore[arg-type]
+        found[schedule] = summary(mouths, cut)
         if schedule == "one":
             found[schedule]["by_phone"] = _by_phone(mouths, sessions)
     rng = np.random.default_rng(seed)
     noisy = [log_mel(add_noise(s.samples, 15.0, rng, slope=1.0), s.phone.size) for s in sessions]
     mouths = [mouth_of(m) for m in play(talker, noisy, "one", seed)]
     cut = [tuple(track[: mouths[0].shape[0]] for track in truth) for truth in truths]
-    found["one, 15 dB noise"] = summary(mouths, cut)  # type: ignore[arg-type]
+    found["one, 15 dB noise"] = summary(mouths, cut)
     return found
 
 
@@ -145,7 +145,10 @@ def _by_phone(mouths: Sequence[Array], sessions: Sequence[Session]) -> dict[str,
 
 def _curve(talker: Talker, sessions: Sequence[Session]) -> dict[str, Any]:
     """Score the trunk alone at each look-ahead: its regressed mouth with contacts blended in."""
-    return {str(d): summary([trunk_mouth(talker, s.mel, d) for s in sessions], [_truth(s) for s in sessions]) for d in LOOKAHEADS}
+    return {
+        str(d): summary([trunk_mouth(talker, s.mel, d) for s in sessions], [_truth(s) for s in sessions])
+        for d in LOOKAHEADS
+    }
 
 
 def trunk_mouth(talker: Talker, mel: Array, lookahead: int) -> Array:
@@ -184,7 +187,9 @@ def drift(talker: Talker, groups: Mapping[str, Sequence[Session]], seed: int, mi
     found = {}
     for schedule in ("full", "one"):
         motion = play(talker, [mel], schedule, seed)[0]
-        found[schedule] = [_minute(motion[a : a + 1800], target[a : a + 1800]) for a in range(0, motion.shape[0] - 899, 1800)]
+        found[schedule] = [
+            _minute(motion[a : a + 1800], target[a : a + 1800]) for a in range(0, motion.shape[0] - 899, 1800)
+        ]
     return found
 
 
@@ -203,7 +208,7 @@ def _minute(motion: Array, target: Array) -> dict[str, float]:
 def emotion_response(talker: Talker, session: Session, seed: int) -> dict[str, Any]:
     """Play one sound under each emotion at full strength and under styles; tell the means that should move."""
     watched = {"MouthSmileLeft": 23, "BrowInnerUp": 43, "BrowDownLeft": 41, "EyeWideLeft": 6, "JawOpen": 17}
-    wishes = {"neutral": NEUTRAL}
+    wishes: dict[str, tuple[float, ...]] = {"neutral": NEUTRAL}
     for place, name in enumerate(("joy", "sadness", "anger", "surprise")):
         wishes[name] = tuple(1.0 if i == place else v for i, v in enumerate(NEUTRAL))
     wishes |= {"articulation 0.5": (*NEUTRAL[:4], 0.5, 1.0), "articulation 1.4": (*NEUTRAL[:4], 1.4, 1.0)}
@@ -255,7 +260,9 @@ def _real_scores(talker: Talker, session: Session, seed: int) -> dict[str, Any]:
     mean = session.mouth[session.speech > 0.5].mean(0)
     still = replace(session, mouth=np.tile(mean, (session.mouth.shape[0], 1)))
     found["mean face"] = summary([still.mouth], truth)
-    found["jaw from loudness (fitted on the clip itself)"] = summary([LoudnessMouth([session], only_jaw=True)(session)], truth)
+    found["jaw from loudness (fitted on the clip itself)"] = summary(
+        [LoudnessMouth([session], only_jaw=True)(session)], truth
+    )
     return found
 
 

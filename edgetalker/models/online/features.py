@@ -10,7 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BANDS", "FLOOR", "OFFSETS", "SPAN", "STACK", "WINDOW", "ends", "fourier", "log_mel", "mel_filters", "window_mel"]
+__all__ = [
+    "BANDS",
+    "FLOOR",
+    "OFFSETS",
+    "SPAN",
+    "STACK",
+    "WINDOW",
+    "ends",
+    "fourier",
+    "log_mel",
+    "mel_filters",
+    "window_mel",
+]
 
 Array = NDArray[np.float32]
 RATE, FPS = 16000, 30
@@ -37,7 +49,7 @@ def mel_filters() -> Array:
     rising = (hertz[:, None] - low) / (middle - low)
     falling = (high - hertz[:, None]) / (high - middle)
     filters = np.maximum(np.minimum(rising, falling), 0.0)
-    return (filters / np.maximum(filters.sum(0), 0.5)).astype(np.float32)
+    return np.asarray(filters / np.maximum(filters.sum(0), 0.5), np.float32)
 
 
 def _mel(hertz: float) -> float:
@@ -62,7 +74,7 @@ def log_mel(samples: Array, frames: int, lookahead: int = 0) -> Array:
     rows = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[last + SPAN - WINDOW]
     spectrum = np.fft.rfft(rows * (_hann() / _hann().sum()).astype(np.float32), 512)
     power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    return np.log(power @ mel_filters() + FLOOR).astype(np.float32)
+    return np.asarray(np.log(power @ mel_filters() + FLOOR), np.float32)
 
 
 def window_mel(window: Array) -> Array:
@@ -71,4 +83,4 @@ def window_mel(window: Array) -> Array:
     rows = np.stack([window[start : start + WINDOW] for start in starts])
     cosine, sine = fourier()
     power = (rows @ cosine) ** 2 + (rows @ sine) ** 2
-    return np.log(power @ mel_filters() + FLOOR).astype(np.float32)
+    return np.asarray(np.log(power @ mel_filters() + FLOOR), np.float32)

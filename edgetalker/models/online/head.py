@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,19 +49,19 @@ def rows(count: int) -> Tensor:
 def smoothing() -> Tensor:
     """Return the weights (RING,) of the noise average, newest last: exponential, of unit norm."""
     weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
-    return (weights / weights.norm()).float()
+    return torch.Tensor((weights / weights.norm()).float())
 
 
 def smooth_noise(ring: Tensor) -> Tensor:
     """Average a ring of noise (B, RING, 32) to (B, 32); unit variance stays unit variance."""
-    return (ring * smoothing()[:, None]).sum(1)
+    return (ring * smoothing().to(ring.device)[:, None]).sum(1)
 
 
 def _pooling() -> Tensor:
     """Return (10, HISTORY): the four newest frames as they are, older ones in ever longer means."""
     edges = [0, 1, 2, 3, 4, 6, 9, 14, 21, 31, HISTORY]
     matrix = torch.zeros(len(edges) - 1, HISTORY)
-    for row, (near, far) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for row, (near, far) in enumerate(pairwise(edges)):
         matrix[row, HISTORY - far : HISTORY - near] = 1.0 / (far - near)
     return matrix
 
@@ -82,16 +83,18 @@ class Condition(nn.Module):
         self.past = nn.Sequential(nn.Linear(self.pooling.shape[0] * _D, size.past), nn.GELU())
         heard = size.features + len(MOUTH) + LOGITS
         self.join = nn.Linear(heard + size.past, size.width)
-        self.wish = nn.Sequential(nn.Linear(len(CONTROLS), 64), nn.GELU(), nn.Linear(64, size.width))
-        nn.init.zeros_(self.wish[2].weight)
-        nn.init.zeros_(self.wish[2].bias)
+        last = nn.Linear(64, size.width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.wish = nn.Sequential(nn.Linear(len(CONTROLS), 64), nn.GELU(), last)
         self.out = nn.Sequential(nn.GELU(), nn.LayerNorm(size.width))
 
     def forward(self, features: Tensor, mouth: Tensor, logits: Tensor, history: Tensor, controls: Tensor) -> Tensor:
         pooled = torch.matmul(self.pooling, history).flatten(1)
         heard = torch.cat([features, 4.0 * mouth, 0.25 * logits, self.past(pooled)], -1)
         wish = self.wish(controls - self.neutral) - self.wish(torch.zeros_like(controls))
-        return self.out(self.join(heard) + wish)
+        condition: Tensor = self.out(self.join(heard) + wish)
+        return condition
 
 
 class _Block(nn.Module):
@@ -105,14 +108,18 @@ class _Block(nn.Module):
     def forward(self, value: Tensor, condition: Tensor) -> Tensor:
         gain, shift = self.film(condition).chunk(2, -1)
         inner = self.norm(value) * (1.0 + gain) + shift
-        return value + self.second(nn.functional.gelu(self.first(inner)))
+        out: Tensor = value + self.second(nn.functional.gelu(self.first(inner)))
+        return out
 
 
 class Denoiser(nn.Module):
     """Noisy frame (B, 32), condition (B, width), time (B, 1) in [0, 1] -> clean frame (B, 32); nonlinear in x."""
 
+    octaves: Tensor
+
     def __init__(self, size: HeadSize) -> None:
         super().__init__()
+        self.register_buffer("octaves", math.pi / 2 * torch.tensor([1.0, 2.0, 4.0, 8.0]), persistent=False)
         self.entry = nn.Linear(_D, size.width)
         self.time = nn.Sequential(nn.Linear(8, size.width), nn.GELU(), nn.Linear(size.width, size.width))
         self.blocks = nn.ModuleList(_Block(size) for _ in range(size.blocks))
@@ -120,12 +127,13 @@ class Denoiser(nn.Module):
         self.exit = nn.Linear(size.width, _D)
 
     def forward(self, x: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-        turns = time * torch.tensor([1.0, 2.0, 4.0, 8.0]) * math.pi / 2
+        turns = time * self.octaves
         condition = condition + self.time(torch.cat([turns.sin(), turns.cos()], -1))
         value = self.entry(x) + condition
         for block in self.blocks:
             value = block(value, condition)
-        return self.exit(self.norm(value))
+        clean: Tensor = self.exit(self.norm(value))
+        return clean
 
 
 class Head(nn.Module):
@@ -141,16 +149,17 @@ class Head(nn.Module):
     @staticmethod
     def ddim(denoiser: Denoiser, x: Tensor, condition: Tensor, row: Tensor) -> Tensor:
         """Take one step: row (1, 5) of a table. The last row's output is the clean frame itself."""
-        time, a, s, a_next, s_next = row.split(1, -1)
-        clean = denoiser(x, condition, time.expand(x.shape[0], 1))
+        time, a, s, a_next, s_next = torch.split(row, 1, -1)
+        clean: Tensor = denoiser(x, condition, time.expand(x.shape[0], 1))
         return a_next * clean + s_next * (x - a * clean) / s
 
     def sample(self, noise: Tensor, condition: Tensor, table: Tensor) -> Tensor:
         """Run the teacher through all rows of a table, from noise (B, 32) to a clean frame."""
-        for row in table:
+        for row in table.to(noise.device):
             noise = self.ddim(self.teacher, noise, condition, row[None])
         return noise
 
     def at_once(self, noise: Tensor, condition: Tensor) -> Tensor:
         """Run the student."""
-        return self.student(noise, condition, torch.ones_like(noise[:, :1]))
+        clean: Tensor = self.student(noise, condition, torch.ones_like(noise[:, :1]))
+        return clean

@@ -69,7 +69,7 @@ def _share(part: int, whole: int) -> float:
 
 
 def _near(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    wide = flags.copy()
+    wide: NDArray[np.bool_] = flags.copy()
     wide[1:] |= flags[:-1]
     wide[:-1] |= flags[1:]
     return wide
@@ -91,7 +91,9 @@ def closures(mouth: Array, target: Array, lips: Array, phone: NDArray[np.uint8],
         counts[2 if after else 0] += 1
         counts[3 if after else 1] += bool(shown[max(first - 1, 0) : end + 1].any())
     closed = shown & voice
-    return Closures(*counts, int(closed.sum()), int((closed & _near(should)).sum()))
+    events, found, after_pause, found_after_pause = counts
+    right = int((closed & _near(should)).sum())
+    return Closures(events, found, after_pause, found_after_pause, int(closed.sum()), right)
 
 
 def closures_of(mouth: Array, times: Array) -> Mapping[str, tuple[int, int]]:
@@ -111,7 +113,9 @@ def delay(track: Array, target: Array, reach: int = 8) -> float:
     if a.std() < 1e-6 or b.std() < 1e-6:
         return float("nan")
     lags = range(-reach, reach + 1)
-    value = np.array([np.mean(a[max(lag, 0) : a.size + min(lag, 0)] * b[max(-lag, 0) : b.size - max(lag, 0)]) for lag in lags])
+    value = np.array(
+        [np.mean(a[max(lag, 0) : a.size + min(lag, 0)] * b[max(-lag, 0) : b.size - max(lag, 0)]) for lag in lags]
+    )
     peak = int(np.clip(value.argmax(), 1, value.size - 2))
     before, at, after = value[peak - 1 : peak + 2]
     bend = before - 2 * at + after
@@ -158,7 +162,9 @@ def upper(motion: Array) -> dict[str, float]:
     return {**spread, "head_speed": speed, "blinks_per_minute": blinks_per_minute(motion)}
 
 
-def summary(mouths: Sequence[Array], truths: Sequence[tuple[Array, Array, NDArray[np.uint8], Array]]) -> dict[str, float]:
+def summary(
+    mouths: Sequence[Array], truths: Sequence[tuple[Array, Array, NDArray[np.uint8], Array]]
+) -> dict[str, float]:
     """Score mouths (T, 14) against truths (target mouth, lips, phone, speech), all sounds of a group together."""
     total, errors, ours, theirs, lags = Closures(), [], [], [], []
     for mouth, (target, lips, phone, speech) in zip(mouths, truths, strict=True):

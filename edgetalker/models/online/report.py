@@ -10,7 +10,8 @@ __all__ = ["tables"]
 _COLUMNS = {
     "mae": "MAE mouth", "mae_jaw": "MAE jaw", "r_jaw": "r jaw", "r_mouth": "r mouth", "recall": "closure recall",
     "precision": "frame precision", "f1": "F1", "recall_after_pause": "recall after pause", "delay": "delay (frames)",
-    "jitter": "jitter / target", "spread": "spread / target", "rest_open": "open in pauses", "rest_chatter": "openings / min of pause",
+    "jitter": "jitter / target", "spread": "spread / target", "rest_open": "open in pauses",
+    "rest_chatter": "openings / min of pause",
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from edgetalker.models.online.streams import Corpus, stack_mel
 from edgetalker.models.online.trunk import Trunk
 from edgetalker.models.online.wear import Wear, draw
 
-__all__ = ["Heard", "Runner", "Sampler", "hear", "hear_corpus", "sampler"]
+__all__ = ["Heard", "Runner", "Sampler", "hear", "hear_corpus", "hear_many", "sampler"]
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,27 +33,37 @@ class Heard:
     logits: Tensor
 
 
-@torch.no_grad()
 def hear(trunk: Trunk, mel: Tensor, lookahead: int) -> Heard:
     """Run the trunk over ln mel power (4T, 80) as a stream does: the first step hears `lookahead` frames ahead.
 
     The last steps hear silence behind the sound's end.
     """
-    quiet = float(np.log(FLOOR))
-    padded = torch.nn.functional.pad(mel, (0, 0, PER_FRAME, PER_FRAME * lookahead), value=quiet)
-    features, _ = trunk(stack_mel(padded[None])[:, lookahead:], trunk.begin(1))
-    features = features[0]
+    return hear_many(trunk, [mel], lookahead)[0]
+
+
+@torch.no_grad()
+def hear_many(trunk: Trunk, mels: Sequence[Tensor], lookahead: int) -> list[Heard]:
+    """Hear several sounds of any lengths side by side; each gives what it would give alone."""
+    quiet, device = float(np.log(FLOOR)), trunk.device
+    longest = max(mel.shape[0] for mel in mels)
+    padded = torch.full((len(mels), PER_FRAME * (lookahead + 1) + longest, mels[0].shape[1]), quiet)
+    for row, mel in enumerate(mels):
+        padded[row, PER_FRAME : PER_FRAME + mel.shape[0]] = mel
+    features, _ = trunk(stack_mel(padded)[:, lookahead:].to(device), trunk.begin(len(mels)))
     mouth, logits = trunk.mouth(features, lookahead)
-    return Heard(features, mouth, logits)
+    lengths = [mel.shape[0] // PER_FRAME for mel in mels]
+    return [Heard(*(t[row, :n].clone() for t in (features, mouth, logits))) for row, n in enumerate(lengths)]
 
 
-def hear_corpus(trunk: Trunk, corpus: Corpus, lookahead: int, seed: int) -> list[Heard]:
+def hear_corpus(trunk: Trunk, corpus: Corpus, lookahead: int, seed: int, batch: int = 32) -> list[Heard]:
     """Hear every training session once, worn by chance; half precision to save memory."""
     rng = np.random.default_rng(seed)
-    heard = []
-    for mel, loud in zip(corpus.mel, corpus.loud, strict=True):
-        one = hear(trunk, Wear.apply([draw(rng, loud, clean=0.4)], mel.float()[None])[0], lookahead)
-        heard.append(Heard(one.features.half(), one.mouth.half(), one.logits.half()))
+    heard: list[Heard] = []
+    for first in range(0, len(corpus.mel), batch):
+        some = range(first, min(first + batch, len(corpus.mel)))
+        worn = [Wear.apply([draw(rng, corpus.loud[i], clean=0.4)], corpus.mel[i].float()[None])[0] for i in some]
+        for one in hear_many(trunk, worn, lookahead):
+            heard.append(Heard(*(t.half().cpu() for t in (one.features, one.mouth, one.logits))))
     return heard
 
 
@@ -73,16 +83,17 @@ class Runner:
         self.dice = torch.Generator().manual_seed(seed)
         rest = decoder.normalise(torch.zeros_like(decoder.mean))
         self.history = rest.repeat(batch, HISTORY, 1)
-        self.ring = torch.randn(batch, RING, rest.shape[0], generator=self.dice)
+        self.ring = torch.randn(batch, RING, rest.shape[0], generator=self.dice).to(rest.device)
 
     def noise(self) -> Tensor:
         """Draw the next frame's noise into the ring and return the smooth noise (B, 32)."""
-        fresh = torch.randn(self.ring[:, :1].shape, generator=self.dice)
+        fresh = torch.randn(self.ring[:, :1].shape, generator=self.dice).to(self.ring.device)
         self.ring = torch.cat([self.ring[:, 1:], fresh], 1)
         return smooth_noise(self.ring)
 
     def take(self, value: Tensor, logits: Tensor) -> Tensor:
         """Decode a frame, keep it in the history, return the motion (B, 55)."""
+        motion: Tensor
         motion, kept = self.decoder(value, logits)
         self.history = torch.cat([self.history[:, 1:], kept[:, None]], 1)
         return motion
@@ -93,10 +104,6 @@ class Runner:
         frames = []
         for t in range(heard.features.shape[1]):
             logits = heard.logits[:, t]
-            condition = head.condition(
-                heard.features[:, t], heard.mouth[:, t], logits, self.history, controls[:, t]
-            )
+            condition = head.condition(heard.features[:, t], heard.mouth[:, t], logits, self.history, controls[:, t])
             frames.append(self.take(draw_frame(self.noise(), condition), logits))
         return torch.stack(frames, 1)
-
-

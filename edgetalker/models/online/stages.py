@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,8 @@ class AudioStage(nn.Module):
         starts = [SPAN - WINDOW - offset for offset in OFFSETS]
         pieces = torch.cat([window[:, start : start + WINDOW] for start in starts])
         power = (pieces @ self.cosine) ** 2 + (pieces @ self.sine) ** 2
-        mel = torch.log(power @ self.filters + FLOOR).reshape(1, -1)
+        # ln(p + floor), written so that no optimizer takes the floor for a zero: digital silence must stay finite.
+        mel = (torch.log(power @ self.filters * (1.0 / FLOOR) + 1.0) + math.log(FLOOR)).reshape(1, -1)
         features, kept = self.trunk.step(mel, memory)
         mouth, logits = self.trunk.mouth(features, self.lookahead)
         assert mouth.shape[-1] == len(MOUTH)
@@ -43,7 +46,7 @@ class AudioStage(nn.Module):
 
 
 class ConditionStage(nn.Module):
-    """What is heard, history, emotion (1, 4), style (1, 2) and the noise ring -> condition (1, width), smooth noise (1, 32)."""
+    """What is heard, history, emotion (1, 4), style (1, 2), noise ring -> condition (1, width), smooth noise (1, 32)."""
 
     weights: Tensor
 

@@ -59,6 +59,11 @@ class Chunk:
     phone: Tensor
     fresh: NDArray[np.bool_]
 
+    def to(self, device: torch.device) -> Chunk:
+        """Return the chunk with its tensors on a device."""
+        mel, mouth, flags, phone = (t.to(device) for t in (self.mel, self.mouth, self.flags, self.phone))
+        return Chunk(mel, mouth, flags, phone, self.fresh)
+
 
 @dataclass
 class _Place:

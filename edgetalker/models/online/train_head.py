@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from edgetalker.models.online.head import FULL, HISTORY, Head, HeadSize, rows
 from edgetalker.models.online.layout import CHANNELS, Decoder, column, reduction
 from edgetalker.models.online.rollout import Heard, Runner, hear_corpus
 from edgetalker.models.online.streams import Corpus
-from edgetalker.models.online.train_trunk import load_trunk, save_checkpoint
+from edgetalker.models.online.train_trunk import best_device, load_trunk, save_checkpoint
 from edgetalker.models.online.trunk import Trunk
 
 __all__ = ["HeadPlan", "Talker", "load_talker", "train_student", "train_teacher"]
@@ -42,12 +43,19 @@ class Talker:
     decoder: Decoder
     lookahead: int
 
+    def to(self, device: torch.device) -> Talker:
+        """Move all of it to a device, in place."""
+        for module in (self.trunk, self.head, self.decoder):
+            module.to(device)
+        return self
+
 
 class _Frames:
     """All training sessions as rows to draw from; features heard afresh when asked."""
 
     def __init__(self, folder: Path, trunk: Trunk, plan: HeadPlan) -> None:
         self.corpus, self.trunk, self.plan = Corpus(folder / "train"), trunk, plan
+        self.device = trunk.device
         self.rng = np.random.default_rng(plan.seed)
         self.channels = [motion[:, :, reduction()].half() for motion in self.corpus.motion]
         self.heard: list[Heard] = []
@@ -72,9 +80,12 @@ class _Frames:
             track, heard = self.channels[session][face], self.heard[session]
             history = track[times[:, None] + torch.arange(-HISTORY, 0)]
             controls = self.corpus.controls[session][face, times]
-            parts.append((heard.features[times], heard.mouth[times], heard.logits[times], history, track[times], controls))
+            parts.append(
+                (heard.features[times], heard.mouth[times], heard.logits[times], history, track[times], controls)
+            )
         features, mouth, logits, past, target, wish = (torch.cat(part).float() for part in zip(*parts, strict=True))
-        return Heard(features, mouth, logits), past, target, wish
+        past, target, wish = past.to(self.device), target.to(self.device), wish.to(self.device)
+        return Heard(*(t.to(self.device) for t in (features, mouth, logits))), past, target, wish
 
 
 def spoil(history: Tensor) -> Tensor:
@@ -83,11 +94,12 @@ def spoil(history: Tensor) -> Tensor:
     Half of the rows lose the mouth, so that it is driven by what is heard and not by what it did before.
     """
     batch = history.shape[0]
-    size = torch.rand(batch, 1, 1) ** 2
-    history = history + size * (0.35 * torch.randn_like(history) + 0.35 * torch.randn(batch, 1, history.shape[2]))
-    keep = torch.ones(batch, 1, history.shape[2])
-    keep[:, :, : len(MOUTH)] = (torch.rand(batch, 1, 1) < 0.5).float()
-    return history * keep * (torch.rand(batch, 1, 1) > 0.03)
+    size = torch.rand(batch, 1, 1, device=history.device) ** 2
+    offset = torch.randn_like(history[:, :1])
+    history = history + size * (0.35 * torch.randn_like(history) + 0.35 * offset)
+    keep = torch.ones_like(offset)
+    keep[:, :, : len(MOUTH)] = (torch.rand_like(size) < 0.5).float()
+    return history * keep * (torch.rand_like(size) > 0.03)
 
 
 def channel_weights() -> Tensor:
@@ -101,15 +113,15 @@ def channel_weights() -> Tensor:
 def train_teacher(folder: Path, out: Path, plan: HeadPlan, size: HeadSize | None = None) -> Path:
     """Train condition network and teacher on top of `out`/trunk.pt; resumes from `out`/teacher.pt."""
     torch.manual_seed(plan.seed)
-    trunk = load_trunk(out / "trunk.pt")
+    trunk = load_trunk(out / "trunk.pt").to(best_device())
     frames = _Frames(folder, trunk, plan)
     head = Head(size or HeadSize(features=trunk.size.width))
-    talker = Talker(trunk, head, frames.statistics(), plan.lookahead)
+    talker = Talker(trunk, head, frames.statistics(), plan.lookahead).to(frames.device)
     path = out / "teacher.pt"
     spent, step = _resume(path, talker)
     parameters = [*head.condition.parameters(), *head.teacher.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.98))
-    weights, budget, begun = channel_weights(), plan.minutes * 60, time.monotonic() - spent
+    weights, budget, begun = channel_weights().to(frames.device), plan.minutes * 60, time.monotonic() - spent
     while (spent := time.monotonic() - begun) < budget:
         _set_rate(optimizer, plan.rate, spent / budget, step)
         loss = _teacher_loss(talker, frames.draw(plan.rows), weights)
@@ -127,12 +139,13 @@ def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], w
     heard, past, target, wish = drawn
     head, decoder = talker.head, talker.decoder
     clean = decoder.normalise(target)
-    time = torch.rand(clean.shape[0], 1)
+    time = torch.rand(clean.shape[0], 1, device=clean.device)
     angle = time * math.pi / 2
     noisy = angle.cos() * clean + angle.sin() * torch.randn_like(clean)
     condition = head.condition(heard.features, heard.mouth, heard.logits, spoil(decoder.normalise(past)), wish)
     error = (head.teacher(noisy, condition, time) - clean).square()
-    return (error * weights).mean()
+    loss: Tensor = (error * weights).mean()
+    return loss
 
 
 def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
@@ -143,7 +156,7 @@ def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
     """
     torch.manual_seed(plan.seed + 7)
     source, path = out / "teacher.pt", out / "talker.pt"
-    talker = load_talker(source)
+    talker = load_talker(source).to(best_device())
     talker.head.student.load_state_dict(talker.head.teacher.state_dict())
     spent, step = _resume(path, talker)
     frames = _Frames(folder, talker.trunk, plan)
@@ -159,34 +172,44 @@ def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
     return path
 
 
-def _rollout(talker: Talker, frames: _Frames, plan: HeadPlan, optimizer: torch.optim.Optimizer, done):  # type: ignore[no-untyped-def]
+def _rollout(
+    talker: Talker, frames: _Frames, plan: HeadPlan, optimizer: torch.optim.Optimizer, done: Callable[[], float]
+) -> Iterator[float]:
     """Yield the loss of each frame of one rollout of 300 frames over `plan.rows` streams."""
     heard, wish = _streams(frames, plan.rows, 300)
     runner = Runner(talker.decoder, plan.rows, int(frames.rng.integers(1 << 31)))
-    table, weights = rows(FULL), channel_weights()
-    head, step = talker.head, 0
+    weights = channel_weights().to(frames.device)
     before: tuple[Tensor, Tensor] | None = None
     for t in range(heard.features.shape[1]):
         if done() >= 1.0:
             return
-        logits = heard.logits[:, t].float()
-        noise = runner.noise()
+        logits, noise = heard.logits[:, t].float(), runner.noise()
         with torch.no_grad():
-            features, mouth = heard.features[:, t].float(), heard.mouth[:, t].float()
-            condition = head.condition(features, mouth, logits, runner.history, wish[:, t].float())
-            wanted = head.sample(noise, condition, table)
-        made = head.at_once(noise, condition)
-        error = made - wanted
-        loss = (error.square() * weights).mean() + 0.1 * (error.abs() * weights).mean()
-        if before is not None:
-            change = (made - before[0]) - (wanted - before[1])
-            loss = loss + 0.2 * (change.square() * weights).mean()
+            condition = _condition(talker.head, heard, t, runner.history, wish)
+            wanted = talker.head.sample(noise, condition, rows(FULL))
+        made = talker.head.at_once(noise, condition)
+        loss = _student_loss(made, wanted, before, weights)
         _set_rate(optimizer, plan.rate, done(), 1000)
-        _update(optimizer, loss, list(head.student.parameters()))
+        _update(optimizer, loss, list(talker.head.student.parameters()))
         before = (made.detach(), wanted)
         runner.take(made.detach(), logits)
-        step += 1
         yield loss.item()
+
+
+def _condition(head: Head, heard: Heard, t: int, history: Tensor, wish: Tensor) -> Tensor:
+    features, mouth, logits = (track[:, t].float() for track in (heard.features, heard.mouth, heard.logits))
+    condition: Tensor = head.condition(features, mouth, logits, history, wish[:, t].float())
+    return condition
+
+
+def _student_loss(made: Tensor, wanted: Tensor, before: tuple[Tensor, Tensor] | None, weights: Tensor) -> Tensor:
+    """Return the distance to the teacher's frame, and of the change since the frames before."""
+    error = made - wanted
+    loss = (error.square() * weights).mean() + 0.1 * (error.abs() * weights).mean()
+    if before is not None:
+        change = (made - before[0]) - (wanted - before[1])
+        loss = loss + 0.2 * (change.square() * weights).mean()
+    return loss
 
 
 def _streams(frames: _Frames, count: int, length: int) -> tuple[Heard, Tensor]:
@@ -201,7 +224,8 @@ def _streams(frames: _Frames, count: int, length: int) -> tuple[Heard, Tensor]:
         parts.append((heard.features[window], heard.mouth[window], heard.logits[window], wish))
     short = min(part[0].shape[0] for part in parts)
     features, mouth, logits, wish = (torch.stack([row[:short] for row in part]) for part in zip(*parts, strict=True))
-    return Heard(features, mouth, logits), wish
+    device = frames.device
+    return Heard(features.to(device), mouth.to(device), logits.to(device)), wish.to(device)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, peak: float, done: float, step: int) -> None:

@@ -25,10 +25,15 @@ class TrunkPlan:
     """minutes: the budget, also the length of the learning-rate schedule; rows x frames: a step's sound."""
 
     minutes: float = 60.0
-    rows: int = 48
-    frames: int = 64
-    rate: float = 1.5e-3
+    rows: int = 32
+    frames: int = 48
+    rate: float = 1.3e-3
     seed: int = 1
+
+
+def best_device() -> torch.device:
+    """Return the GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def trunk_loss(trunk: Trunk, features: Tensor, chunk: Chunk, scale: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -78,17 +83,17 @@ def train_trunk(folder: Path, out: Path, plan: TrunkPlan, size: TrunkSize | None
     """Train until the budget is spent; resumes from `out`/trunk.pt, which is written every 200 steps."""
     path = out / "trunk.pt"
     torch.manual_seed(plan.seed)
-    corpus = Corpus(folder / "train")
-    trunk = Trunk(size or TrunkSize())
+    corpus, device = Corpus(folder / "train"), best_device()
+    trunk = Trunk(size or TrunkSize()).to(device)
     optimizer = torch.optim.AdamW(trunk.parameters(), lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.98))
     spent, step = _resume(path, trunk, optimizer)
     streams = Streams(corpus, plan.rows, plan.frames, plan.seed + step)
-    scale, state = spread(corpus), trunk.begin(plan.rows)
+    scale, state = spread(corpus).to(device), trunk.begin(plan.rows)
     budget, begun = plan.minutes * 60, time.monotonic() - spent
     while (spent := time.monotonic() - begun) < budget:
         for group in optimizer.param_groups:
             group["lr"] = _rate(plan.rate, spent / budget, step)
-        chunk = streams.next()
+        chunk = streams.next().to(device)
         state = _carry(state, chunk.fresh, streams.rng)
         features, state = trunk(chunk.mel, state)
         loss, parts = trunk_loss(trunk, features, chunk, scale)
@@ -113,7 +118,7 @@ def _rate(peak: float, done: float, step: int) -> float:
 def _carry(state: Tensor, fresh: np.ndarray[Any, np.dtype[np.bool_]], rng: np.random.Generator) -> Tensor:
     """Half of the rows that begin another sound start from zeros, half from the state the last one left."""
     zeroed = torch.tensor(fresh & (rng.random(fresh.size) < 0.5))
-    return state.masked_fill(zeroed[None, :, None], 0.0)
+    return state.masked_fill(zeroed[None, :, None].to(state.device), 0.0)
 
 
 def _resume(path: Path, trunk: Trunk, optimizer: torch.optim.Optimizer) -> tuple[float, int]:

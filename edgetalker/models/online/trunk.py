@@ -43,9 +43,14 @@ class Trunk(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(size.width, len(MOUTH) + LOGITS) for _ in LOOKAHEADS)
         self.phones = nn.ModuleList(nn.Linear(size.width, len(PHONES)) for _ in LOOKAHEADS)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def begin(self, batch: int) -> Tensor:
         """Return the state before the first frame: zeros."""
-        return torch.zeros(self.size.layers, batch, self.size.width)
+        return torch.zeros(self.size.layers, batch, self.size.width, device=self.device)
 
     def forward(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run T frames from a state; running them one by one with the state handed on gives the same."""
@@ -63,7 +68,9 @@ class Trunk(nn.Module):
 
     def _cell(self, layer: int, value: Tensor, before: Tensor) -> Tensor:
         """The GRU cell of Cho et al. 2014 as torch defines it: the reset gate acts after the product."""
-        weights = [getattr(self.memory, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        weights = [
+            getattr(self.memory, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
         fresh = nn.functional.linear(value, weights[0], weights[2])
         kept = nn.functional.linear(before, weights[1], weights[3])
         fresh_r, fresh_z, fresh_n = fresh.chunk(3, -1)

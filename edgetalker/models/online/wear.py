@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgetalker.models.online.features import BANDS, FLOOR
@@ -29,18 +30,23 @@ _MATRICES = _warp_matrices()
 
 @dataclass
 class Wear:
-    """One sound's wear. gain: (80,) on power; noise: (80,) mean power; room: (share, decay per mel frame)."""
+    """One sound's wear. gain: (80,) on power; noise: (80,) mean power; room: (share, decay per mel frame).
+
+    swing: how much the noise's level drifts; crowd: power of other people's speech, as a share of their own.
+    """
 
     warp: int
     gain: Tensor
     noise: Tensor
     swing: float
     room: tuple[float, float]
+    crowd: float = 0.0
 
     @staticmethod
     def apply(worn: list[Wear], mel: Tensor) -> Tensor:
         """Wear (B, N, 80) ln power, each row of the batch in its own way."""
         power = torch.bmm(mel.exp(), _MATRICES[[w.warp for w in worn]])
+        power = power + _crowd(power, torch.tensor([w.crowd for w in worn]))
         rooms = [index for index, w in enumerate(worn) if w.room[0] > 0]
         if rooms:
             power[rooms] = _reverberate(power[rooms], [worn[index].room for index in rooms])
@@ -51,6 +57,17 @@ class Wear:
         drift = torch.randn(power.shape[0], power.shape[1] // 12 + 2, 1).repeat_interleave(12, 1)[:, : power.shape[1]]
         swing = torch.tensor([w.swing for w in worn])[:, None, None]
         return (power + level * scatter * (swing * drift).exp() + FLOOR).log()
+
+
+def _crowd(power: Tensor, shares: Tensor) -> Tensor:
+    """Return the murmur of six other rows of the batch, each moved in time: speech that is not the speaker's."""
+    if not bool((shares > 0).any()) or power.shape[0] < 3:
+        return torch.zeros_like(power)
+    murmur = torch.zeros_like(power)
+    for _ in range(6):
+        turn = int(torch.randint(1, power.shape[0], ()))
+        murmur += power.roll(turn, 0).roll(int(torch.randint(power.shape[1], ())), 1) / 6
+    return shares[:, None, None] * murmur
 
 
 def _reverberate(power: Tensor, rooms: list[tuple[float, float]]) -> Tensor:
@@ -73,8 +90,23 @@ def draw(rng: np.random.Generator, loud: Tensor, clean: float = 0.22) -> Wear:
         decibels = decibels - 50.0 * (axis > rng.uniform(0.35, 0.95)) - 40.0 * (axis < rng.uniform(-1.2, -0.8))
     gain = torch.tensor(10 ** (decibels / 10), dtype=torch.float32)
     slope = np.interp(axis, np.linspace(-1, 1, 5), rng.normal(0, 3.0, 5)) - rng.uniform(-2, 10) * axis
-    spectrum = torch.tensor(10 ** (slope / 10), dtype=torch.float32)
+    spectrum = torch.tensor(10 ** ((slope + _peaks(rng)) / 10), dtype=torch.float32)
+    if rng.random() < 0.3:
+        spectrum = spectrum * loud
     noise = spectrum / spectrum.mean() * (loud * gain).mean() * float(10 ** (-rng.uniform(3, 48) / 10))
     room = (float(rng.uniform(0.1, 1.0)), float(rng.uniform(0.75, 0.94))) if rng.random() < 0.35 else (0.0, 0.5)
     swing = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
-    return Wear(int(rng.integers(len(_WARPS))), gain, noise, swing, room)
+    crowd = float(10 ** (-rng.uniform(10, 40) / 10)) if rng.random() < 0.35 else 0.0
+    return Wear(int(rng.integers(len(_WARPS))), gain, noise, swing, room, crowd)
+
+
+def _peaks(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return dB (80,): hum, tones and room modes as narrow peaks, and an uneven floor, in every other sound."""
+    if rng.random() < 0.5:
+        return np.zeros(BANDS)
+    bands = np.arange(BANDS)
+    decibels = rng.normal(0, 2.5, BANDS)
+    for _ in range(int(rng.integers(1, 7))):
+        place, width = rng.uniform(0, BANDS) * rng.random(), rng.uniform(0.6, 3.0)
+        decibels += rng.uniform(5, 25) * np.exp(-0.5 * ((bands - place) / width) ** 2)
+    return decibels

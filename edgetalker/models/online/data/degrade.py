@@ -26,7 +26,7 @@ def coloured_noise(count: int, rng: np.random.Generator, slope: float | None = N
     spectrum = np.fft.rfft(rng.standard_normal(count))
     frequency = np.maximum(np.fft.rfftfreq(count, 1 / RATE), 40.0)
     noise = np.fft.irfft(spectrum * frequency ** (-slope / 2), count)
-    return (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+    return np.asarray(noise / np.sqrt(np.mean(noise**2)), np.float32)
 
 
 def add_noise(samples: Array, decibels: float, rng: np.random.Generator, slope: float | None = None) -> Array:
@@ -77,7 +77,7 @@ def _companded(samples: Array) -> Array:
     peak = float(np.max(np.abs(samples))) + 1e-9
     curve = np.sign(samples) * np.log1p(255 * np.abs(samples) / peak) / np.log(256)
     coarse = np.round(curve * 127) / 127
-    return (np.sign(coarse) * (256 ** np.abs(coarse) - 1) / 255 * peak).astype(np.float32)
+    return np.asarray(np.sign(coarse) * (256 ** np.abs(coarse) - 1) / 255 * peak, np.float32)
 
 
 def _coarse_transform(samples: Array, rng: np.random.Generator) -> Array:
@@ -88,9 +88,9 @@ def _coarse_transform(samples: Array, rng: np.random.Generator) -> Array:
     rows = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * window
     spectrum = np.fft.rfft(rows)
     step = rng.uniform(0.01, 0.06) * np.abs(spectrum).max(axis=1, keepdims=True) + 1e-9
-    rows = np.fft.irfft(np.round(spectrum / step) * step, size) * window
+    worn = np.fft.irfft(np.round(spectrum / step) * step, size) * window
     out = np.zeros(padded.size + size)
     for part in (0, 1):
-        flat = rows[part::2].reshape(-1)
+        flat = worn[part::2].reshape(-1)
         out[part * hop : part * hop + flat.size] += flat
     return out[hop : hop + samples.size].astype(np.float32)

@@ -48,7 +48,9 @@ def _fill(order: Order) -> str:
     try:
         save(make(order.voice, order.seed, order.keep_sound, order.worn), order.path)
     except Exception as error:
-        return f"{order.path.parent.name}/{order.path.name} LEFT OUT ({order.voice.name}): {type(error).__name__} {error}"
+        return (
+            f"{order.path.parent.name}/{order.path.name} LEFT OUT ({order.voice.name}): {type(error).__name__} {error}"
+        )
     return f"{order.path.parent.name}/{order.path.name} {order.voice.engine} {order.voice.name}"
 
 

@@ -59,7 +59,7 @@ class Segment:
 
 # Names of the CMU/radio set and of the Festival voices; diphthongs and affricates give two phones.
 _NAMES: dict[str, str] = {
-    "pau": "sil", "#": "sil", "##": "sil", "h#": "sil", "_": "sil", "ssil": "sil", "brth": "sil", "sil": "sil", "": "sil",
+    **dict.fromkeys(("pau", "#", "##", "h#", "_", "ssil", "brth", "sil", ""), "sil"),
     "ey": "eh iy", "ay": "aa iy", "aw": "aa uw", "ow": "ao uw", "oy": "ao iy", "axr": "er", "el": "ax l",
     "em": "m", "en": "n", "hh": "h", "hv": "h", "dx": "d", "nx": "n", "ch": "t sh", "jh": "d zh", "a": "aa",
     "e": "eh", "i": "iy", "o": "ao", "u": "uw", "c": "t s", "ts": "t s", "dz": "d z", "j": "y", "vv": "v",
@@ -79,7 +79,7 @@ _OF_VOICE: dict[str, dict[str, str]] = {
 }
 # Letters of IPA; combining marks, length and stress are dropped.
 _IPA: dict[str, str] = {
-    **{letter: letter for letter in ["p", "b", "f", "v", "t", "d", "s", "z", "k", "g", "m", "n", "l", "w", "h", "x", "r"]},
+    **{letter: letter for letter in "pbfvtdszkgmnlwhxr"},
     "ɡ": "g", "ɸ": "f", "β": "v", "ʋ": "v", "ⱱ": "v", "ɱ": "m", "θ": "th", "ð": "dh", "ʃ": "sh", "ʒ": "zh", "ʂ": "sh",
     "ʐ": "zh", "ɕ": "sh", "ʑ": "zh", "ç": "x", "j": "y", "ʝ": "y", "ɣ": "g", "χ": "x", "ʁ": "x", "ħ": "h", "ɦ": "h",
     "ʔ": "q", "c": "k", "ɟ": "g", "q": "k", "ʈ": "t", "ɖ": "d", "ɳ": "n", "ɲ": "ny", "ŋ": "ng", "ɴ": "ng", "ɫ": "l",

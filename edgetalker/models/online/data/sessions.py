@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,9 +81,7 @@ def _shifted(segments: tuple[Segment, ...], at: float, gap: float) -> list[Segme
     return [Segment("sil", at, start), *moved]
 
 
-def targets(
-    heard: Array, clean: Array, segments: list[Segment], rng: np.random.Generator, keep_sound: bool
-) -> Session:
+def targets(heard: Array, clean: Array, segments: list[Segment], rng: np.random.Generator, keep_sound: bool) -> Session:
     """Build a session from a sound as it is heard, the clean sound behind it, and its phones."""
     frames = heard.size * FPS // RATE
     phone = phone_track(segments, frames)
@@ -115,7 +114,7 @@ def _speech(phone: NDArray[np.uint8]) -> Array:
     width = int(0.2 * FPS)
     near = np.convolve(voice, np.ones(2 * width + 1), "same") > 0
     held = np.convolve(near.astype(np.float32), np.ones(2 * width + 1), "same") > 2 * width + 0.5
-    return np.maximum(held, voice).astype(np.float32)
+    return np.asarray(np.maximum(held, voice), np.float32)
 
 
 def _prosody(clean: Array, phone: NDArray[np.uint8]) -> tuple[Array, Array]:
@@ -159,7 +158,7 @@ _HALF = ("mel", "mouth", "touch", "speech", "motion", "controls")
 
 def save(session: Session, path: Path) -> None:
     """Write a session as npz, whole or not at all; tracks as float16, sound as int16."""
-    arrays = {name: np.asarray(getattr(session, name), np.float16) for name in _HALF}
+    arrays: dict[str, Any] = {name: np.asarray(getattr(session, name), np.float16) for name in _HALF}
     sound = np.clip(session.samples * 32767, -32768, 32767).astype(np.int16)
     with write_whole(path) as file:
         np.savez(file, phone=session.phone, samples=sound, times=session.times, **arrays)

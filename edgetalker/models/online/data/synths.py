@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,9 @@ def available(engine: str) -> bool:
 def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> list[Utterance]:
     """Speak the sentences at `rate` times the usual speed; `pitch` (0..99, 50 usual) is for espeak alone."""
     if voice.engine == "espeak":
-        return [_espeak(voice, text, rate, pitch) for text in texts]
+        # espeak-ng's breath and flutter go on from call to call and cannot be seeded: a fresh process starts them anew.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            return pool.submit(_espeak_all, voice, texts, rate, pitch).result()
     if voice.engine == "flite":
         return [_flite(voice, text, rate) for text in texts]
     return _festival(voice, texts, rate)
@@ -158,6 +162,10 @@ def _library() -> Any | None:
         rate = library.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS | _IPA_EVENTS)
         _loaded.extend((library, rate))
     return _loaded[0]
+
+
+def _espeak_all(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> list[Utterance]:
+    return [_espeak(voice, text, rate, pitch) for text in texts]
 
 
 def _espeak(voice: Voice, text: str, rate: float, pitch: int) -> Utterance:

@@ -155,5 +155,3 @@ def _emotions(motion: Array, lips: Array, prosody: Prosody, mood: Mood) -> None:
                 scale = scale * talking
             for index in _sides(name):
                 motion[:, index] += value * amount * scale
-
-

@@ -26,7 +26,11 @@ _ESPEAK_WEIGHT = 22.0
 
 HELD_OUT: dict[str, tuple[Voice, ...]] = {
     "rms": (Voice("flite", "rms"),),
-    "italian": (Voice("festival", "pc_diphone", "it"), Voice("festival", "lp_diphone", "it"), Voice("espeak", "it", "it")),
+    "italian": (
+        Voice("festival", "pc_diphone", "it"),
+        Voice("festival", "lp_diphone", "it"),
+        Voice("espeak", "it", "it"),
+    ),
     "slt-hts": (Voice("festival", "cmu_us_slt_arctic_hts"),),
 }
 """A voice never heard; a language never heard (two recorded speakers and espeak-ng); another synthesizer's

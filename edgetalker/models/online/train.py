@@ -1,0 +1,111 @@
+"""The whole recipe, from text to bundle: `python -m edgetalker.models.online.train STAGE ...`.
+
+    data      speak and animate the training and held-out sessions     (espeak-ng, flite, festival)
+    trunk     train the causal audio trunk                             -> WORK/trunk.pt
+    teacher   train condition network and ten-step denoiser on it      -> WORK/teacher.pt
+    student   distill the denoiser into one step                       -> WORK/talker.pt
+    evaluate  score on voices never heard                              -> WORK/results.json, plots
+    export    write the bundle
+
+Every stage is seeded, uses a GPU for nothing that a CPU core cannot do in its minutes, and goes on from its own
+checkpoint when it is started again; a checkpoint at any moment is a usable model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+# The export layer lies above the models, so it is named here and loaded only when a user asks for it.
+_ELSEWHERE = {"evaluate": "edgetalker.models.online.evaluate", "export": "edgetalker.export.online"}
+_HELP = {"evaluate": "score on voices never heard", "export": "write the bundle"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m edgetalker.models.online.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--threads", type=int, default=1, help="torch threads (default %(default)s)")
+    stages = parser.add_subparsers(dest="stage", required=True)
+    _data(stages.add_parser("data", help="speak and animate"))
+    _training(stages.add_parser("trunk", help="train the audio trunk"), minutes=60.0, rows=32, rate=1.3e-3)
+    _training(stages.add_parser("teacher", help="train the ten-step head"), minutes=12.0, rows=768, rate=1.2e-3)
+    _training(stages.add_parser("student", help="distill the one-step head"), minutes=12.0, rows=256, rate=5e-4)
+    for name, module in _ELSEWHERE.items():
+        stage = stages.add_parser(name, help=_HELP[name], add_help=False)
+        stage.set_defaults(module=module)
+    return parser
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder to fill; sessions that are there are kept")
+    parser.add_argument("--sessions", type=int, default=300, help="training sessions of a minute (default %(default)s)")
+    parser.add_argument("--held-out", type=int, default=5, help="sessions of each held-out group (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
+
+
+def _training(parser: argparse.ArgumentParser, *, minutes: float, rows: int, rate: float) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder that `data` filled")
+    parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
+    parser.add_argument("--minutes", type=float, default=minutes, help="time to train (default %(default)s)")
+    parser.add_argument("--rows", type=int, default=rows, help="rows of a batch (default %(default)s)")
+    parser.add_argument("--rate", type=float, default=rate, help="peak learning rate (default %(default)s)")
+    parser.add_argument("--lookahead", type=int, choices=(0, 1, 2), default=2, help="frames (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage of the recipe and return its exit status."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if options.stage in _ELSEWHERE:
+        module = importlib.import_module(options.module)
+        own = argparse.ArgumentParser(prog=f"{parser.prog} {options.stage}", description=module.__doc__)
+        module.add_arguments(own)
+        _set_threads(options.threads)
+        return int(module.run(own.parse_args(rest)))
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    if options.stage == "data":
+        return _generate(options)
+    _set_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    return _train(options)
+
+
+def _set_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from edgetalker.models.online.data.generate import generate
+
+    made = generate(options.data, options.sessions, options.held_out, options.seed, options.workers)
+    print(f"{made} sessions in {options.data}")
+    return 0 if made else 1
+
+
+def _train(options: argparse.Namespace) -> int:
+    from edgetalker.models.online.train_head import HeadPlan, train_student, train_teacher
+    from edgetalker.models.online.train_trunk import TrunkPlan, train_trunk
+
+    if options.stage == "trunk":
+        plan = TrunkPlan(options.minutes, options.rows, rate=options.rate, seed=options.seed)
+        print(train_trunk(options.data, options.work, plan))
+        return 0
+    work = HeadPlan(options.minutes, options.rows, options.rate, options.lookahead, options.seed)
+    print((train_teacher if options.stage == "teacher" else train_student)(options.data, options.work, work))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""A tiny talker with random weights and a tiny corpus that needs no synthesizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgetalker.models.online.data.phones import Segment
+from edgetalker.models.online.data.sessions import save, targets
+from edgetalker.models.online.head import Head, HeadSize
+from edgetalker.models.online.layout import CHANNELS, Decoder
+from edgetalker.models.online.train_head import Talker
+from edgetalker.models.online.trunk import Trunk, TrunkSize
+
+TRUNK = TrunkSize(entry=24, width=16)
+HEAD = HeadSize(features=16, width=24, hidden=32, blocks=1, past=12)
+
+
+def small_talker() -> Talker:
+    torch.manual_seed(0)
+    trunk, head = Trunk(TRUNK).eval(), Head(HEAD).eval()
+    last = head.condition.wish[2]
+    assert isinstance(last, torch.nn.Linear)
+    torch.nn.init.normal_(last.weight, std=0.1)  # as if trained: controls do something
+    count = len(CHANNELS)
+    return Talker(trunk, head, Decoder(torch.full((count,), 0.1), torch.full((count,), 0.2)), 1)
+
+
+@pytest.fixture
+def talker() -> Talker:
+    return small_talker()
+
+
+def buzz(seconds: float, seed: int) -> tuple[np.ndarray, list[Segment]]:
+    """Return a tone that stops at every closure, with its phones."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(seconds * 16000)) / 16000
+    samples = 0.2 * np.sign(np.sin(2 * np.pi * 120 * time)) + 0.01 * rng.standard_normal(time.size)
+    segments, at = [], 0.0
+    while at < seconds - 0.4:
+        for phone, length in (("aa", 0.2), ("m", 0.1), ("iy", 0.15), ("sil", 0.1)):
+            segments.append(Segment(phone, at, at + length))
+            if phone in ("m", "sil"):
+                samples[int(at * 16000) : int((at + length) * 16000)] *= 0.1
+            at += length
+    return samples.astype(np.float32), segments
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A folder as the `data` stage leaves it: three training sessions and one of each held-out group."""
+    for number, name in enumerate(("train/0000", "train/0001", "train/0002", "validation/00", "rms/00")):
+        samples, segments = buzz(8.0, number)
+        session = targets(samples, samples, segments, np.random.default_rng(number), not name.startswith("train"))
+        path = tmp_path / "data" / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save(session, path)
+    return tmp_path / "data"

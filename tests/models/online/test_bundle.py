@@ -1,0 +1,114 @@
+"""The exported talker: plays in the runtime, frame by frame what PyTorch computes, on every schedule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.export.online import export_talker, lookahead_samples
+from edgetalker.models.online.data.shapes import MOTION_NAMES
+from edgetalker.models.online.features import SPAN, window_mel
+from edgetalker.models.online.head import RING, smooth_noise
+from edgetalker.models.online.rollout import Runner, sampler
+from edgetalker.models.online.train_head import Talker
+from edgetalker.runtime.open import open_session
+from edgetalker.runtime.session import Session
+from tests.models.online.conftest import small_talker
+
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Talker]:
+    talker = small_talker()
+    return export_talker(talker, tmp_path_factory.mktemp("bundle") / "talker"), talker
+
+
+@pytest.fixture
+def bundle(exported: tuple[Bundle, Talker]) -> Bundle:
+    return exported[0]
+
+
+@pytest.fixture
+def talker(exported: tuple[Bundle, Talker]) -> Talker:
+    return exported[1]
+
+
+def sound() -> np.ndarray:
+    noise = 0.1 * np.random.default_rng(3).standard_normal(16000 * 2)
+    noise[6000:12000] = 0.0  # digital silence
+    return noise.astype(np.float32)
+
+
+def windows(session: Session, samples: np.ndarray) -> list[np.ndarray]:
+    padded = np.concatenate([np.zeros(SPAN, np.float32), samples, np.zeros(4000, np.float32)])
+    return [padded[session.end(i) : session.end(i) + SPAN] for i in range(FRAMES)]
+
+
+@pytest.mark.parametrize("schedule", ["full", "fast", "one"])
+def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, schedule: str) -> None:
+    fresh = np.random.default_rng(8).standard_normal((FRAMES, 1, 32)).astype(np.float32)
+
+    def noise(name: str, frame: int, into: np.ndarray) -> None:
+        into[...] = fresh[frame]
+
+    session = open_session(bundle, noise=noise)
+    session.set("emotion", {"joy": 0.7})
+    session.reset()  # settles the glide
+    found = np.stack([session.step(window, schedule=schedule).motion.copy() for window in windows(session, sound())])
+    mel = np.stack([window_mel(window).reshape(-1) for window in windows(session, sound())])
+    runner = Runner(talker.decoder, 1, 0)
+    runner.ring = torch.tensor(np.load(bundle.path / "ring.npy"))
+    wish = torch.tensor([[0.7, 0.0, 0.0, 0.0, 1.0, 1.0]])
+    with torch.no_grad():
+        features, _ = talker.trunk(torch.tensor(mel)[None], talker.trunk.begin(1))
+        logits = [track[0] for track in talker.trunk.mouth(features, talker.lookahead)]
+        for t in range(FRAMES):
+            runner.ring = torch.cat([runner.ring[:, 1:], torch.tensor(fresh[t : t + 1, 0][None])], 1)
+            mouth, contact = logits[0][t : t + 1], logits[1][t : t + 1]
+            condition = talker.head.condition(features[0, t : t + 1], mouth, contact, runner.history, wish)
+            frame = sampler(talker.head, schedule)(smooth_noise(runner.ring), condition)
+            wanted = runner.take(frame, contact)[0].numpy()
+            np.testing.assert_allclose(found[t], wanted, atol=3e-3, err_msg=f"frame {t}")
+    assert found.std(0).max() > 1e-3
+    assert runner.ring.shape == (1, RING, 32)
+    session.close()
+
+
+def test_silence_and_zeros_stay_finite_and_in_range(bundle: Bundle) -> None:
+    session = open_session(bundle)
+    for i in range(90):
+        loud = np.full(SPAN, 1.0, np.float32) if i % 30 == 7 else np.zeros(SPAN, np.float32)
+        motion = session.step(loud, schedule=("full", "fast", "one")[i % 3]).motion
+        assert np.isfinite(motion).all()
+        assert motion[:52].min() >= 0.0
+        assert motion[:52].max() <= 1.0
+    session.close()
+
+
+def test_the_manifest_says_what_the_talker_is(bundle: Bundle, talker: Talker) -> None:
+    manifest = bundle.manifest
+    assert manifest.motion.names == MOTION_NAMES
+    assert manifest.ladder == ("full", "fast", "one")
+    assert manifest.audio.lookahead == 534 == lookahead_samples(talker.lookahead)
+    assert lookahead_samples(0) == 0
+    assert "synthetic speech" in manifest.origin
+    assert manifest.tensors["emotion"].names == ("joy", "sadness", "anger", "surprise")
+    assert manifest.tensors["style"].default == (1.0, 1.0)
+
+
+def test_an_emotion_set_while_running_glides(bundle: Bundle) -> None:
+    session = open_session(bundle)
+    silence, before = np.zeros(SPAN, np.float32), []
+    for _ in range(10):
+        session.step(silence)
+    session.set("emotion", {"anger": 1.0})
+    for _ in range(10):
+        session.step(silence)
+        before.append(float(session.read("emotion")[0, 2]))
+    assert before[0] <= 0.2
+    assert before[-1] == pytest.approx(1.0)
+    assert max(np.diff(before)) <= 0.2
+    session.close()

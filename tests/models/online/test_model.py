@@ -1,0 +1,159 @@
+"""Forms of the model: cached = whole, causality, shapes, schedules, conditions that start at nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from edgetalker.models.online.features import OFFSETS, SPAN, ends, log_mel, window_mel
+from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, Head, HeadSize, rows, smooth_noise, smoothing
+from edgetalker.models.online.layout import CHANNELS, Decoder, column
+from edgetalker.models.online.stages import AudioStage
+from edgetalker.models.online.streams import stack_mel
+from edgetalker.models.online.train_head import Talker
+from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
+
+
+def noise(count: int, seed: int = 0) -> np.ndarray:
+    return (0.1 * np.random.default_rng(seed).standard_normal(count)).astype(np.float32)
+
+
+def test_window_ends_are_exact_for_ever() -> None:
+    found = ends(30 * 3600, lookahead=7)
+    assert found[29] == 16007
+    assert found[-1] == 3600 * 16000 + 7
+    assert set(np.diff(found)) == {533, 534}
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2, 17, 59])
+def test_a_window_gives_the_mel_frames_of_the_whole_sound(frame: int) -> None:
+    sound = noise(32000)
+    whole = log_mel(sound, 60)
+    end = int(ends(60)[frame])
+    window = np.concatenate([np.zeros(SPAN, np.float32), sound])[end : end + SPAN]
+    newest = window_mel(window)[len(OFFSETS) // 2 :]
+    np.testing.assert_allclose(newest, whole[4 * frame : 4 * frame + 4], atol=2e-3)
+
+
+def test_no_sample_after_the_window_changes_a_mel_frame() -> None:
+    sound, end = noise(32000), int(ends(60)[20])
+    changed = sound.copy()
+    changed[end:] = noise(32000 - end, seed=9)
+    np.testing.assert_array_equal(log_mel(sound, 60)[: 4 * 21], log_mel(changed, 60)[: 4 * 21])
+    assert np.abs(log_mel(sound, 60)[4 * 21] - log_mel(changed, 60)[4 * 21]).max() > 0
+
+
+def test_the_cached_trunk_is_the_whole_trunk_from_its_first_frame(talker: Talker) -> None:
+    mel = torch.randn(1, 40, 640) * 4 - 15
+    with torch.no_grad():
+        whole, last = talker.trunk(mel, talker.trunk.begin(1))
+        state = talker.trunk.begin(1)
+        for t in range(mel.shape[1]):
+            one, state = talker.trunk.step(mel[:, t], state)
+            assert float((one - whole[:, t]).abs().max()) < 2e-6
+    assert float((state - last).abs().max()) < 2e-6
+
+
+@settings(max_examples=20, deadline=None)
+@given(cut=st.integers(1, 29))
+def test_the_trunk_is_causal_and_can_be_cut_anywhere(cut: int) -> None:
+    torch.manual_seed(1)
+    trunk = Trunk(TrunkSize(entry=12, width=8)).eval()
+    mel = torch.randn(2, 30, 640)
+    with torch.no_grad():
+        whole, _ = trunk(mel, trunk.begin(2))
+        first, state = trunk(mel[:, :cut], trunk.begin(2))
+        second, _ = trunk(mel[:, cut:], state)
+        changed, _ = trunk(F.pad(mel[:, :cut], (0, 0, 0, 30 - cut)), trunk.begin(2))
+    torch.testing.assert_close(torch.cat([first, second], 1), whole, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(changed[:, :cut], whole[:, :cut], atol=1e-6, rtol=1e-5)
+
+
+def test_the_audio_stage_is_mel_and_trunk(talker: Talker) -> None:
+    sound = noise(8000)
+    stage = AudioStage(talker.trunk, talker.lookahead)
+    mel = torch.nn.functional.pad(torch.tensor(log_mel(sound, 15)), (0, 0, 4, 0), value=float(np.log(1e-10)))
+    memory = talker.trunk.begin(1)
+    with torch.no_grad():
+        whole, _ = talker.trunk(stack_mel(mel[None]), talker.trunk.begin(1))
+        for frame, end in enumerate(ends(15)):
+            window = np.concatenate([np.zeros(SPAN, np.float32), sound])[end : end + SPAN]
+            features, mouth, logits, memory = stage(torch.tensor(window[None]), memory)
+            torch.testing.assert_close(features, whole[:, frame], atol=2e-4, rtol=1e-3)
+    assert mouth.shape == (1, 14)
+    assert logits.shape == (1, 3)
+    assert len(talker.trunk.heads) == len(LOOKAHEADS)
+
+
+def test_smooth_noise_has_unit_variance_and_does_not_jump() -> None:
+    assert float(smoothing().norm()) == pytest.approx(1.0, abs=1e-6)
+    fresh = torch.randn(4000 + RING, 32, generator=torch.Generator().manual_seed(1))
+    track = torch.stack([smooth_noise(fresh[None, t : t + RING])[0] for t in range(4000)])
+    assert float(track.std()) == pytest.approx(1.0, abs=0.03)
+    assert float((track[1:] - track[:-1]).std()) < 0.9, "independent noise would give 1.41"
+
+
+@pytest.mark.parametrize("count", [FULL, FAST, 1])
+def test_schedules_lead_from_pure_noise_to_the_clean_frame(count: int) -> None:
+    table = rows(count)
+    assert table.shape == (count, 5)
+    assert table[0].tolist()[:3] == pytest.approx([1.0, 0.0, 1.0])
+    assert table[-1].tolist()[3:] == pytest.approx([1.0, 0.0])
+    torch.testing.assert_close(table[1:, 1:3], table[:-1, 3:])
+    torch.testing.assert_close(table[:, 1] ** 2 + table[:, 2] ** 2, torch.ones(count))
+
+
+def test_ddim_with_a_perfect_denoiser_finds_the_clean_frame() -> None:
+    clean = torch.randn(3, 32)
+
+    def perfect(x: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return clean
+
+    x = torch.randn(3, 32)
+    for row in rows(FULL):
+        x = Head.ddim(perfect, x, torch.zeros(3, 1), row[None])  # type: ignore[arg-type]
+    torch.testing.assert_close(x, clean)
+
+
+def test_the_denoiser_is_nonlinear_in_the_noise(talker: Talker) -> None:
+    condition, x = torch.randn(1, 24), torch.randn(1, 32)
+    with torch.no_grad():
+        one = talker.head.at_once(x, condition) - talker.head.at_once(0 * x, condition)
+        two = talker.head.at_once(2 * x, condition) - talker.head.at_once(0 * x, condition)
+    assert float((two - 2 * one).abs().max()) > 1e-3
+
+
+def test_conditions_change_nothing_before_training_and_nothing_when_neutral(talker: Talker) -> None:
+    torch.manual_seed(2)
+    heard = (torch.randn(2, 16), torch.randn(2, 14), torch.randn(2, 3), torch.randn(2, HISTORY, 32))
+    neutral = torch.tensor([[0.0, 0, 0, 0, 1, 1]]).repeat(2, 1)
+    angry = torch.tensor([[0.0, 0, 1, 0, 0.4, 1.8]]).repeat(2, 1)
+    untrained = Head(HeadSize(features=16, width=24, hidden=32, blocks=1, past=12)).condition
+    trained = talker.head.condition
+    with torch.no_grad():
+        torch.testing.assert_close(untrained(*heard, angry), untrained(*heard, neutral))
+        assert float((trained(*heard, angry) - trained(*heard, neutral)).abs().max()) > 1e-2
+
+
+def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
+    torch.manual_seed(3)
+    decoder = Decoder(torch.zeros(32), torch.ones(32))
+    value, logits = 3 * torch.randn(200, 32), torch.zeros(200, 3)
+    logits[:, 0], logits[:, 1] = 9.0, -9.0
+    motion, kept = decoder(value, logits)
+    assert motion.shape == (200, 55)
+    assert float(motion[:, :52].min()) >= 0.0
+    assert float(motion[:, :52].max()) <= 1.0
+    torch.testing.assert_close(motion[:, 18], motion[:, 17], atol=1e-6, rtol=0.0)  # MouthClose cancels JawOpen
+    assert float(motion[:, [37, 38, 39, 40]].max()) == 0.0
+    torch.testing.assert_close(motion[:, 23], motion[:, 24])
+    torch.testing.assert_close(decoder(kept, logits)[0], motion, atol=1e-5, rtol=0.0)
+    logits[:, 0] = -9.0
+    open_again, _ = decoder(value, logits)
+    assert float((open_again[:, 17] - motion[:, 17]).abs().max()) > 0.5
+    assert column("JawOpen") == 0
+    assert len(CHANNELS) == 32

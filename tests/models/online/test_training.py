@@ -1,0 +1,155 @@
+"""The recipe end to end on a tiny corpus: trains, resumes, evaluates, exports; its command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgetalker.models.online import evaluate
+from edgetalker.models.online.data.generate import generate, orders
+from edgetalker.models.online.data.sessions import load, make, save
+from edgetalker.models.online.data.synths import available
+from edgetalker.models.online.data.voices import HELD_OUT
+from edgetalker.models.online.report import tables
+from edgetalker.models.online.streams import Corpus, Streams
+from edgetalker.models.online.train import main
+from edgetalker.models.online.train_head import HeadPlan, load_talker, train_student, train_teacher
+from edgetalker.models.online.train_trunk import TrunkPlan, load_trunk, spread, train_trunk, trunk_loss
+from edgetalker.models.online.trunk import Trunk
+from edgetalker.models.online.wear import Wear, draw
+from tests.models.online.conftest import HEAD, TRUNK
+
+SHORT = 0.02  # minutes
+
+
+@pytest.fixture
+def work(corpus: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "work"
+    out.mkdir()
+    train_trunk(corpus, out, TrunkPlan(SHORT, rows=4, frames=32), TRUNK)
+    train_teacher(corpus, out, HeadPlan(SHORT, rows=32, lookahead=1), HEAD)
+    train_student(corpus, out, HeadPlan(SHORT, rows=4, lookahead=1))
+    return out
+
+
+def test_the_trunk_learns(corpus: Path) -> None:
+    torch.manual_seed(1)
+    streams, scale = Streams(Corpus(corpus / "train"), 4, 48, 1), spread(Corpus(corpus / "train"))
+    trunk = Trunk(TRUNK)
+    optimizer = torch.optim.AdamW(trunk.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        chunk = streams.next()
+        features, _ = trunk(chunk.mel, trunk.begin(4))
+        loss, parts = trunk_loss(trunk, features, chunk, scale)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+        assert all(math.isfinite(value) for value in parts.values())
+    assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:4])
+
+
+def test_streams_are_seeded_and_targets_lie_under_their_sound(corpus: Path) -> None:
+    held = Corpus(corpus / "train")
+    one, same = Streams(held, 3, 40, 5).next(), Streams(held, 3, 40, 5).next()
+    torch.testing.assert_close(one.mouth, same.mouth)
+    streams = Streams(held, 1, 40, 2)
+    first, second = streams.next(), streams.next()
+    place = streams.places[0]
+    if place.at == 2 * 40 + (place.at - 80):  # the stream went on in the same session
+        assert not second.fresh[0] or first.mouth.shape == second.mouth.shape
+    session = place.session
+    begin = place.at - 40
+    expected = held.mouth[session][begin : begin + 40].float()
+    torch.testing.assert_close(second.mouth[0, 2:], expected)
+
+
+def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    mel = torch.randn(6, 160, 80) - 12
+    clean = [draw(rng, torch.ones(80), clean=1.0) for _ in range(6)]
+    torch.testing.assert_close(Wear.apply(clean, mel), mel, atol=5e-3, rtol=0.0)
+    worn = Wear.apply([draw(rng, mel[0].exp().mean(0), clean=0.0) for _ in range(6)], mel)
+    assert bool(torch.isfinite(worn).all())
+    assert float((worn - mel).abs().mean(dim=(1, 2)).min()) > 0.05
+
+
+def test_the_recipe_gives_a_talker_results_and_goes_on_where_it_stopped(
+    work: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talker = load_talker(work / "talker.pt")
+    assert talker.lookahead == 1
+    results = evaluate.evaluate(talker, corpus, seed=1, minutes=0.6)
+    assert set(results["scores"]["rms"]) >= {
+        "mean face",
+        "jaw from loudness",
+        "full",
+        "fast",
+        "one",
+        "one, 15 dB noise",
+    }
+    json.dumps(results)
+    text = tables(results)
+    assert "closure recall" in text
+    assert "free run, one" in text
+    before = load_trunk(work / "trunk.pt").state_dict()
+    train_trunk(corpus, work, TrunkPlan(SHORT, rows=4, frames=32), TRUNK)  # the budget is spent: nothing changes
+    assert "going on from" in capsys.readouterr().out
+    after = load_trunk(work / "trunk.pt").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_checkpoints_hold_only_tensors_and_numbers(work: Path) -> None:
+    for path in work.glob("*.pt"):
+        torch.load(path, weights_only=True)
+    assert len(list(work.glob("*.pt"))) == 3
+    assert not list(work.glob(".*.part"))
+
+
+def test_the_command_line_names_every_stage_and_refuses_the_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(stage in shown for stage in ("data", "trunk", "teacher", "student", "evaluate", "export"))
+    with pytest.raises(SystemExit):
+        main(["trunk", "--data", "x", "--work", "y", "--bogus", "1"])
+    assert "--bogus" in capsys.readouterr().err
+
+
+def test_the_plan_of_the_data_is_seeded_and_keeps_voices_apart(tmp_path: Path) -> None:
+    plan = orders(tmp_path, 200, 3, seed=4)
+    assert plan == orders(tmp_path, 200, 3, seed=4)
+    assert len({order.seed for order in plan}) == len(plan)
+    kept = {voice for voices in HELD_OUT.values() for voice in voices}
+    for order in plan:
+        group = order.path.parent.name
+        assert (order.voice in kept) == (group in HELD_OUT)
+        assert order.keep_sound == (group != "train")
+
+
+def test_sessions_are_stored_whole(corpus: Path, tmp_path: Path) -> None:
+    session = load(corpus / "rms" / "00.npz")
+    save(session, tmp_path / "again.npz")
+    again = load(tmp_path / "again.npz")
+    np.testing.assert_array_equal(session.motion, again.motion)
+    assert session.mel.shape == (4 * session.phone.size, 80)
+    assert session.samples.size == 8 * 16000
+    assert load(corpus / "train" / "0000.npz").samples.size == 0
+
+
+@pytest.mark.skipif(not available("espeak"), reason="libespeak-ng is not installed")
+def test_speech_is_made_from_its_seed_and_only_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    order = next(o for o in orders(tmp_path, 60, 0, seed=1) if o.voice.engine == "espeak")
+    one, same = (make(order.voice, order.seed, True) for _ in range(2))
+    np.testing.assert_array_equal(one.mel, same.mel)
+    np.testing.assert_array_equal(one.motion, same.motion)
+    assert one.speech.mean() > 0.3
+    assert (one.touch[:, 0] > 0.99).sum() > 20, "people say p, b and m"
+    assert generate(tmp_path / "none", 0, 0, 1, 1) == 0
