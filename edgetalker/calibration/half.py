@@ -22,7 +22,7 @@ __all__ = ["half_error", "half_runner"]
 def half_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Array]]) -> OneStep:
     """Compare FP32 in ONNX Runtime with the converted network rounded node by node.
 
-    Raises MissingPackageError without PyTorch, ValueError when an output is not finite.
+    An output that is not finite is an infinite error. Raises MissingPackageError without PyTorch.
     """
     session = session_of(full)
     names = [item.name for item in session.get_outputs()]

@@ -19,7 +19,7 @@ from edgetalker.engines.errors import InputError
 
 __all__ = ["ConvertedStage", "convert_stage"]
 
-_PROBED = 8  # recorded runs on which sensitivities are compared
+_PROBED = 4  # recorded runs on which sensitivities are compared
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,22 @@ class ConvertedStage:
 def convert_stage(name: str, path: Path, inputs: Sequence[Inputs], limit: float) -> ConvertedStage:
     """Convert a stage's ONNX file so that one run's relative error stays below `limit`, if need be with more FP32.
 
-    inputs: what rollouts recorded. Raises InputError for a file that is no ONNX, ValueError when the result is not
-    valid or not finite.
+    inputs: what rollouts recorded. Raises InputError for a file that is no ONNX or that is not finite in FP32 either.
     """
     network = read_network(path)
     ranges = measure_ranges(network, inputs)
     _check_finite(name, network, ranges)
     full = path.read_bytes()
-    held: set[str] = set()
+    order: list[str] = []
+    held = 0
     while True:
-        assignment = assign(network, ranges, held)
+        assignment = assign(network, ranges, order[:held])
         onnx, rounding = _written(network, assignment)
         error = one_step_error(full, rounding or full, inputs)
-        if error.error <= limit or not _products(network, assignment):
+        if error.error <= limit or not assignment.half:
             break
-        held.add(_most_sensitive(network, assignment, full, inputs))
+        order = order or _by_harm(network, assignment, full, inputs)
+        held = max(1, 2 * held)  # one, two, four, …: each try is a whole conversion
     largest = max((seen.largest for seen in ranges.values()), default=0.0)
     kept = _products_kept(network, assignment)
     return ConvertedStage(
@@ -102,15 +103,15 @@ def _products_kept(network: Network, assignment: Assignment) -> tuple[str, ...]:
     )
 
 
-def _most_sensitive(network: Network, assignment: Assignment, full: bytes, inputs: Sequence[Inputs]) -> str:
-    """Return the product that alone, in FP16, does the most harm."""
+def _by_harm(network: Network, assignment: Assignment, full: bytes, inputs: Sequence[Inputs]) -> list[str]:
+    """Return the FP16 products, the one first that does the most harm when it alone is in FP16."""
     probes = [inputs[place] for place in sorted({*np.linspace(0, len(inputs) - 1, _PROBED).astype(int).tolist()})]
 
     def harm(name: str) -> float:
         alone = Assignment(half={name}, reductions=assignment.reductions)
         return one_step_error(full, emulated(to_mixed(network, alone), alone.half), probes).error
 
-    return max(_products(network, assignment), key=harm)
+    return sorted(_products(network, assignment), key=harm, reverse=True)
 
 
 def half_share(onnx: bytes) -> float:

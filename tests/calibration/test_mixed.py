@@ -186,8 +186,11 @@ def test_ranges_are_those_of_the_runs() -> None:
     assert found["y"].rms == pytest.approx(np.sqrt((36 + 4) / 2))
 
 
-def test_an_output_that_is_not_finite_is_said() -> None:
-    network = network_of([node("Log", "x", "y")], {"x": (1, 2)}, {"y": (1, 2)})
-    data = network.model.SerializeToString()
-    with pytest.raises(ValueError, match="output `y` is not finite"):
-        one_step_error(data, data, [{"x": np.array([[0.0, 1.0]], np.float32)}])
+def test_an_output_that_is_not_finite_is_an_infinite_error() -> None:
+    """The reference gives x, the converted one x / x * x, which is no number at 0."""
+    sides = {"x": (1, 2)}, {"y": (1, 2)}
+    full = network_of([node("Identity", "x", "y")], *sides).model.SerializeToString()
+    odd = network_of([node("Div", "x x", "one"), node("Mul", "x one", "y")], *sides).model.SerializeToString()
+    fine, broken = ({"x": np.array([[value, 1.0]], np.float32)} for value in (2.0, 0.0))
+    assert one_step_error(full, odd, [fine]).error == 0.0
+    assert one_step_error(full, odd, [fine, broken, fine]).error == float("inf")
