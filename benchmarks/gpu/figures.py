@@ -206,7 +206,7 @@ def lockstep_talkers(setting: Setting) -> Figures:
         found[f"{talkers} talkers: frame p99, us"] = summary.p99 / 1e3
         fitting = talkers if summary.p99 < 1e9 / 30 else fitting
     found["talkers whose frames all fit at 30 fps (p99)"] = fitting
-    if not fitting:
+    if not fitting and not setting.dry:
         raise AssertionError(f"not one talker fits: {found}")
     return found
 

@@ -22,6 +22,7 @@ from edgetalker.engines.files import write_whole
 
 __all__ = ["Result", "Run", "attempt", "environment", "verdicts"]
 
+DRY = "host (dry run)"
 _PACKAGES = ("numpy", "torch", "onnx", "onnxruntime", "cuda.bindings", "pycuda", "tensorrt", "tensorrt_rtx")
 
 
@@ -64,7 +65,7 @@ def environment(setting: Setting) -> dict[str, Any]:
     found.update({name: version for name in _PACKAGES if (version := _version(name))})
     device = setting.device()
     found["device"] = device.describe()
-    found["gpu"] = getattr(device, "name", "host (dry run)")
+    found["gpu"] = getattr(device, "name", DRY)
     if not setting.dry:
         from edgetalker.engines.cuda.health import read_health
 
@@ -116,6 +117,11 @@ class Run:
     notes: Sequence[str] = ()
 
     @property
+    def dry(self) -> bool:
+        """Whether it ran on the host, where figures and targets mean nothing."""
+        return self.environment["gpu"] == DRY
+
+    @property
     def passed(self) -> bool:
         """Whether no check failed; what could not run is no failure."""
         return all(result.status != "failed" for result in self.results)
@@ -139,8 +145,9 @@ class Run:
             line = f"{result.name:<{width}}  {result.status:<8}{result.seconds:>7.1f} s  {result.reason}"
             lines.append(line.rstrip())
             lines += [f"{'':<{width}}    {name}: {_text(value)}" for name, value in result.figures.items()]
-        lines += ["", "targets"]
-        lines += [f"  {name}: {text}" for name, text in verdicts(self.results).items()]
+        if not self.dry:
+            lines += ["", "targets"]
+            lines += [f"  {name}: {text}" for name, text in verdicts(self.results).items()]
         return "\n".join(lines)
 
     def markdown(self) -> str:

@@ -88,8 +88,9 @@ class Memory:
             self._synchronize()
             target.staging()[...] = values
             return
+        source = HostMemory.of(np.ascontiguousarray(values))  # lives until the copy is done
         with self._resources.watched():
-            self._driver.to_device(target.address, HostMemory.of(np.ascontiguousarray(values)), self._stream)
+            self._driver.to_device(target.address, source, self._stream)
         self._synchronize()
 
     def read(self, source: CudaBuffer) -> Array:
