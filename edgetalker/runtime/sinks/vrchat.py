@@ -25,6 +25,8 @@ from edgetalker.runtime.sinks.unified import BASE, COMBINED, LIDS, mixture
 __all__ = ["VrchatEncoder", "VrchatSink", "from_url"]
 
 DEFAULT = ("127.0.0.1", 9000)
+LEAST_GAZE = 0.5
+"""Degrees. A model that never moves the eyes sends no gaze, so that VRChat's own eye movement goes on."""
 REFRESH = 1.0
 """Seconds after which values are sent again that did not change, for an avatar that was loaded meanwhile."""
 
@@ -58,48 +60,64 @@ def _gaze(degrees: float) -> dict[str, dict[str, float]]:
     return angles
 
 
+class _Channels:
+    """What is sent, one row a value: messages, and values = clip(matrix @ shapes + constants, -limits, limits)."""
+
+    def __init__(self, layout: MotionLayout, options: Mapping[str, Any]) -> None:
+        combined = COMBINED if options["combined"] else {}
+        mixes = {**BASE, **combined, **(LIDS if options["eyes"] == "parameters" else {})}
+        chosen = options["map"].select(list(mixes), "VRChat")
+        matrix, constants = mixture(mixes, layout.names)
+        base = f"/avatar/parameters/{options['prefix']}/".replace("//", "/")  # the prefix may be empty
+        self.messages = [Message(base + name, (Message.Value(place),)) for place, name in enumerate(chosen.names)]
+        self.matrix = matrix[chosen.places] * chosen.gains[:, None]
+        self.constants = constants[chosen.places] * chosen.gains
+        self.limits = np.ones(len(chosen.names), np.float32)
+        self.gaze: slice | None = None
+        if options["eyes"] == "native":
+            self._add_eyes(layout, options["gaze"])
+
+    def _add_eyes(self, layout: MotionLayout, degrees: float) -> None:
+        """Add the native addresses: how far the eyes are closed, and four angles."""
+        first = len(self.limits)
+        self.gaze = slice(first + 1, first + 5)
+        closed = {"closed": {"EyeBlinkLeft": 0.5, "EyeBlinkRight": 0.5}}
+        matrix, constants = mixture({**closed, **_gaze(degrees)}, layout.names)
+        self.matrix = np.concatenate([self.matrix, matrix])
+        self.constants = np.concatenate([self.constants, constants])
+        self.limits = np.concatenate([self.limits, np.array([1, 90, 90, 90, 90], np.float32)])
+        angles = tuple(Message.Value(first + 1 + axis) for axis in range(4))
+        self.messages.append(Message("/tracking/eye/EyesClosedAmount", (Message.Value(first),)))
+        self.messages.append(Message("/tracking/eye/LeftRightPitchYaw", angles))
+
+
 class VrchatEncoder:
     """Encodes named ARKit motion: a message a parameter, sent when its value changed and every second anyway."""
 
     def __init__(self, layout: MotionLayout, options: Mapping[str, Any]) -> None:
-        mixes = {
-            **BASE,
-            **(COMBINED if options["combined"] else {}),
-            **(LIDS if options["eyes"] == "parameters" else {}),
-        }
-        chosen = options["map"].select(list(mixes), "VRChat")
-        count = len(chosen.names)
-        matrix, constants = mixture(mixes, layout.names)
-        gains = chosen.gains
-        base = f"/avatar/parameters/{options['prefix']}/" if options["prefix"] else "/avatar/parameters/"
-        messages = [Message(base + name, (Message.Value(place),)) for place, name in enumerate(chosen.names)]
-        rows = [(matrix[chosen.places] * gains[:, None], constants[chosen.places] * gains)]
-        if options["eyes"] == "native":
-            rows.append(
-                mixture({"closed": {"EyeBlinkLeft": 0.5, "EyeBlinkRight": 0.5}, **_gaze(options["gaze"])}, layout.names)
-            )
-            look = tuple(Message.Value(count + 1 + axis) for axis in range(4))
-            messages.append(Message("/tracking/eye/EyesClosedAmount", (Message.Value(count),)))
-            messages.append(Message("/tracking/eye/LeftRightPitchYaw", look))
-        self._limit = np.ones(sum(len(row[1]) for row in rows), np.float32)
-        self._limit[count + 1 :] = 90
-        self._matrix = np.concatenate([row[0] for row in rows])
-        self._constants = np.concatenate([row[1] for row in rows])
-        self._bundled = options["bundle"]
-        self._packets = bundles(messages) if self._bundled else [Packet.of(message) for message in messages]
-        self._owner = np.zeros(len(self._limit), np.intp)
+        self._channels = channels = _Channels(layout, options)
+        bundled = options["bundle"]
+        self._packets = bundles(channels.messages) if bundled else [Packet.of(message) for message in channels.messages]
+        self._owner = np.zeros(len(channels.limits), np.intp)
         for index, packet in enumerate(self._packets):
             self._owner[[place for _, place in packet.slots]] = index
-        self._before = np.full(len(self._limit), np.nan, np.float32)
+        self._still = None if bundled else channels.gaze
+        self._before = np.full(len(channels.limits), np.nan, np.float32)
         self._refreshed = -REFRESH
 
     def encode(self, values: NDArray[np.float32], stamp: Stamp) -> Sequence[bytearray]:
         """Return the datagrams of what changed."""
-        mixed = np.clip(self._matrix @ values + self._constants, -self._limit, self._limit)
+        channels = self._channels
+        mixed = np.clip(channels.matrix @ values + channels.constants, -channels.limits, channels.limits)
+        if self._still is not None and np.abs(mixed[self._still]).max() > LEAST_GAZE:
+            self._still = None
         fresh = stamp.seconds - self._refreshed >= REFRESH
         if fresh:
             self._refreshed = stamp.seconds
-        changed = range(len(self._packets)) if fresh else np.unique(self._owner[mixed != self._before])
+        moved = np.ones(len(mixed), np.bool_) if fresh else mixed != self._before
+        if self._still is not None:
+            moved[self._still] = False
+        changed = np.unique(self._owner[moved])
         self._before = mixed
         return [self._packets[index].write(mixed) for index in changed]
 

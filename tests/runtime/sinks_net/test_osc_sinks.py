@@ -192,6 +192,16 @@ def test_vrchat_eyes_in_degrees() -> None:
     assert not any("EyeLid" in address for address in read)
 
 
+def test_vrchat_sends_no_gaze_for_a_model_that_has_none() -> None:
+    """A stare straight ahead, sent, would stop VRChat's own eye movement."""
+    encoder = vrchat_encoder()
+    gaze = "/tracking/eye/LeftRightPitchYaw"
+    assert gaze not in dict(messages(encoder.encode(motion(EyeBlinkLeft=1), stamp(0.0))))
+    assert gaze not in dict(messages(encoder.encode(motion(JawOpen=1), stamp(2.0))))
+    assert gaze in dict(messages(encoder.encode(motion(EyeLookUpLeft=0.5), stamp(2.1))))
+    assert gaze in dict(messages(encoder.encode(motion(), stamp(2.2))))
+
+
 def test_vrchat_lids_as_parameters() -> None:
     encoder = vrchat_encoder("eyes=parameters&prefix=FT/v2&combined=no")
     read = dict(messages(encoder.encode(motion(EyeBlinkLeft=1, EyeWideRight=1), stamp())))
