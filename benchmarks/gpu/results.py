@@ -119,7 +119,7 @@ class Run:
     @property
     def dry(self) -> bool:
         """Whether it ran on the host, where figures and targets mean nothing."""
-        return self.environment["gpu"] == DRY
+        return bool(self.environment["gpu"] == DRY)
 
     @property
     def passed(self) -> bool:

@@ -34,7 +34,9 @@ def _load() -> Any:
     try:
         from cupti import cupti
     except ImportError:
-        raise MissingPackageError("cupti-python", "--kernels", extra="kernels") from None
+        missing = MissingPackageError("cupti-python", "--kernels", extra="cuda")
+        missing.hint = "pip install cupti-python"  # too large for an extra that everybody with a GPU installs
+        raise missing from None
     return cupti
 
 

@@ -28,7 +28,7 @@ _RUNS = 20
 
 def layers_of(session: Session, precision: str) -> Mapping[str, Layers]:
     """Return the layers of every stage. Raises EngineError for an engine that has no profiler here."""
-    return {name: _profiler_of(engine)(session, name, precision) for name, engine in session._engines.items()}
+    return {name: _profiler_of(engine)(session, name, precision) for name, engine in session.engines.items()}
 
 
 def _profiler_of(engine: Any) -> Callable[[Session, str, str], Layers]:
@@ -101,7 +101,7 @@ def _with_torch(session: Session, stage: str, precision: str) -> Layers:
 
 def _with_tensorrt(session: Session, stage: str, precision: str) -> Layers:
     """A context of its own, with the profiler attached before the capture; reported after each launch."""
-    engine: Any = session._engines[stage]
+    engine: Any = session.engines[stage]
     device = session.device
     binding = engine.bind(_buffers(device, {**engine.inputs, **engine.outputs}))
     context, profiler = binding._context, _tensorrt_profiler(engine)

@@ -62,7 +62,9 @@ def _ranges(args: argparse.Namespace, notes: list[str]) -> Any:
         return None
     ranges = load_nvtx()
     if ranges is None:
-        raise MissingPackageError("nvtx", "--nvtx", extra="cuda")
+        missing = MissingPackageError("nvtx", "--nvtx", extra="cuda")
+        missing.hint = "pip install nvtx"
+        raise missing
     notes.append("NVTX ranges cost about a microsecond each and are in the host's times")
     return ranges
 
@@ -78,7 +80,7 @@ def _noted(notes: list[str], what: str, function: Any, *arguments: Any) -> Any:
 
 def engine_name(session: Session) -> str:
     """Return the kinds of engine that run the stages, such as `OrtEngine`."""
-    return ", ".join(sorted({type(engine).__name__ for engine in session._engines.values()}))
+    return ", ".join(sorted({type(engine).__name__ for engine in session.engines.values()}))
 
 
 def health_of(device: Device) -> Mapping[str, Any]:
