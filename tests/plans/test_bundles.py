@@ -61,14 +61,21 @@ def real(request: pytest.FixtureRequest) -> Bundle:
 
 
 @pytest.mark.parametrize("capabilities", TARGETS, ids="-".join)
-def test_fp16_builds_everywhere_and_again_the_same(rtx: Api, real: Bundle, capabilities: tuple[str, ...]) -> None:
+def test_fp16_builds_for_every_target(rtx: Api, real: Bundle, capabilities: tuple[str, ...]) -> None:
     for name, stage in real.manifest.stages.items():
         built = build(rtx, real.onnx(name, "fp16"), Target("rtx", capabilities))
         assert (built.inputs, built.outputs) == (stage.inputs, stage.outputs)
         assert check_header(rtx, built.plan) == []
         if real.onnx_name(name, "fp16") != real.onnx_name(name):
             assert built.types["HALF"] > 0
-        assert build(rtx, real.onnx(name, "fp16"), Target("rtx", capabilities)).plan == built.plan
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_rebuild_gives_the_same_bytes(rtx: Api, real: Bundle, precision: str) -> None:
+    target = Target("rtx", ("sm86", "sm120"))
+    for name in real.manifest.stages:
+        plans = [build(rtx, real.onnx(name, precision), target).plan for _ in range(2)]
+        assert plans[0] == plans[1]
 
 
 @pytest.mark.parametrize("capabilities", TARGETS, ids="-".join)
