@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgetalker.cli.options import add_bundle, add_device, positive
+from edgetalker.cli.options import add_bundle, add_device, positive, session_from
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import write_whole
+
+if TYPE_CHECKING:
+    from edgetalker.calibration.profile.run import Options
 
 __all__ = ["add_parser", "run"]
 
@@ -32,17 +35,29 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Every figure comes from this run."""
+    from edgetalker.calibration.profile.run import profile
     from edgetalker.calibration.profile.text import as_text
-    from edgetalker.calibration.profile.whole import profile
 
     _check_names(args)
-    report = profile(args, progress=sys.stderr if sys.stderr.isatty() else None)
+    session = session_from(args, timings=True)
+    try:
+        report = profile(session, _options(args), progress=sys.stderr if sys.stderr.isatty() else None)
+    finally:
+        session.close()
     print(as_text(report))
     if args.csv is not None:
         _write(args.csv, report.csv())
     if args.json is not None:
         _write(args.json, json.dumps(report.as_dict(), indent=1) + "\n")
     return 0
+
+
+def _options(args: argparse.Namespace) -> Options:
+    from edgetalker.calibration.profile.run import Options
+
+    shared = {name: getattr(args, name) for name in ("frames", "precision", "graphs", "threads", "trace")}
+    looks = {name: getattr(args, name) for name in ("layers", "kernels", "nvtx")}
+    return Options(schedules=tuple(args.schedule or ()), **shared, **looks)
 
 
 def _check_names(args: argparse.Namespace) -> None:

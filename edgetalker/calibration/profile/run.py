@@ -1,9 +1,10 @@
-"""One whole profile from the command's options: open, measure rates and frames, look into layers and kernels."""
+"""One whole profile: the machine's rates, every schedule's frames, layers and kernels on request."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from edgetalker.calibration.profile.kernels import kernels_of
@@ -17,48 +18,53 @@ from edgetalker.engines.engine import Device
 from edgetalker.engines.errors import MissingPackageError, UserError
 from edgetalker.runtime.session import Session
 
-__all__ = ["engine_name", "health_of", "profile"]
+__all__ = ["Options", "engine_name", "health_of", "profile"]
 
 
-def profile(args: argparse.Namespace, *, progress: TextIO | None = None) -> ProfileReport:
-    """Profile a bundle. Raises UserError subclasses for what cannot be opened; what cannot be measured is a note."""
-    from edgetalker.cli.options import session_from
+@dataclass(frozen=True)
+class Options:
+    """What to measure. schedules: names (none: all). trace: where the newest frames go."""
 
-    session = session_from(args, timings=True)
-    try:
-        return _profiled(session, args, progress)
-    finally:
-        session.close()
+    frames: int = 300
+    schedules: tuple[str, ...] = ()
+    precision: str = "fp32"
+    graphs: str = "step"
+    threads: int = 1
+    trace: Path | None = None
+    layers: bool = False
+    kernels: bool = False
+    nvtx: bool = False
 
 
-def _profiled(session: Session, args: argparse.Namespace, progress: TextIO | None) -> ProfileReport:
+def profile(session: Session, options: Options, *, progress: TextIO | None = None) -> ProfileReport:
+    """Profile a session that was opened with timings. What cannot be measured here is a note in the report."""
     notes: list[str] = []
     device = session.device
-    rates = measure_rates(device, precision=args.precision, threads=args.threads)
-    profiler = Profiler(session, rates, precision=args.precision, ranges=_ranges(args, notes))
-    names = args.schedule or session.schedules
-    schedules = [profiler.run(name, args.frames, progress=progress) for name in names]
-    if args.trace is not None:
-        write_trace(args.trace, profiler.traced, device.describe())
+    rates = measure_rates(device, precision=options.precision, threads=options.threads)
+    profiler = Profiler(session, rates, precision=options.precision, ranges=_ranges(options, notes))
+    names = options.schedules or session.schedules
+    schedules = [profiler.run(name, options.frames, progress=progress) for name in names]
+    if options.trace is not None:
+        write_trace(options.trace, profiler.traced, device.describe())
     return ProfileReport(
         bundle=f"{session.manifest.name} ({session.manifest.family})",
         device=device.describe(),
         kind=device.kind,
         engine=engine_name(session),
-        precision=args.precision,
-        graphs=args.graphs,
+        precision=options.precision,
+        graphs=options.graphs,
         fps=float(session.manifest.motion.fps),
         rates=rates,
         schedules=schedules,
         health=health_of(device),
-        layers=_noted(notes, "layers", layers_of, session, args.precision) or {} if args.layers else {},
-        kernels=_noted(notes, "kernels", kernels_of, session, names[0]) or () if args.kernels else (),
+        layers=_noted(notes, "layers", layers_of, session, options.precision) or {} if options.layers else {},
+        kernels=_noted(notes, "kernels", kernels_of, session, names[0]) or () if options.kernels else (),
         notes=notes,
     )
 
 
-def _ranges(args: argparse.Namespace, notes: list[str]) -> Any:
-    if not args.nvtx:
+def _ranges(options: Options, notes: list[str]) -> Any:
+    if not options.nvtx:
         return None
     ranges = load_nvtx()
     if ranges is None:
