@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 sh "$here/driver_double/compile.sh" "$work/stub"
-"$python" -m pip download --quiet --no-deps --no-binary :all: --no-build-isolation "pycuda==$version" -d "$work"
+"$python" -m pip download --quiet --no-deps --no-binary pycuda "pycuda==$version" -d "$work"
 tar -xzf "$work/pycuda-$version.tar.gz" -C "$work"
 cat > "$work/pycuda-$version/siteconf.py" <<END
 CUDA_ROOT = "$root"
