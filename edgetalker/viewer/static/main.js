@@ -133,7 +133,7 @@ document.addEventListener('keydown', (event) => {
 /** For tests: what is on the screen, and what the sound card plays by its own account. */
 window.edgetalker = {
   probe: () => ({
-    ready,
+    ready: ready && shown !== null,
     live: motion?.live ?? null,
     frames: motion ? motion.frames.filter(Boolean).length : 0,
     take: motion?.newest?.take ?? null,
