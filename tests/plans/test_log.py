@@ -46,6 +46,10 @@ CASES = [
     ("Requested amount of GPU memory (1073741824 bytes) could not be allocated.", EngineError, "memory", "--workspace"),
     ("Could not find any implementation for node {ForeignNode[a...b]}.", EngineError, "no kernel fits", "--workspace"),
     ("Unable to open library: libnvinfer_lean.so.1", EngineError, "lean runtime", "--version-compatible"),
+    ("OLD_CUDA_DRIVER", DeviceError, "driver is older", "newer driver"),
+    ("INSUFFICIENT_GPU_MEMORY", EngineError, "memory ran out", "--workspace"),
+    ("UNSUPPORTED_CC", EngineError, "another GPU", "--target auto"),
+    ("VERSION_MISMATCH", EngineError, "another version", "--target auto"),
     ("No importer registered for op: Det", EngineError, "cannot import", "opset 20"),
 ]
 

@@ -27,6 +27,12 @@ _CURES: tuple[tuple[type[UserError], str, str, str], ...] = (
     (EngineError, r"magicTag|MALFORMED", "this is no plan, or a damaged one", _DAMAGED),
     (
         DeviceError,
+        r"OLD_CUDA_DRIVER|OLD_CUDA_RUNTIME",
+        "the NVIDIA driver is older than the plan's library wants",
+        "install a newer driver; `edgetalker doctor` names the one that is here",
+    ),
+    (
+        DeviceError,
         r"CUDA driver version is insufficient|CUDA initialization failure|no CUDA-capable device|cudaError (35|100)\b",
         "there is no usable NVIDIA driver or GPU",
         "check `nvidia-smi` (on a Jetson `tegrastats`); plans for RTX cards build without one: --target rtx:sm86",
@@ -63,7 +69,7 @@ _CURES: tuple[tuple[type[UserError], str, str, str], ...] = (
     ),
     (
         EngineError,
-        r"[Oo]ut ?[Oo]f ?[Mm]emory|Requested amount of GPU memory|cudaErrorMemoryAllocation",
+        r"[Oo]ut ?[Oo]f ?[Mm]emory|Requested amount of GPU memory|cudaErrorMemoryAllocation|GPU_MEMORY",
         "memory ran out",
         "close other programs, or lower the limits: `--workspace 256 --level 2`",
     ),
