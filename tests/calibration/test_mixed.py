@@ -188,9 +188,10 @@ def test_ranges_are_those_of_the_runs() -> None:
 
 def test_an_output_that_is_not_finite_is_an_infinite_error() -> None:
     """The reference gives x, the converted one x / x * x, which is no number at 0."""
-    sides = {"x": (1, 2)}, {"y": (1, 2)}
-    full = network_of([node("Identity", "x", "y")], *sides).model.SerializeToString()
-    odd = network_of([node("Div", "x x", "one"), node("Mul", "x one", "y")], *sides).model.SerializeToString()
+    x: dict[str, tuple[int, ...]] = {"x": (1, 2)}
+    y: dict[str, tuple[int, ...]] = {"y": (1, 2)}
+    full = network_of([node("Identity", "x", "y")], x, y).model.SerializeToString()
+    odd = network_of([node("Div", "x x", "one"), node("Mul", "x one", "y")], x, y).model.SerializeToString()
     fine, broken = ({"x": np.array([[value, 1.0]], np.float32)} for value in (2.0, 0.0))
     assert one_step_error(full, odd, [fine]).error == 0.0
     assert one_step_error(full, odd, [fine, broken, fine]).error == float("inf")

@@ -70,7 +70,9 @@ class Stopper(Observer):
 
 def test_stop_keeps_what_was_made(toy: Bundle) -> None:
     sink = Collect()
-    loop = Loop(open_session(toy), Pieces(speech(2)), [sink], observers=[Stopper(9, lambda: loop.stop())])
+    acts: list[Any] = []
+    loop = Loop(open_session(toy), Pieces(speech(2)), [sink], observers=[Stopper(9, lambda: acts[0]())])
+    acts.append(loop.stop)
     tally = loop.run()
     assert tally.interrupted
     assert len(sink.frames) == tally.due == 10

@@ -26,7 +26,8 @@ def real(*shape: int) -> np.ndarray:
 
 
 def positive(*shape: int) -> np.ndarray:
-    return np.abs(real(*shape)) + F(0.1)
+    values: np.ndarray = np.abs(real(*shape)) + F(0.1)
+    return values
 
 
 def ints(*values: int) -> np.ndarray:
