@@ -18,7 +18,7 @@ from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import FPS, RATE, SPAN
 from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, rows
 from edgetalker.models.online.layout import CHANNELS, CONTROLS
-from edgetalker.models.online.stages import AudioStage, ConditionStage, DenoiseStage, StudentStage
+from edgetalker.models.online.stages import AudioStage, ConditionStage, DecodeStage, DenoiseStage, StudentStage
 from edgetalker.models.online.train_head import Talker, load_talker
 
 __all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "run"]
@@ -49,7 +49,7 @@ def export_talker(
         "condition": rounded(ConditionStage(talker.head.condition), ("weights", "condition.pooling")),
         "denoise": rounded(DenoiseStage(talker.head.teacher)),
         "student": rounded(StudentStage(talker.head.student)),
-        "decode": talker.decoder,
+        "decode": DecodeStage(talker.decoder),
     }
     stages = [_stage(name, module, talker) for name, module in modules.items()]
     dice = torch.Generator().manual_seed(1)
@@ -74,7 +74,10 @@ def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
         ),
         "denoise": ({"x": (1, _D), "cond": (1, cond), "row": (1, 5)}, ["cleaner"]),
         "student": ({"noise": (1, _D), "cond": (1, cond)}, ["clean"]),
-        "decode": ({"clean": (1, _D), "logits": (1, 3)}, ["motion", "newest"]),
+        "decode": (
+            {"clean": (1, _D), "logits": (1, 3), "mouth": (1, 14), "history": (1, HISTORY, _D)},
+            ["motion", "newest"],
+        ),
     }
     inputs, outputs = shapes[name]
     return {key: torch.zeros(shape) for key, shape in inputs.items()}, outputs
@@ -190,7 +193,7 @@ def _program() -> list[dict[str, Any]]:
         },
         {
             "stage": "decode",
-            "inputs": {"clean": "clean", "logits": "logits"},
+            "inputs": {"clean": "clean", "logits": "logits", "mouth": "mouth", "history": "history"},
             "outputs": {"motion": "motion", "newest": "newest"},
         },
         {"carry": "shift", "from": "newest", "to": "history"},

@@ -58,7 +58,23 @@ def run(options: argparse.Namespace) -> int:
         from edgetalker.models.online.plots import draw_all
 
         draw_all(results, options.plots)
+        _draw_example(talker, options)
     return 0
+
+
+def _draw_example(talker: Talker, options: argparse.Namespace) -> None:
+    """Draw twelve seconds of a held-out voice: the animator's mouth, the talker's, and loudness."""
+    from edgetalker.models.online.plots import draw_tracks
+
+    session = (_group(options.data / "rms") or _group(options.data / "validation"))[0]
+    shown = {
+        "animator (target)": session.mouth,
+        "talker, one step": mouth_of(play(talker, [session.mel], "one", options.seed)[0]),
+        "mouth from loudness": LoudnessMouth(_group(options.data / "validation"), only_jaw=False)(session),
+    }
+    part = slice(300, 660)
+    cut = {name: track[part] for name, track in shown.items()}
+    draw_tracks(cut, session.speech[part], options.plots / "talker-tracks.png")
 
 
 def evaluate(talker: Talker, data: Path, seed: int, minutes: float) -> dict[str, Any]:
@@ -156,7 +172,7 @@ def trunk_mouth(talker: Talker, mel: Array, lookahead: int) -> Array:
     heard = hear(talker.trunk, torch.tensor(mel), lookahead)
     channels = torch.zeros(heard.mouth.shape[0], talker.decoder.mean.shape[0])
     channels[:, : heard.mouth.shape[1]] = heard.mouth
-    motion, _ = talker.decoder(talker.decoder.normalise(channels), heard.logits)
+    motion, _ = talker.decoder(torch.zeros_like(channels), heard.logits, channels)
     shown: Array = mouth_of(motion.numpy())
     return shown
 

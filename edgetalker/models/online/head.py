@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetalker.models.online.data.visemes import MOUTH
-from edgetalker.models.online.layout import CHANNELS, CONTROLS
+from edgetalker.models.online.layout import CHANNELS, CONTROLS, column
 from edgetalker.models.online.trunk import LOGITS
 
 __all__ = ["HISTORY", "RING", "Condition", "Denoiser", "Head", "HeadSize", "rows", "smooth_noise", "smoothing"]
@@ -24,6 +24,7 @@ HISTORY = 45
 RING = 8
 """Frames of noise that are kept and averaged."""
 FULL, FAST = 10, 4
+MOUTH_NOISE = 0.3
 _D = len(CHANNELS)
 
 
@@ -47,14 +48,23 @@ def rows(count: int) -> Tensor:
 
 
 def smoothing() -> Tensor:
-    """Return the weights (RING,) of the noise average, newest last: exponential, of unit norm."""
+    """Return the weights (RING, 32) of the noise average, newest last.
+
+    Slow channels get an exponential average of unit norm. Lids and gaze move in single events, whose rate an average
+    would lower: they get the newest noise alone. The mouth is told by the sound: it gets a third of the usual noise.
+    """
     weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
-    return torch.Tensor((weights / weights.norm()).float())
+    table = (weights / weights.norm())[:, None].repeat(1, _D).float()
+    table[:, : len(MOUTH)] *= MOUTH_NOISE
+    for name in ("EyeBlinkLeft", "EyeLookOutLeft", "EyeLookInLeft", "EyeLookUpLeft", "EyeLookDownLeft"):
+        table[:-1, column(name)], table[-1, column(name)] = 0.0, 1.0
+    return table
 
 
 def smooth_noise(ring: Tensor) -> Tensor:
-    """Average a ring of noise (B, RING, 32) to (B, 32); unit variance stays unit variance."""
-    return (ring * smoothing().to(ring.device)[:, None]).sum(1)
+    """Average a ring of noise (B, RING, 32) to (B, 32)."""
+    noise: Tensor = (ring * smoothing().to(ring.device)).sum(1)
+    return noise
 
 
 def _pooling() -> Tensor:

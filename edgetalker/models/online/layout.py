@@ -51,29 +51,46 @@ def reduction() -> list[int]:
 
 
 class Decoder(nn.Module):
-    """Normalised channels and contact logits -> ARKit motion, and the channels as history keeps them.
+    """What a denoised frame means: offsets from a base, in units of each channel's usual offset.
 
-    mean, spread: (32,) statistics of the channels. Contacts are blended in by the rules that the data follows:
-    where the trunk hears lips touch, MouthClose cancels JawOpen and the lips press.
+    The base of a mouth channel is what the trunk heard, of the lids their mean, and of everything slow (head,
+    brows, gaze, emotions) the frame before, so that noise becomes movement and not jitter. mean, spread: (32,)
+    statistics of the channels, for the history; scale: (32,) of the offsets. Contacts are blended in by the rules
+    that the data follows: where the trunk hears lips touch, MouthClose cancels JawOpen and the lips press.
     """
 
     mean: Tensor
     spread: Tensor
+    scale: Tensor
+    stays: Tensor
     expand: Tensor
 
-    def __init__(self, mean: Tensor, spread: Tensor, low: float = 0.3, high: float = 0.55) -> None:
+    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.3, high: float = 0.55) -> None:
         super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("spread", spread)
-        self.register_buffer("expand", expansion())
+        stays = torch.ones(len(CHANNELS))
+        stays[: len(MOUTH)] = stays[column("EyeBlinkLeft")] = 0.0
+        tensors = {"mean": mean, "spread": spread, "scale": scale, "stays": stays, "expand": expansion()}
+        for name, value in tensors.items():
+            self.register_buffer(name, value)
         self.low, self.high = low, high
 
     def normalise(self, channels: Tensor) -> Tensor:
+        """Return channels as the history keeps them."""
         return (channels - self.mean) / self.spread
 
-    def forward(self, value: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """value (B, 32), logits (B, 3) -> motion (B, 55) with shapes in [0, 1], normalised channels (B, 32)."""
-        raw = value * self.spread + self.mean
+    def base(self, mouth: Tensor, last: Tensor) -> Tensor:
+        """Return the base (B, 32) of a frame: trunk mouth (B, 14), newest row of the normalised history (B, 32)."""
+        before = last * self.spread + self.mean
+        slow = self.stays * before + (1.0 - self.stays) * self.mean
+        return torch.cat([mouth, slow[:, len(MOUTH) :]], -1)
+
+    def encode(self, channels: Tensor, base: Tensor) -> Tensor:
+        """Return the frame that `forward` turns back into these channels, contacts aside."""
+        return (channels - base) / self.scale
+
+    def forward(self, value: Tensor, logits: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
+        """value, base (B, 32), logits (B, 3) -> motion (B, 55) with shapes in [0, 1], normalised channels (B, 32)."""
+        raw = base + value * self.scale
         parts = list(raw[:, :-3].clamp(0.0, 1.0).unbind(-1)) + list(raw[:, -3:].clamp(-0.6, 0.6).unbind(-1))
         touch = ((torch.sigmoid(logits[:, :2]) - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
         touch = touch * touch * (3.0 - 2.0 * touch)

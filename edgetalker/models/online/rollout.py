@@ -91,10 +91,10 @@ class Runner:
         self.ring = torch.cat([self.ring[:, 1:], fresh], 1)
         return smooth_noise(self.ring)
 
-    def take(self, value: Tensor, logits: Tensor) -> Tensor:
+    def take(self, value: Tensor, logits: Tensor, mouth: Tensor) -> Tensor:
         """Decode a frame, keep it in the history, return the motion (B, 55)."""
         motion: Tensor
-        motion, kept = self.decoder(value, logits)
+        motion, kept = self.decoder(value, logits, self.decoder.base(mouth, self.history[:, -1]))
         self.history = torch.cat([self.history[:, 1:], kept[:, None]], 1)
         return motion
 
@@ -105,5 +105,5 @@ class Runner:
         for t in range(heard.features.shape[1]):
             logits = heard.logits[:, t]
             condition = head.condition(heard.features[:, t], heard.mouth[:, t], logits, self.history, controls[:, t])
-            frames.append(self.take(draw_frame(self.noise(), condition), logits))
+            frames.append(self.take(draw_frame(self.noise(), condition), logits, heard.mouth[:, t]))
         return torch.stack(frames, 1)

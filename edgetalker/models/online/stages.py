@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import FLOOR, OFFSETS, SPAN, WINDOW, fourier, mel_filters
 from edgetalker.models.online.head import Condition, Denoiser, Head, smoothing
+from edgetalker.models.online.layout import Decoder
 from edgetalker.models.online.trunk import Trunk
 
-__all__ = ["AudioStage", "ConditionStage", "DenoiseStage", "StudentStage"]
+__all__ = ["AudioStage", "ConditionStage", "DecodeStage", "DenoiseStage", "StudentStage"]
 
 
 class AudioStage(nn.Module):
@@ -46,14 +47,14 @@ class AudioStage(nn.Module):
 
 
 class ConditionStage(nn.Module):
-    """What is heard, history, emotion (1, 4), style (1, 2), noise ring -> condition (1, width), smooth noise (1, 32)."""
+    """What is heard, history, emotion (1, 4), style (1, 2), ring -> condition (1, width), smooth noise (1, 32)."""
 
     weights: Tensor
 
     def __init__(self, condition: Condition) -> None:
         super().__init__()
         self.condition = condition
-        self.register_buffer("weights", smoothing()[None])
+        self.register_buffer("weights", smoothing())
 
     def forward(
         self,
@@ -66,7 +67,7 @@ class ConditionStage(nn.Module):
         ring: Tensor,
     ) -> tuple[Tensor, Tensor]:
         controls = torch.cat([emotion, style], -1)
-        return self.condition(features, mouth, logits, history, controls), self.weights @ ring[0]
+        return self.condition(features, mouth, logits, history, controls), (self.weights * ring[0]).sum(0, keepdim=True)
 
 
 class DenoiseStage(nn.Module):
@@ -90,3 +91,15 @@ class StudentStage(nn.Module):
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         clean: Tensor = self.student(noise, condition, torch.ones_like(noise[:, :1]))
         return clean
+
+
+class DecodeStage(nn.Module):
+    """Clean frame (1, 32), logits (1, 3), trunk mouth (1, 14), history -> motion (1, 55), newest row (1, 32)."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, clean: Tensor, logits: Tensor, mouth: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
+        motion, newest = self.decoder(clean, logits, self.decoder.base(mouth, history[:, -1]))
+        return motion, newest

@@ -67,8 +67,13 @@ class _Frames:
         self.heard = hear_corpus(self.trunk, self.corpus, self.plan.lookahead, self.plan.seed * 977 + self.passes)
 
     def statistics(self) -> Decoder:
+        """Measure the channels, and how far frames lie from their bases."""
         sample = torch.cat([c[:, ::5].flatten(0, 1).float() for c in self.channels])
-        return Decoder(sample.mean(0), sample.std(0) + 0.01)
+        decoder = Decoder(sample.mean(0), sample.std(0) + 0.01, torch.ones(sample.shape[1])).to(self.device)
+        heard, past, target, _ = self.draw(8192)
+        offsets = target - decoder.base(heard.mouth, decoder.normalise(past[:, -1]))
+        decoder.scale.copy_(offsets.std(0) + 0.001)
+        return decoder
 
     def draw(self, count: int) -> tuple[Heard, Tensor, Tensor, Tensor]:
         """Return `count` random frames: heard rows, history (B, H, 32), target (B, 32), controls (B, 6); raw."""
@@ -88,18 +93,19 @@ class _Frames:
         return Heard(*(t.to(self.device) for t in (features, mouth, logits))), past, target, wish
 
 
-def spoil(history: Tensor) -> Tensor:
+def spoil(history: Tensor, decoder: Decoder) -> Tensor:
     """Make normalised history (B, H, 32) as unsure as a free run's: noise, an offset, channels left out.
 
-    Half of the rows lose the mouth, so that it is driven by what is heard and not by what it did before.
+    Slow channels, on which the next frame is built, get only as much as they change in a frame. Half of the rows lose
+    the mouth, so that it is driven by what is heard and not by what it did before.
     """
-    batch = history.shape[0]
-    size = torch.rand(batch, 1, 1, device=history.device) ** 2
+    size = torch.rand(history.shape[0], 1, 1, device=history.device) ** 2
     offset = torch.randn_like(history[:, :1])
-    history = history + size * (0.35 * torch.randn_like(history) + 0.35 * offset)
+    usual = decoder.stays * 0.5 * decoder.scale / decoder.spread + (1.0 - decoder.stays) * 0.35
+    history = history + size * usual * (torch.randn_like(history) + (1.0 - decoder.stays) * offset)
     keep = torch.ones_like(offset)
     keep[:, :, : len(MOUTH)] = (torch.rand_like(size) < 0.5).float()
-    return history * keep * (torch.rand_like(size) > 0.03)
+    return history * keep
 
 
 def channel_weights() -> Tensor:
@@ -138,11 +144,12 @@ def train_teacher(folder: Path, out: Path, plan: HeadPlan, size: HeadSize | None
 def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], weights: Tensor) -> Tensor:
     heard, past, target, wish = drawn
     head, decoder = talker.head, talker.decoder
-    clean = decoder.normalise(target)
+    history = spoil(decoder.normalise(past), decoder)
+    clean = decoder.encode(target, decoder.base(heard.mouth, history[:, -1])).clamp(-6.0, 6.0)
     time = torch.rand(clean.shape[0], 1, device=clean.device)
     angle = time * math.pi / 2
     noisy = angle.cos() * clean + angle.sin() * torch.randn_like(clean)
-    condition = head.condition(heard.features, heard.mouth, heard.logits, spoil(decoder.normalise(past)), wish)
+    condition = head.condition(heard.features, heard.mouth, heard.logits, history, wish)
     error = (head.teacher(noisy, condition, time) - clean).square()
     loss: Tensor = (error * weights).mean()
     return loss
@@ -192,7 +199,7 @@ def _rollout(
         _set_rate(optimizer, plan.rate, done(), 1000)
         _update(optimizer, loss, list(talker.head.student.parameters()))
         before = (made.detach(), wanted)
-        runner.take(made.detach(), logits)
+        runner.take(made.detach(), logits, heard.mouth[:, t].float())
         yield loss.item()
 
 
@@ -249,6 +256,7 @@ def _store(path: Path, talker: Talker, spent: float, step: int) -> None:
         "head_size": asdict(talker.head.size),
         "mean": talker.decoder.mean,
         "spread": talker.decoder.spread,
+        "scale": talker.decoder.scale,
         "lookahead": talker.lookahead,
     }
     save_checkpoint(path, {**content, "spent": spent, "step": step})
@@ -259,6 +267,7 @@ def _resume(path: Path, talker: Talker) -> tuple[float, int]:
         return 0.0, 0
     stored = torch.load(path, map_location="cpu", weights_only=True)
     talker.head.load_state_dict(stored["head"])
+    talker.decoder.scale.copy_(stored["scale"])
     print(f"going on from {path}, step {stored['step']}")
     return float(stored["spent"]), int(stored["step"])
 
@@ -271,5 +280,5 @@ def load_talker(path: Path) -> Talker:
     trunk, head = Trunk(TrunkSize(**stored["trunk_size"])), Head(HeadSize(**stored["head_size"]))
     trunk.load_state_dict(stored["trunk"])
     head.load_state_dict(stored["head"])
-    decoder = Decoder(stored["mean"], stored["spread"])
+    decoder = Decoder(stored["mean"], stored["spread"], stored["scale"])
     return Talker(trunk.eval(), head.eval(), decoder, int(stored["lookahead"]))

@@ -26,7 +26,9 @@ def small_talker() -> Talker:
     assert isinstance(last, torch.nn.Linear)
     torch.nn.init.normal_(last.weight, std=0.1)  # as if trained: controls do something
     count = len(CHANNELS)
-    return Talker(trunk, head, Decoder(torch.full((count,), 0.1), torch.full((count,), 0.2)), 1)
+    return Talker(
+        trunk, head, Decoder(torch.full((count,), 0.1), torch.full((count,), 0.2), torch.full((count,), 0.1)), 1
+    )
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, 
             mouth, contact = logits[0][t : t + 1], logits[1][t : t + 1]
             condition = talker.head.condition(features[0, t : t + 1], mouth, contact, runner.history, wish)
             frame = sampler(talker.head, schedule)(smooth_noise(runner.ring), condition)
-            wanted = runner.take(frame, contact)[0].numpy()
+            wanted = runner.take(frame, contact, mouth)[0].numpy()
             np.testing.assert_allclose(found[t], wanted, atol=3e-3, err_msg=f"frame {t}")
     assert found.std(0).max() > 1e-3
     assert runner.ring.shape == (1, RING, 32)

@@ -9,8 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import OFFSETS, SPAN, ends, log_mel, window_mel
-from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, Head, HeadSize, rows, smooth_noise, smoothing
+from edgetalker.models.online.head import (
+    FAST,
+    FULL,
+    HISTORY,
+    MOUTH_NOISE,
+    RING,
+    Head,
+    HeadSize,
+    rows,
+    smooth_noise,
+    smoothing,
+)
 from edgetalker.models.online.layout import CHANNELS, Decoder, column
 from edgetalker.models.online.stages import AudioStage
 from edgetalker.models.online.streams import stack_mel
@@ -90,11 +102,14 @@ def test_the_audio_stage_is_mel_and_trunk(talker: Talker) -> None:
 
 
 def test_smooth_noise_has_unit_variance_and_does_not_jump() -> None:
-    assert float(smoothing().norm()) == pytest.approx(1.0, abs=1e-6)
+    torch.testing.assert_close(smoothing()[:, len(MOUTH) :].norm(dim=0), torch.ones(32 - len(MOUTH)))
+    assert float(smoothing()[:, 0].norm()) == pytest.approx(MOUTH_NOISE, abs=1e-6)
     fresh = torch.randn(4000 + RING, 32, generator=torch.Generator().manual_seed(1))
     track = torch.stack([smooth_noise(fresh[None, t : t + RING])[0] for t in range(4000)])
-    assert float(track.std()) == pytest.approx(1.0, abs=0.03)
-    assert float((track[1:] - track[:-1]).std()) < 0.9, "independent noise would give 1.41"
+    head, lids = track[:, column("HeadYaw")], track[:, column("EyeBlinkLeft")]
+    assert float(head.std()) == pytest.approx(1.0, abs=0.1)
+    assert float((head[1:] - head[:-1]).std()) < 0.9, "independent noise would give 1.41"
+    assert float((lids[1:] - lids[:-1]).std()) == pytest.approx(2**0.5, abs=0.1), "blinks are single events"
 
 
 @pytest.mark.parametrize("count", [FULL, FAST, 1])
@@ -141,19 +156,33 @@ def test_conditions_change_nothing_before_training_and_nothing_when_neutral(talk
 
 def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
     torch.manual_seed(3)
-    decoder = Decoder(torch.zeros(32), torch.ones(32))
+    decoder, base = Decoder(torch.zeros(32), torch.ones(32), torch.ones(32)), torch.zeros(200, 32)
     value, logits = 3 * torch.randn(200, 32), torch.zeros(200, 3)
     logits[:, 0], logits[:, 1] = 9.0, -9.0
-    motion, kept = decoder(value, logits)
+    motion, kept = decoder(value, logits, base)
     assert motion.shape == (200, 55)
     assert float(motion[:, :52].min()) >= 0.0
     assert float(motion[:, :52].max()) <= 1.0
     torch.testing.assert_close(motion[:, 18], motion[:, 17], atol=1e-6, rtol=0.0)  # MouthClose cancels JawOpen
     assert float(motion[:, [37, 38, 39, 40]].max()) == 0.0
     torch.testing.assert_close(motion[:, 23], motion[:, 24])
-    torch.testing.assert_close(decoder(kept, logits)[0], motion, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(decoder(kept, logits, base)[0], motion, atol=1e-5, rtol=0.0)
     logits[:, 0] = -9.0
-    open_again, _ = decoder(value, logits)
+    open_again, _ = decoder(value, logits, base)
     assert float((open_again[:, 17] - motion[:, 17]).abs().max()) > 0.5
     assert column("JawOpen") == 0
     assert len(CHANNELS) == 32
+
+
+def test_slow_channels_build_on_the_frame_before_and_the_mouth_on_what_is_heard() -> None:
+    decoder = Decoder(torch.full((32,), 0.1), torch.full((32,), 0.2), torch.full((32,), 0.05))
+    mouth, channels = torch.rand(5, 14), torch.rand(5, 32) * 0.5
+    base = decoder.base(mouth, decoder.normalise(channels))
+    torch.testing.assert_close(base[:, :14], mouth)
+    yaw, lids = column("HeadYaw"), column("EyeBlinkLeft")
+    torch.testing.assert_close(base[:, yaw], channels[:, yaw])
+    torch.testing.assert_close(base[:, lids], torch.full((5,), 0.1))
+    target = torch.rand(5, 32) * 0.5
+    nothing = torch.full((5, 3), -9.0)
+    _, kept = decoder(decoder.encode(target, base), nothing, base)
+    torch.testing.assert_close(kept[:, 14:], decoder.normalise(target)[:, 14:], atol=1e-4, rtol=1e-4)

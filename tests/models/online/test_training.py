@@ -81,6 +81,7 @@ def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
     assert float((worn - mel).abs().mean(dim=(1, 2)).min()) > 0.05
 
 
+@pytest.mark.slow
 def test_the_recipe_gives_a_talker_results_and_goes_on_where_it_stopped(
     work: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

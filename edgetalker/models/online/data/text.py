@@ -65,7 +65,7 @@ _TEMPLATES = (
 
 # Onsets, nuclei and codas: enough for a synthesizer's letter-to-sound rules to make speech-like sound.
 LANGUAGES: dict[str, tuple[str, str, str]] = {
-    "de": ("b d f g h k l m n p r s t w z sch st sp br pf", "a e i o u ei au ie ä ö ü eu", "n m r t st ng ch - - l p b"),
+    "de": ("b d f g h k l m n p r s t w z sch st sp br pf", "a e i o u ei au ie ä ö ü eu", "n m r t st ng ch - l p b"),
     "fr": ("b d f g j l m n p r s t v ch br pl tr gn", "a e i o u ou an on in eau é è eu oi", "- - - r l t m ne be pe"),
     "es": ("b d f g j l m n p r s t ch br pl tr ll ñ qu", "a e i o u ue ie ai", "- - - n s r l m"),
     "pt": ("b d f g j l m n p r s t v ch lh nh br pr", "a e i o u ão ei ou em", "- - - r s m l"),
