@@ -136,7 +136,7 @@ def test_the_face_that_is_seen_belongs_to_the_sound_that_is_heard_within_a_frame
         errors = [abs(now - heard) for _, _, heard, now in samples]
         assert float(np.median(errors)) < 1 / FPS
         tab.click("#play")
-        assert tab.js(f"{PROBE}.playing") is False
+        tab.until(f"!{PROBE}.playing")
 
 
 def test_play_goes_to_the_end_and_loop_begins_again(tab: Tab) -> None:

@@ -143,8 +143,8 @@ export class Stage {
     this.orbit.update();
     if (!this.stale) return;
     this.stale = false;
+    this.spare(); // before drawing: a change of size empties the canvas
     this.renderer.render(this.scene, this.camera);
-    this.spare();
   }
 
   /** Keep the picture in time with the sound on a slow machine: draw fewer pixels rather than fewer pictures. */
