@@ -24,7 +24,7 @@ busy, some tens of microseconds later)."""
 
 
 class CudaDevice:
-    """One NVIDIA GPU with one stream. Belongs to the thread that made it.
+    """One NVIDIA GPU with one stream. Belongs to the thread that made it; give every GPU a thread of its own.
 
     It uses the context that is current on that thread, else the GPU's primary context, so that TensorRT, PyTorch
     and pycuda programs share its addresses and may share a stream. Nothing is allocated after start except by

@@ -126,11 +126,11 @@ class Driver:
         return int(self._call("cuDeviceGetAttribute", getattr(names, f"CU_DEVICE_ATTRIBUTE_{name}"), gpu))
 
     def enter(self, gpu: int) -> None:
-        """Make a context current on this thread: the one that is, or else the GPU's primary context.
+        """Make a context of this GPU current on this thread: the one that is, or else the primary context.
 
         CUDA's runtime library (TensorRT, PyTorch) uses the same one, so that addresses and streams are shared.
         """
-        if int(self._call("cuCtxGetCurrent")):
+        if int(self._call("cuCtxGetCurrent")) and int(self._call("cuCtxGetDevice")) == gpu:
             return
         context = self._call("cuDevicePrimaryCtxRetain", gpu)
         try:

@@ -21,6 +21,7 @@ TABLE: Mapping[str, str] = {
             "cuDevicePrimaryCtxRelease",
             "cuCtxPushCurrent",
             "cuCtxPopCurrent",
+            "cuCtxGetDevice",
             "cuMemGetInfo",
             "cuMemAlloc",
             "cuMemFree",

@@ -63,10 +63,13 @@ class PycudaDriver(Driver):
         return self.error(call or entry, code)
 
     def enter(self, gpu: int) -> None:
-        """Make a context current: a pycuda context that is, or else the primary one, on pycuda's own stack."""
-        if self._pycuda.Context.get_current() is not None:
-            return
+        """Make a context of this GPU current: pycuda's own one that is, or else the primary one, on pycuda's stack."""
         device = self._through_pycuda("cuDeviceGet", self._pycuda.Device, gpu)
+        pycuda_context = self._pycuda.Context
+        if pycuda_context.get_current() is not None:
+            current = self._through_pycuda("cuCtxGetDevice", pycuda_context.get_device)
+            if current == device:
+                return
         context = self._through_pycuda("cuDevicePrimaryCtxRetain", device.retain_primary_context)
         try:
             self._through_pycuda("cuCtxPushCurrent", context.push)

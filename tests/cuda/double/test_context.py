@@ -54,6 +54,17 @@ def test_a_context_that_is_current_is_shared(open_device: Callable[..., CudaDevi
         raw.leave()
 
 
+def test_a_context_of_another_gpu_is_not_shared(open_device: Callable[..., CudaDevice], double: Double) -> None:
+    double.set("devices", 2)
+    first = open_device(ordinal=0)
+    double.clear_log()
+    second = open_device(ordinal=1)
+    assert "cuDevicePrimaryCtxRetain device=1" in double.log()
+    second.close()
+    assert "cuDevicePrimaryCtxRelease device=1" in double.log()
+    assert first.read(first.allocate("b", ROW)).shape == (1, 4)
+
+
 @needs_pycuda
 def test_a_pycuda_stream_is_used_and_not_destroyed(open_device: Callable[..., CudaDevice], double: Double) -> None:
     import pycuda.driver as pycuda
