@@ -6,12 +6,16 @@ there, chooses a schedule that fits, and counts what became of the frame. Read `
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
+
+import numpy as np
 
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.clock import Clock, SystemClock
@@ -26,6 +30,7 @@ __all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "rehear
 
 LatePolicy = Literal["hold", "skip", "send"]
 LATE_POLICIES: tuple[LatePolicy, ...] = ("hold", "skip", "send")
+_log = logging.getLogger("edgetalker.runtime.loop")
 _POLL = 0.1  # seconds after which a wait for sound looks whether it was told to stop
 
 
@@ -88,6 +93,10 @@ class Loop:
         budget = self.options.budget if self.options.budget is not None else 1 / float(fps)
         self._pace = Pace(audio.rate, fps, audio.lookahead, audio.block, int(budget * 1e9))
         self._hearers = [hear for sink in self.sinks if (hear := getattr(sink, "hear", None)) is not None]
+        # The last sound motion, rest before the first: what held and starved frames show.
+        self._good = np.zeros(session.motion.shape, np.float32)
+        self._good_view = self._good.view()
+        self._good_view.flags.writeable = False
         self._stop, self._reset = threading.Event(), threading.Event()
         self._heard = 0
         self._begin_ns: int | None = None
@@ -187,7 +196,7 @@ class Loop:
 
     def _starve(self) -> None:
         """The slot passes without its sound: the sample clock waits, so that late sound is not thrown away."""
-        frame = self._still(Outcome.STARVED)
+        frame = self._still(Outcome.STARVED, self.session.index)
         self._pace.wait()
         self._hand_over(frame, self.clock.now_ns(), send=True)
 
@@ -208,6 +217,7 @@ class Loop:
 
     def _make(self, schedule: str, due: int) -> None:
         session, start = self.session, self.clock.now_ns()
+        index = session.index
         if session.audio is not None and session.listens:
             self._window.read(session.end(session.index), session.audio[0])
         frame = session.step(schedule=schedule)
@@ -216,22 +226,34 @@ class Loop:
         self._ladder.learn(schedule, done - start, late=late)
         if done - start > self.options.stall * 1e9:
             self.tally.stalls += 1
+        if not math.isfinite(float(frame.motion.sum())):
+            self._replace_broken(index, due, start)
+            return
+        np.copyto(self._good, frame.motion)
         frame = replace(frame, outcome=Outcome.LATE if late else Outcome.ON_TIME, due_ns=due, done_ns=done)
         self._hand_over(frame, start, send=True)
+
+    def _replace_broken(self, index: int, due: int, start: int) -> None:
+        """NaN in a history stays there for ever, and receivers may crash on it: hold, and begin with new states."""
+        if self.tally.broken == 0:
+            _log.warning("frame %d came out as NaN or Inf; it is held, and the model's states begin anew", index)
+        self.tally.broken += 1
+        self.session.heal()
+        self._hand_over(replace(self._still(Outcome.HELD, index), due_ns=due), start, send=True)
 
     def _let_pass(self, due: int) -> None:
         """A frame that is a frame late before it begins: passing over it is how the loop catches up."""
         outcome = Outcome.HELD if self.options.late == "hold" else Outcome.SKIPPED
-        frame = replace(self._still(outcome), due_ns=due)
+        frame = replace(self._still(outcome, self.session.index), due_ns=due)
         self.session.skip()
         self._hand_over(frame, self.clock.now_ns(), send=outcome is Outcome.HELD)
 
-    def _still(self, outcome: Outcome) -> Frame:
+    def _still(self, outcome: Outcome, index: int) -> Frame:
         """The motion before, once more."""
-        session, index = self.session, self.session.index
+        session = self.session
         fps, now = session.manifest.motion.fps, self.clock.now_ns()
         time = Fraction(index * fps.denominator, fps.numerator)
-        return Frame(index, session.end(index), time, session.motion, outcome, due_ns=now, done_ns=now)
+        return Frame(index, session.end(index), time, self._good_view, outcome, due_ns=now, done_ns=now)
 
     def _hand_over(self, frame: Frame, start_ns: int, *, send: bool) -> None:
         self.tally.count(frame)

@@ -225,10 +225,14 @@ class Session:
             self.device.launch(graph)
         self._index += 1
 
-    def reset(self) -> None:
-        """Begin anew at frame 0: states as at the start, controls at their targets. Frees and allocates nothing."""
+    def heal(self) -> None:
+        """Put every state back to its start and go on with the next frame: what mends a history that holds NaN."""
         self.device.launch(self._restart)
         self.device.synchronize()
+
+    def reset(self) -> None:
+        """Begin anew at frame 0: states as at the start, controls at their targets. Frees and allocates nothing."""
+        self.heal()
         self._index = 0
         self._ran = [-1] * len(self._program.periodic)
         self._last, self._last_schedule = None, self.schedules[0]

@@ -13,7 +13,8 @@ __all__ = ["Tally"]
 class Tally:
     """Counts of one run. `due` counts frame slots; it always equals the sum over the outcomes.
 
-    schedules: frames made by each schedule. stalls: steps that the watchdog found hanging. resets: times the talker
+    schedules: frames made by each schedule. stalls: steps that the watchdog found hanging. broken: frames whose
+    motion was NaN or Inf; they are held, and the model's states are put back to their start. resets: times the talker
     began anew. interrupted: the run ended by a signal or `stop`. first_frame_ns: from the first
     sound that came to the first frame handed to the sinks. latest_ns: the worst lateness of a frame.
     """
@@ -22,6 +23,7 @@ class Tally:
     outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     schedules: dict[str, int] = field(default_factory=dict)
     stalls: int = 0
+    broken: int = 0
     resets: int = 0
     interrupted: bool = False
     first_frame_ns: int | None = None
@@ -55,4 +57,6 @@ class Tally:
                 parts.append(f"{count} {outcome.value.replace('_', ' ')}{worst}")
         if self.stalls:
             parts.append(f"{self.stalls} stalls")
+        if self.broken:
+            parts.append(f"{self.broken} with NaN or Inf, held")
         return f"{self.due} frames due: {', '.join(parts)}"

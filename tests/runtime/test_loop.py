@@ -247,3 +247,25 @@ def test_ten_minutes_cost_what_one_minute_costs(toy: Bundle) -> None:
     assert work[:1000].sum() == work[-1001:-1].sum() or abs(int(work[:1000].sum() - work[-1001:-1].sum())) <= 1
     assert device.allocated == allocated
     assert loop._window._buffer.nbytes < 4 * 16000 * 10, "the window must not grow with the sound"
+
+
+def test_a_frame_that_is_no_number_is_held_and_the_talker_heals(toy: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """Sources never give NaN; a model may make one. It must not reach a receiver, nor stay in the history."""
+    session, sink = open_session(toy), Collect()
+    step = session.step
+
+    def poisoned(*rest: Any, **more: Any) -> Frame:
+        if session.index == 10:
+            memory = session._memory.buffer("memory")
+            session.device.write(memory, np.full(memory.spec.shape, np.nan, np.float32))
+        return step(*rest, **more)
+
+    session.step = poisoned  # type: ignore[method-assign]
+    tally = Loop(session, Pieces(speech(1)), [sink]).run()
+    assert tally.balanced
+    assert tally.broken == 1
+    assert tally.outcomes[Outcome.HELD] == 1
+    assert sink.frames[10][1] is Outcome.HELD
+    assert np.array_equal(sink.motion[10], sink.motion[9])
+    assert np.isfinite(np.array(sink.motion)).all()
+    assert "frame 10 came out as NaN" in caplog.text
