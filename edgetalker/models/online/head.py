@@ -24,7 +24,7 @@ HISTORY = 45
 RING = 8
 """Frames of noise that are kept and averaged."""
 FULL, FAST = 10, 4
-MOUTH_NOISE = 0.3
+MOUTH_NOISE = 0.15
 _D = len(CHANNELS)
 
 
@@ -51,7 +51,7 @@ def smoothing() -> Tensor:
     """Return the weights (RING, 32) of the noise average, newest last.
 
     Slow channels get an exponential average of unit norm. Lids and gaze move in single events, whose rate an average
-    would lower: they get the newest noise alone. The mouth is told by the sound: it gets a third of the usual noise.
+    would lower: they get the newest noise alone. The mouth is told by the sound: it gets little noise.
     """
     weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
     table = (weights / weights.norm())[:, None].repeat(1, _D).float()
@@ -80,16 +80,22 @@ class Condition(nn.Module):
     """Trunk features, trunk mouth and logits, history, controls -> condition (B, width).
 
     The controls come in through a layer that starts at zero, as offsets from neutral: (joy, sadness, anger,
-    surprise, articulation, head) with the last two 1 by default.
+    surprise, articulation, head) with the last two 1 by default. The mouth's own past is left out: its memory is the
+    trunk's state, and a mouth that sees what it did follows that, a frame late, instead of what it hears (measured:
+    MAE 0.037 with it, 0.029 without, delay 0.4 frames against 0.1, on a voice never heard).
     """
 
     pooling: Tensor
     neutral: Tensor
+    seen: Tensor
 
     def __init__(self, size: HeadSize) -> None:
         super().__init__()
         self.register_buffer("pooling", _pooling(), persistent=False)
         self.register_buffer("neutral", torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 1.0]), persistent=False)
+        seen = torch.ones(_D)
+        seen[: len(MOUTH)] = 0.0
+        self.register_buffer("seen", seen, persistent=False)
         self.past = nn.Sequential(nn.Linear(self.pooling.shape[0] * _D, size.past), nn.GELU())
         heard = size.features + len(MOUTH) + LOGITS
         self.join = nn.Linear(heard + size.past, size.width)
@@ -100,7 +106,7 @@ class Condition(nn.Module):
         self.out = nn.Sequential(nn.GELU(), nn.LayerNorm(size.width))
 
     def forward(self, features: Tensor, mouth: Tensor, logits: Tensor, history: Tensor, controls: Tensor) -> Tensor:
-        pooled = torch.matmul(self.pooling, history).flatten(1)
+        pooled = torch.matmul(self.pooling, history * self.seen).flatten(1)
         heard = torch.cat([features, 4.0 * mouth, 0.25 * logits, self.past(pooled)], -1)
         wish = self.wish(controls - self.neutral) - self.wish(torch.zeros_like(controls))
         condition: Tensor = self.out(self.join(heard) + wish)

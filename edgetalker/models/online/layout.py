@@ -24,6 +24,8 @@ CHANNELS: tuple[tuple[str, ...], ...] = (
     _pair("BrowDown"), ("BrowInnerUp",), _pair("BrowOuterUp"), _pair("CheekSquint"), _pair("NoseSneer"),
     *((angle,) for angle in HEAD_ANGLES),
 )  # fmt: skip
+LEAK = 0.01
+"""How much of its way to the mean a head angle is pulled back in every frame: sums of small errors must not wander."""
 CONTROLS = ("joy", "sadness", "anger", "surprise", "articulation", "head")
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
 _SHAPES = len(MOTION_NAMES) - len(HEAD_ANGLES)
@@ -64,14 +66,18 @@ class Decoder(nn.Module):
     scale: Tensor
     stays: Tensor
     expand: Tensor
+    leaks: Tensor
 
-    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.3, high: float = 0.55) -> None:
+    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.35, high: float = 0.6) -> None:
         super().__init__()
         stays = torch.ones(len(CHANNELS))
         stays[: len(MOUTH)] = stays[column("EyeBlinkLeft")] = 0.0
         tensors = {"mean": mean, "spread": spread, "scale": scale, "stays": stays, "expand": expansion()}
         for name, value in tensors.items():
             self.register_buffer(name, value)
+        leaks = torch.zeros(len(CHANNELS))
+        leaks[-len(HEAD_ANGLES) :] = 1.0
+        self.register_buffer("leaks", leaks)
         self.low, self.high = low, high
 
     def normalise(self, channels: Tensor) -> Tensor:
@@ -91,6 +97,7 @@ class Decoder(nn.Module):
     def forward(self, value: Tensor, logits: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
         """value, base (B, 32), logits (B, 3) -> motion (B, 55) with shapes in [0, 1], normalised channels (B, 32)."""
         raw = base + value * self.scale
+        raw = raw + LEAK * (self.leaks * (self.mean - raw))
         parts = list(raw[:, :-3].clamp(0.0, 1.0).unbind(-1)) + list(raw[:, -3:].clamp(-0.6, 0.6).unbind(-1))
         touch = ((torch.sigmoid(logits[:, :2]) - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
         touch = touch * touch * (3.0 - 2.0 * touch)

@@ -94,18 +94,14 @@ class _Frames:
 
 
 def spoil(history: Tensor, decoder: Decoder) -> Tensor:
-    """Make normalised history (B, H, 32) as unsure as a free run's: noise, an offset, channels left out.
+    """Make normalised history (B, H, 32) as unsure as a free run's: noise and an offset.
 
-    Slow channels, on which the next frame is built, get only as much as they change in a frame. Half of the rows lose
-    the mouth, so that it is driven by what is heard and not by what it did before.
+    Slow channels, on which the next frame is built, get only as much as they change in a frame.
     """
     size = torch.rand(history.shape[0], 1, 1, device=history.device) ** 2
     offset = torch.randn_like(history[:, :1])
     usual = decoder.stays * 0.5 * decoder.scale / decoder.spread + (1.0 - decoder.stays) * 0.35
-    history = history + size * usual * (torch.randn_like(history) + (1.0 - decoder.stays) * offset)
-    keep = torch.ones_like(offset)
-    keep[:, :, : len(MOUTH)] = (torch.rand_like(size) < 0.5).float()
-    return history * keep
+    return history + size * usual * (torch.randn_like(history) + (1.0 - decoder.stays) * offset)
 
 
 def channel_weights() -> Tensor:

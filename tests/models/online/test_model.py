@@ -23,7 +23,7 @@ from edgetalker.models.online.head import (
     smooth_noise,
     smoothing,
 )
-from edgetalker.models.online.layout import CHANNELS, Decoder, column
+from edgetalker.models.online.layout import CHANNELS, LEAK, Decoder, column
 from edgetalker.models.online.stages import AudioStage
 from edgetalker.models.online.streams import stack_mel
 from edgetalker.models.online.train_head import Talker
@@ -185,4 +185,18 @@ def test_slow_channels_build_on_the_frame_before_and_the_mouth_on_what_is_heard(
     target = torch.rand(5, 32) * 0.5
     nothing = torch.full((5, 3), -9.0)
     _, kept = decoder(decoder.encode(target, base), nothing, base)
-    torch.testing.assert_close(kept[:, 14:], decoder.normalise(target)[:, 14:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept[:, 14:-3], decoder.normalise(target)[:, 14:-3], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept[:, -3:], (1 - LEAK) * decoder.normalise(target)[:, -3:], atol=1e-4, rtol=1e-4)
+
+
+def test_the_mouths_own_past_changes_nothing(talker: Talker) -> None:
+    torch.manual_seed(4)
+    heard = (torch.randn(1, 16), torch.randn(1, 14), torch.randn(1, 3))
+    history, neutral = torch.randn(1, HISTORY, 32), torch.tensor([[0.0, 0, 0, 0, 1, 1]])
+    other, moved = history.clone(), history.clone()
+    other[:, :, :14] += 1.0
+    moved[:, :, 20] += 1.0
+    with torch.no_grad():
+        one = talker.head.condition(*heard, history, neutral)
+        torch.testing.assert_close(talker.head.condition(*heard, other, neutral), one)
+        assert float((talker.head.condition(*heard, moved, neutral) - one).abs().max()) > 1e-3
