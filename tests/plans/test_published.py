@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,19 @@ def test_every_stage_builds_in_time_and_memory(
 ) -> None:
     builder = PlanBuilder(published, Target("rtx", capabilities), machine_of(None), precision)
     for name in published.manifest.stages:
+        before = _seconds_of_children()
         found = builder.stage(name)
         assert found.record is not None
-        assert found.record.seconds < SECONDS
+        assert _seconds_of_children() - before < SECONDS
         assert found.record.peak_memory < MEMORY
         assert check_header(rtx, found.path.read_bytes()) == []
         found.path.unlink()  # 250 MB each
+
+
+def _seconds_of_children() -> float:
+    """Processor time of all processes that were built in: a busy machine makes builds longer, not dearer."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_fp16_halves_the_stages(published: Bundle) -> None:
