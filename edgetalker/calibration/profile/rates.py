@@ -59,7 +59,7 @@ def _host_rates(threads: int) -> Rates:
         notes.append(f"product of {_HOST_SIDE}x{_HOST_SIDE} float32 by ONNX Runtime, {threads} threads")
     except (ImportError, UserError) as error:
         rate = None
-        notes.append(f"no matrix rate: {error}")
+        notes.append(f"no matrix rate: {getattr(error, 'message', error)}")
     return Rates(moved, rate, tuple(notes))
 
 
@@ -116,7 +116,7 @@ def _device_rates(device: Device, precision: str) -> Rates:
         notes.append(f"product of {_DEVICE_SIDE}x{_DEVICE_SIDE} {precision} by PyTorch")
     except (ImportError, UserError) as error:
         rate = None
-        notes.append(f"no matrix rate: {error}")
+        notes.append(f"no matrix rate: {getattr(error, 'message', error)}")
     return Rates(moved, rate, tuple(notes))
 
 
