@@ -22,7 +22,7 @@ __all__ = ["FACE", "HEAD", "MATERIALS", "add_weight_animation", "face_document",
 MATERIALS: dict[str, dict[str, Any]] = {
     "skin": {"roughness": 0.58},
     "eye": {"roughness": 0.10},
-    "hair": {"roughness": 0.55},
+    "hair": {"roughness": 0.78},
     "mouth": {"roughness": 0.30},
     "cloth": {"roughness": 0.90},
 }

@@ -232,6 +232,8 @@ def test_a_live_talker_is_shown_as_it_speaks(tab: Tab) -> None:
         tab.until(f"{PROBE}.shown?.index === 34")
         tab.js("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert (np.abs(shut - mouth(tab.picture("#stage"))).max(2) > 40).mean() > 0.02
+        stream.frame(shown(frame(35, motion=np.full(55, np.nan, np.float32))))  # a broken model
+        tab.until("document.querySelector('#notice').textContent.includes('not finite')")
         stream.begin()  # barge-in
         stream.frame(shown(frame(0, motion=motion_at(0.0))))
         tab.until(f"{PROBE}.shown?.index === 0")

@@ -93,7 +93,8 @@ function tick() {
     const next = wanted();
     if (next && (next.frame !== shown?.frame || time !== shown?.time)) {
       shown = { frame: next.frame, time };
-      stage.pose(next.values);
+      if (next.values.every(Number.isFinite)) stage.pose(next.values);
+      else notice(`Frame ${next.frame.index} holds numbers that are not finite; the face keeps still.`);
       showLatency(motion, next.frame);
     }
     stage.hold(!motion.live && !clock.playing);

@@ -5,7 +5,7 @@ import { GLTFLoader } from './three/loaders/GLTFLoader.js';
 import { OrbitControls } from './three/controls/OrbitControls.js';
 
 // colour, power, direction: key, fill, rim
-const LAMPS = [[0xfff1e0, 2.3, [-0.5, 0.6, 1]], [0xbcd4ff, 0.9, [1, 0.1, 0.3]], [0xffffff, 1.0, [0.3, 0.6, -1]]];
+const LAMPS = [[0xfff1e0, 2.3, [-0.5, 0.6, 1]], [0xbcd4ff, 0.9, [1, 0.1, 0.3]], [0xffffff, 0.8, [0.3, 0.6, -1]]];
 const HEAD_ANGLES = ['HeadYaw', 'HeadPitch', 'HeadRoll'];
 
 /** Whether WebGL is computed on the CPU here: then fewer pixels must do. */
@@ -26,6 +26,7 @@ export class Stage {
     const spare = drawsOnCpu();
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: !spare, alpha: true });
     this.renderer.toneMapping = THREE.NeutralToneMapping;
+    this.renderer.toneMappingExposure = 1.15;
     this.full = Math.min(devicePixelRatio, 2);
     this.quick = spare ? 0.75 : this.full;
     this.renderer.setPixelRatio(this.quick);
