@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-import webbrowser
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from edgetalker.viewer.files import Asset, wav_bytes
 from edgetalker.viewer.player import ClipPlayer
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import face_asset, mesh_asset
+from edgetalker.viewer.screen import open_page
 from edgetalker.viewer.server import ViewerServer
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.template import read_template
@@ -152,7 +152,7 @@ def _serve(
             begin()
             sys.stderr.write(f"open {server.url}\nleave with Ctrl-C\n")
             if not args.no_browser:
-                webbrowser.open(server.url)
+                open_page(server.url)
             stopped.wait()
     finally:
         end()

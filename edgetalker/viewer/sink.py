@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +16,7 @@ from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.options import switch
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
+from edgetalker.viewer.screen import open_page
 from edgetalker.viewer.server import HOST, ViewerServer
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.template import read_template
@@ -85,7 +85,7 @@ class ViewerSink:
         self._server.start()
         sys.stderr.write(f"viewer: {self.url}\n")
         if self._browser:
-            webbrowser.open(self.url)
+            open_page(self.url)
 
     def hear(self, samples: NDArray[np.float32], rate: int) -> None:
         """Let pages hear this sound."""

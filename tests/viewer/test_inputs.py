@@ -255,3 +255,21 @@ def test_a_taken_port_is_a_device_error(sink: ViewerSink) -> None:
     with pytest.raises(DeviceError):
         other.open(ARKIT)
     other.close()
+
+
+def test_a_browser_is_opened_only_where_there_is_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    import webbrowser
+
+    from edgetalker.viewer.screen import open_page
+
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: bool(opened.append(url)) or True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert open_page("http://127.0.0.1:1/") is False
+    assert opened == []
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert open_page("http://127.0.0.1:1/") is True
+    assert opened == ["http://127.0.0.1:1/"]
