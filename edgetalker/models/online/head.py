@@ -54,7 +54,7 @@ def smoothing() -> Tensor:
     would lower: they get the newest noise alone. The mouth is told by the sound: it gets little noise.
     """
     weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
-    table = (weights / weights.norm())[:, None].repeat(1, _D).float()
+    table: Tensor = (weights / weights.norm())[:, None].repeat(1, _D).float()
     table[:, : len(MOUTH)] *= MOUTH_NOISE
     for name in ("EyeBlinkLeft", "EyeLookOutLeft", "EyeLookInLeft", "EyeLookUpLeft", "EyeLookDownLeft"):
         table[:-1, column(name)], table[-1, column(name)] = 0.0, 1.0
