@@ -12,13 +12,28 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, MissingPackageError
 from edgetalker.engines.files import write_whole
+from edgetalker.face.names import mirrored_name
 
 __all__ = ["liveliest", "plot_motion"]
 
 
 def liveliest(motion: NDArray[Any], names: Sequence[str], count: int = 8) -> list[str]:
-    """Return the names of the `count` columns of motion (T, n) that move most, in their own order."""
-    spread = np.asarray(motion, np.float64).std(0)
+    """Return the names of the `count` columns of motion (T, n) that move most, in their own order.
+
+    A right side that does what its left side does is left out; the jaw, if it moves at all, is in.
+    """
+    values = np.asarray(motion, np.float64)
+    spread = values.std(0)
+    for index, name in enumerate(names):
+        left = mirrored_name(name)
+        if (
+            name.endswith("Right")
+            and left in names
+            and np.allclose(values[:, index], values[:, names.index(left)], atol=0.05)
+        ):
+            spread[index] = 0.0
+    if "JawOpen" in names and spread[names.index("JawOpen")] > 0:
+        spread[names.index("JawOpen")] = np.inf
     ranked = [index for index in np.argsort(-spread, kind="stable").tolist() if spread[index] > 0]
     return [names[index] for index in sorted(ranked[:count])]
 
@@ -68,7 +83,8 @@ def _draw_stills(axes: Any, motion: NDArray[Any], names: list[str], fps: float, 
 
     middles = (np.arange(count) + 0.5) * seconds / count
     picked = np.clip((middles * fps).astype(np.int64), 0, len(motion) - 1)
-    strip = np.concatenate([render_face(motion[index], names, 160) for index in picked], axis=1)
+    # the sides are cut off, so that eight of them are as wide as the axes
+    strip = np.concatenate([render_face(motion[index], names, 160)[:, 19:141] for index in picked], axis=1)
     axes.imshow(strip, extent=(0.0, seconds, 0.0, 1.0), aspect="auto", interpolation="antialiased")
     axes.set_axis_off()
 

@@ -129,8 +129,12 @@ def test_liveliest_are_those_that_move_in_their_own_order() -> None:
     motion = np.zeros((10, 55))
     motion[:, SHAPE_INDEX["MouthPucker"]] = np.arange(10)
     motion[:, SHAPE_INDEX["JawOpen"]] = np.arange(10) * 0.1
-    assert liveliest(motion, MOTION_NAMES) == ["JawOpen", "MouthPucker"]
-    assert liveliest(motion, MOTION_NAMES, 1) == ["MouthPucker"]
+    motion[:, SHAPE_INDEX["EyeBlinkLeft"]] = np.arange(10) * 0.2
+    motion[:, SHAPE_INDEX["EyeBlinkRight"]] = np.arange(10) * 0.2
+    assert liveliest(motion, MOTION_NAMES) == ["EyeBlinkLeft", "JawOpen", "MouthPucker"]
+    assert liveliest(motion, MOTION_NAMES, 2) == ["JawOpen", "MouthPucker"]
+    motion[3, SHAPE_INDEX["EyeBlinkRight"]] = 0  # a wink is worth a curve of its own
+    assert "EyeBlinkRight" in liveliest(motion, MOTION_NAMES)
 
 
 def test_plot_is_a_png_that_shows_the_curve(tmp_path: Path) -> None:

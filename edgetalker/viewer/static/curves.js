@@ -69,11 +69,20 @@ export class Curves {
   }
 }
 
-/** The names that move most, at most `count`. */
+/** The names that move most, at most `count`: the jaw first, and of a pair the left one. */
 export function liveliest(motion, count) {
-  const spread = motion.names.map((name, place) => {
-    const values = motion.frames.filter(Boolean).map((frame) => frame.values[place]);
-    return [name, Math.max(...values) - Math.min(...values)];
-  });
-  return spread.filter(([name, range]) => range > 0.02 && !name.startsWith('Head')).sort((a, b) => b[1] - a[1]).slice(0, count).map(([name]) => name);
+  const frames = motion.frames.filter(Boolean);
+  const range = (name) => {
+    const place = motion.names.indexOf(name);
+    let [least, most] = [Infinity, -Infinity];
+    for (const { values } of frames) [least, most] = [Math.min(least, values[place]), Math.max(most, values[place])];
+    return name === 'JawOpen' && most - least > 0.02 ? Infinity : most - least;
+  };
+  return motion.names
+    .filter((name) => !name.startsWith('Head') && !name.endsWith('Right'))
+    .map((name) => [name, range(name)])
+    .filter(([, spread]) => spread > 0.02)
+    .sort((a, b) => b[1] - a[1] || 0)
+    .slice(0, count)
+    .map(([name]) => name);
 }
