@@ -209,7 +209,9 @@ class Loop:
         due = self._pace.due_ns(index)
         left = due - self.clock.now_ns()
         schedule = self._ladder.choose(left)
-        hopeless = left + self._pace.period_ns < self._ladder.predict(schedule)
+        # Only a frame that is overdue is passed over: each time the loop has caught up one is made, so that the
+        # ladder goes on learning and a machine that was slow is noticed to be fast again.
+        hopeless = left < 0 and left + self._pace.period_ns < self._ladder.predict(schedule)
         if hopeless and self.options.late != "send" and self.tally.made:
             self._let_pass(due)
         else:

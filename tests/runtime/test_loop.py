@@ -156,6 +156,14 @@ def test_when_even_the_cheapest_is_too_slow_the_policy_decides(toy: Bundle, late
         assert tally.outcomes[Outcome.LATE] > 150
 
 
+def test_a_machine_far_too_slow_still_makes_frames_and_recovers(toy: Bundle) -> None:
+    """A cost of several frames must not hold the face for good: some frames are made, and all once it is fast."""
+    tally, _ = on_clock(toy, lambda i, schedule: 0.2, seconds=10)
+    assert tally.made >= 40
+    tally, sink = on_clock(toy, lambda i, schedule: 0.2 if i < 90 else 0.002, seconds=20)
+    assert {outcome for _, outcome, _ in sink.frames[-100:]} == {Outcome.ON_TIME}
+
+
 def test_a_held_frame_repeats_the_motion_before(toy: Bundle) -> None:
     _, sink = on_clock(toy, lambda i, schedule: 0.2 if i == 20 else 0.001)
     held = [n for n, (_, outcome, _) in enumerate(sink.frames) if outcome is Outcome.HELD]
