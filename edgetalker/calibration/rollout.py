@@ -144,10 +144,11 @@ class Divergence:
 
     @property
     def growth(self) -> float:
-        """The error of the last quarter over that of the first: about 1 when nothing accumulates."""
+        """The median second of the last quarter over that of the first: about 1 when nothing accumulates.
+
+        A median, because an event that comes a frame later, such as a blink, makes one second stand out."""
         quarter = max(1, len(self.seconds) // 4)
-        first = np.sqrt(np.mean(np.square(self.seconds[:quarter])))
-        last = np.sqrt(np.mean(np.square(self.seconds[-quarter:])))
+        first, last = np.median(self.seconds[:quarter]), np.median(self.seconds[-quarter:])
         return float(last / first) if first > 0 else 1.0
 
 

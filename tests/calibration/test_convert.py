@@ -72,7 +72,7 @@ def test_the_report_lies_in_the_bundle_and_says_why(converted: tuple[Bundle, Rep
     assert bundle.file("fp16/report.png").read_bytes().startswith(b"\x89PNG")
     assert {"fp16/report.json", "fp16/report.png"} <= bundle.manifest.files.keys()
     text = "\n".join(report.lines())
-    assert "goal of 1% in every second: met" in text
+    assert "goal of less than 1% without growth: met" in text
     assert "product with a vector" in text
 
 
