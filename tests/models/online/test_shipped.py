@@ -50,7 +50,8 @@ def voice(seconds: float) -> np.ndarray:
         radius = np.exp(-np.pi * width / 16000)
         pulses = lfilter([1.0], [1.0, -2 * radius * np.cos(2 * np.pi * hertz / 16000), radius**2], pulses)
     time = np.arange(pulses.size) / 16000
-    return 0.3 * pulses / np.abs(pulses).max() * (0.5 - 0.5 * np.cos(2 * np.pi * 4 * time))
+    loud: np.ndarray = 0.3 * pulses / np.abs(pulses).max() * (0.5 - 0.5 * np.cos(2 * np.pi * 4 * time))
+    return loud
 
 
 def test_it_is_small_and_says_where_it_comes_from() -> None:
