@@ -54,7 +54,7 @@ class HostGraph:
 
     @property
     def nodes(self) -> int:
-        """Number of captured operations."""
+        """Number of calls of one replay."""
         return len(self.calls)
 
 
@@ -158,7 +158,7 @@ class HostDevice:
         self._recording = []
         try:
             work()
-            return HostGraph(name, tuple(self._recording))
+            return HostGraph(name, _fused(self._recording))
         finally:
             self._recording = None
 
@@ -193,6 +193,32 @@ class HostDevice:
     def close(self) -> None:
         """Refuse further buffers; memory goes with the last reference."""
         self._closed = True
+
+
+def _fused(calls: list[Call]) -> tuple[Call, ...]:
+    """Make one call of `mark, work, mark`: a Python call less for each mark, in every denoise step."""
+    fused: list[Call] = []
+    for call in calls:
+        first = getattr(fused[-2], "__self__", None) if len(fused) > 1 else None
+        last = getattr(call, "__self__", None)
+        if isinstance(first, HostMark) and isinstance(last, HostMark) and not _is_mark(fused[-1]):
+            fused[-2:] = [_timed(first, fused[-1], last)]
+        else:
+            fused.append(call)
+    return tuple(fused)
+
+
+def _is_mark(call: Call) -> bool:
+    return isinstance(getattr(call, "__self__", None), HostMark)
+
+
+def _timed(first: HostMark, work: Call, last: HostMark, clock: Callable[[], int] = time.perf_counter_ns) -> Call:
+    def call() -> None:
+        first.ns = clock()
+        work()
+        last.ns = clock()
+
+    return call
 
 
 def _host(buffer: Buffer) -> HostBuffer:

@@ -65,9 +65,10 @@ class Session:
         self._noise = noise or self._counter_noise(seed, stream)
         self._prepare_inputs()
         self._program = Program(manifest, engines, self._memory, device)
+        self._every = [self._program.every(place) for place in self._program.periodic]
         recorder = Recorder(device, graphs, timings=timings)
         self._replays = {
-            variant: recorder.replay(self._program.pieces(variant))
+            (variant.schedule, variant.phase, variant.due): recorder.replay(self._program.pieces(variant))
             for name in self.schedules
             for variant in self._program.variants(name)
         }
@@ -172,11 +173,9 @@ class Session:
         return self._frame(time.perf_counter_ns() - start)
 
     def _choose(self, schedule: str) -> Replay:
-        due = tuple(
-            self._index // self._program.every(place) != ran
-            for place, ran in zip(self._program.periodic, self._ran, strict=True)
-        )
-        replay = self._replays.get(Variant(schedule, self._index % self._program.period, due))
+        program, index = self._program, self._index
+        due = tuple([index // every != ran for every, ran in zip(self._every, self._ran, strict=True)])
+        replay = self._replays.get((schedule, index % program.period, due))
         if replay is None:
             known = ", ".join(self.schedules)
             raise OptionError(f"no schedule `{schedule}`; prepared are {known}{nearest(schedule, self.schedules)}")
@@ -206,8 +205,8 @@ class Session:
 
     def _frame(self, cost_ns: int) -> Frame:
         fps, index = self.manifest.motion.fps, self._index
-        for slot, place in enumerate(self._program.periodic):
-            self._ran[slot] = index // self._program.every(place)
+        for slot, every in enumerate(self._every):
+            self._ran[slot] = index // every
         self._index += 1
         return Frame(
             index=index,
