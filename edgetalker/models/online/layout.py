@@ -26,6 +26,8 @@ CHANNELS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 LEAK = 0.01
 """How much of its way to the mean a head angle is pulled back in every frame: sums of small errors must not wander."""
+QUIET, VOICED = 0.1, 0.5
+"""Probability of a voice below which the mouth rests, and above which it moves in full."""
 CONTROLS = ("joy", "sadness", "anger", "surprise", "articulation", "head")
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
 _SHAPES = len(MOTION_NAMES) - len(HEAD_ANGLES)
@@ -84,11 +86,16 @@ class Decoder(nn.Module):
         """Return channels as the history keeps them."""
         return (channels - self.mean) / self.spread
 
-    def base(self, mouth: Tensor, last: Tensor) -> Tensor:
-        """Return the base (B, 32) of a frame: trunk mouth (B, 14), newest row of the normalised history (B, 32)."""
+    def base(self, mouth: Tensor, logits: Tensor, last: Tensor) -> Tensor:
+        """Return the base (B, 32) of a frame.
+
+        mouth (B, 14), logits (B, 3) from the trunk; last (B, 32), the newest row of the normalised history. Where the
+        trunk hears no voice, the mouth's base goes to rest: noise between phrases must not move the lips.
+        """
         before = last * self.spread + self.mean
         slow = self.stays * before + (1.0 - self.stays) * self.mean
-        return torch.cat([mouth, slow[:, len(MOUTH) :]], -1)
+        voice = ((torch.sigmoid(logits[:, 2:]) - QUIET) / (VOICED - QUIET)).clamp(0.0, 1.0)
+        return torch.cat([mouth * voice, slow[:, len(MOUTH) :]], -1)
 
     def encode(self, channels: Tensor, base: Tensor) -> Tensor:
         """Return the frame that `forward` turns back into these channels, contacts aside."""

@@ -94,7 +94,7 @@ class Runner:
     def take(self, value: Tensor, logits: Tensor, mouth: Tensor) -> Tensor:
         """Decode a frame, keep it in the history, return the motion (B, 55)."""
         motion: Tensor
-        motion, kept = self.decoder(value, logits, self.decoder.base(mouth, self.history[:, -1]))
+        motion, kept = self.decoder(value, logits, self.decoder.base(mouth, logits, self.history[:, -1]))
         self.history = torch.cat([self.history[:, 1:], kept[:, None]], 1)
         return motion
 

@@ -101,5 +101,5 @@ class DecodeStage(nn.Module):
         self.decoder = decoder
 
     def forward(self, clean: Tensor, logits: Tensor, mouth: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        motion, newest = self.decoder(clean, logits, self.decoder.base(mouth, history[:, -1]))
+        motion, newest = self.decoder(clean, logits, self.decoder.base(mouth, logits, history[:, -1]))
         return motion, newest

@@ -71,7 +71,7 @@ class _Frames:
         sample = torch.cat([c[:, ::5].flatten(0, 1).float() for c in self.channels])
         decoder = Decoder(sample.mean(0), sample.std(0) + 0.01, torch.ones(sample.shape[1])).to(self.device)
         heard, past, target, _ = self.draw(8192)
-        offsets = target - decoder.base(heard.mouth, decoder.normalise(past[:, -1]))
+        offsets = target - decoder.base(heard.mouth, heard.logits, decoder.normalise(past[:, -1]))
         decoder.scale.copy_(offsets.std(0) + 0.001)
         return decoder
 
@@ -141,7 +141,7 @@ def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], w
     heard, past, target, wish = drawn
     head, decoder = talker.head, talker.decoder
     history = spoil(decoder.normalise(past), decoder)
-    clean = decoder.encode(target, decoder.base(heard.mouth, history[:, -1])).clamp(-6.0, 6.0)
+    clean = decoder.encode(target, decoder.base(heard.mouth, heard.logits, history[:, -1])).clamp(-6.0, 6.0)
     time = torch.rand(clean.shape[0], 1, device=clean.device)
     angle = time * math.pi / 2
     noisy = angle.cos() * clean + angle.sin() * torch.randn_like(clean)

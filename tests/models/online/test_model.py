@@ -178,7 +178,9 @@ def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
 def test_slow_channels_build_on_the_frame_before_and_the_mouth_on_what_is_heard() -> None:
     decoder = Decoder(torch.full((32,), 0.1), torch.full((32,), 0.2), torch.full((32,), 0.05))
     mouth, channels = torch.rand(5, 14), torch.rand(5, 32) * 0.5
-    base = decoder.base(mouth, decoder.normalise(channels))
+    voice, silence = torch.full((5, 3), 9.0), torch.full((5, 3), -9.0)
+    assert float(decoder.base(mouth, silence, decoder.normalise(channels))[:, :14].abs().max()) == 0.0
+    base = decoder.base(mouth, voice, decoder.normalise(channels))
     torch.testing.assert_close(base[:, :14], mouth)
     yaw, lids = column("HeadYaw"), column("EyeBlinkLeft")
     torch.testing.assert_close(base[:, yaw], channels[:, yaw])
