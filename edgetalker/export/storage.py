@@ -19,7 +19,7 @@ _LEAST = 512  # values; smaller tensors are not worth a cast
 def round_weights(module: nn.Module, keep: Sequence[str] = ()) -> nn.Module:
     """Round a module's large tensors to what float16 can hold, in place, so that `halve` loses nothing.
 
-    keep: names of tensors that stay as they are; they are marked by values that float16 cannot hold.
+    keep: names of tensors that stay as they are, and that `halve` then leaves alone.
     """
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.numel() >= _LEAST and name not in keep:

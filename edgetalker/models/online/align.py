@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.phones import Segment, fold
 from edgetalker.models.online.data.synths import RATE
 
@@ -32,8 +33,12 @@ def available() -> bool:
 def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
     """Return the phones of an English sentence in the sound, silences included.
 
-    Raises KeyError for a word that the dictionary does not know, RuntimeError when the alignment fails.
+    Raises InputError where pocketsphinx is missing, a word is not in its dictionary, or the alignment fails.
     """
+    if not available():
+        raise InputError(
+            "pocketsphinx or its English model is not installed", hint="apt-get install pocketsphinx pocketsphinx-en-us"
+        )
     spoken = _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -41,7 +46,7 @@ def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
         subprocess.run(_command(folder), capture_output=True, check=False, cwd=folder, timeout=300)
         result = folder / "out.seg"
         if not result.exists():
-            raise RuntimeError("pocketsphinx gave no alignment; is the transcript what is said?")
+            raise InputError("pocketsphinx gave no alignment", hint="give the transcript exactly as it is said")
         return _read(result.read_text())
 
 
@@ -55,7 +60,7 @@ def _pronunciations(words: Sequence[str]) -> list[list[str]]:
             found[word].append(phones.strip())
     for word, ways in found.items():
         if not ways:
-            raise KeyError(word)
+            raise InputError(f"pocketsphinx's dictionary has no word `{word}`", hint="spell it in words that it has")
     return [found[word] for word in words]
 
 
@@ -85,7 +90,7 @@ def _read(text: str) -> list[Segment]:
     items = text.split()
     places = [index for index, item in enumerate(items) if item.startswith("ph_")]
     if not places:
-        raise RuntimeError("pocketsphinx found no phones; is the transcript what is said?")
+        raise InputError("pocketsphinx found no phones", hint="give the transcript exactly as it is said")
     last = float(items[-1]) if items[-1].isdigit() else float(items[places[-1] - 3]) + 10
     starts = [float(items[index - 3]) for index in places]
     edges = [*starts[1:], last]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import write_whole
 from edgetalker.models.online.baselines import LoudnessMouth, MeanMouth
 from edgetalker.models.online.data.degrade import add_noise
@@ -44,11 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write `work`/results.json and print it as tables."""
+    if options.audio and not options.transcript:
+        raise OptionError("--audio needs --transcript", hint="say what is spoken in it")
     torch.manual_seed(options.seed)
     talker = load_talker(options.work / "talker.pt")
     results = evaluate(talker, options.data, options.seed, options.minutes)
     if options.audio:
-        results["real"] = real_speech(talker, options.audio, options.transcript or "", options.seed)
+        results["real"] = real_speech(talker, options.audio, options.transcript, options.seed)
     with write_whole(options.work / "results.json") as file:
         file.write(json.dumps(results, indent=1).encode())
     from edgetalker.models.online.report import tables

@@ -7,16 +7,19 @@
     evaluate  score on voices never heard                              -> WORK/results.json, plots
     export    write the bundle
 
-Every stage is seeded, uses a GPU for nothing that a CPU core cannot do in its minutes, and goes on from its own
-checkpoint when it is started again; a checkpoint at any moment is a usable model.
+Every stage is seeded and goes on from its own checkpoint when it is started again; a checkpoint at any moment is a
+usable model. Training uses a GPU where torch finds one.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from edgetalker.engines.errors import UserError
 
 __all__ = ["main"]
 
@@ -62,7 +65,15 @@ def _training(parser: argparse.ArgumentParser, *, minutes: float, rows: int, rat
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage of the recipe and return its exit status."""
+    """Run one stage of the recipe and return its exit status; a user's mistake is one line and status 2."""
+    try:
+        return _run(arguments)
+    except (FileNotFoundError, UserError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if options.stage in _ELSEWHERE:

@@ -60,10 +60,9 @@ def test_streams_are_seeded_and_targets_lie_under_their_sound(corpus: Path) -> N
     one, same = Streams(held, 3, 40, 5).next(), Streams(held, 3, 40, 5).next()
     torch.testing.assert_close(one.mouth, same.mouth)
     streams = Streams(held, 1, 40, 2)
-    first, second = streams.next(), streams.next()
+    streams.next()
+    second = streams.next()
     place = streams.places[0]
-    if place.at == 2 * 40 + (place.at - 80):  # the stream went on in the same session
-        assert not second.fresh[0] or first.mouth.shape == second.mouth.shape
     session = place.session
     begin = place.at - 40
     expected = held.mouth[session][begin : begin + 40].float()
@@ -122,6 +121,15 @@ def test_the_command_line_names_every_stage_and_refuses_the_unknown(capsys: pyte
     with pytest.raises(SystemExit):
         main(["trunk", "--data", "x", "--work", "y", "--bogus", "1"])
     assert "--bogus" in capsys.readouterr().err
+
+
+def test_a_users_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trunk", "--data", str(tmp_path / "no"), "--work", str(tmp_path)]) == 2
+    shown = capsys.readouterr().err
+    assert "run `train data` first" in shown
+    assert "Traceback" not in shown
+    assert main(["evaluate", "--data", "x", "--work", "y", "--audio", "z.wav"]) == 2
+    assert "--transcript" in capsys.readouterr().err
 
 
 def test_the_plan_of_the_data_is_seeded_and_keeps_voices_apart(tmp_path: Path) -> None:

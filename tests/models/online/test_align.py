@@ -1,0 +1,37 @@
+"""Alignment of speech by an independent recognizer, against phone times that a synthesizer gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgetalker.engines.errors import InputError
+from edgetalker.models.online import align
+from edgetalker.models.online.data.synths import Voice, speak
+from edgetalker.models.online.data.synths import available as installed
+
+needs = pytest.mark.skipif(not align.available(), reason="pocketsphinx with its English model is not installed")
+
+
+@needs
+@pytest.mark.skipif(not installed("flite"), reason="flite is not installed")
+def test_an_alignment_finds_the_closures_of_a_synthesizer_within_a_frame() -> None:
+    text = "my brother met the people from the big company"
+    spoken = speak(Voice("flite", "slt"), [text], 1.0, 50)[0]
+    found = [s for s in align.align(spoken.samples, text) if s.phone in "pbm"]
+    wanted = [s for s in spoken.segments if s.phone in "pbm"]
+    assert [s.phone for s in found] == [s.phone for s in wanted]
+    assert np.median([abs(a.start - b.start) for a, b in zip(found, wanted, strict=True)]) < 1 / 30
+
+
+@needs
+def test_a_word_that_nobody_knows_is_named() -> None:
+    with pytest.raises(InputError, match="xyzzyq"):
+        align.align(np.zeros(16000, np.float32), "hello xyzzyq")
+
+
+def test_without_the_recognizer_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align, "available", lambda: False)
+    with pytest.raises(InputError, match="pocketsphinx") as raised:
+        align.align(np.zeros(16000, np.float32), "hello")
+    assert "apt-get install" in str(raised.value.hint)
