@@ -21,7 +21,7 @@ from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts,
 from edgetalker.calibration.sound import sound_of
 from edgetalker.calibration.stage import ConvertedStage, convert_stage
 from edgetalker.engines.bundle import MANIFEST, Bundle
-from edgetalker.engines.errors import InputError, MissingPackageError
+from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, nearest
 from edgetalker.engines.files import sha256_of, write_whole
 
 __all__ = ["ConvertOptions", "Said", "add_precision", "convert"]
@@ -37,11 +37,13 @@ _EMULATED = "fp16_emulated"
 class ConvertOptions:
     """audio: folder of recordings (None: a made-up voice). seconds: length of the closed-loop comparison.
     limit: relative error that one run of a stage may have; what is beyond is held in FP32. seed: of the noise.
+    hold: stages that stay FP32.
     observed: frames that ranges are observed over, for each schedule. kept: frames of them that are recorded."""
 
     audio: Path | None = None
     seconds: float = 600.0
     limit: float = 2e-3
+    hold: tuple[str, ...] = ()
     seed: int = 0
     observed: int = 300
     kept: int = 24
@@ -54,6 +56,10 @@ def convert(bundle: Bundle, options: ConvertOptions, *, output: Path | None = No
     does not serve, MissingPackageError without onnx, onnxruntime or matplotlib.
     """
     tell = said or (lambda what, share: None)
+    for name in options.hold:
+        if name not in bundle.manifest.stages:
+            known = bundle.manifest.stages
+            raise OptionError(f"no stage `{name}`; the bundle has {', '.join(known)}{nearest(name, known)}")
     _check_place(bundle, output)
     rate = bundle.manifest.audio.rate
     sound = sound_of(options.audio, rate, min(options.seconds, 600.0))
@@ -63,7 +69,8 @@ def convert(bundle: Bundle, options: ConvertOptions, *, output: Path | None = No
     stages = []
     for place, (name, inputs) in enumerate(recorded.items()):
         tell(f"converting {name}", place / len(recorded))
-        stages.append(convert_stage(name, bundle.onnx(name), inputs, options.limit))
+        if name not in options.hold:
+            stages.append(convert_stage(name, bundle.onnx(name), inputs, options.limit))
     rounded = {stage.name: error for stage in stages for error in _rounded(bundle, stage, recorded[stage.name], tell)}
     heard = f"{options.audio}" if options.audio else "a made-up voice"
     with _draft(bundle, stages) as draft:

@@ -28,6 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the comparison (default: 10)")
     parser.add_argument("--frames", type=positive, default=300, metavar="N", help="frames to observe (default: 300)")
     parser.add_argument("--limit", type=float, default=2e-3, help="relative error one run may have (default: 0.002)")
+    parser.add_argument(
+        "--hold", action="append", default=[], metavar="STAGE", help="keep a stage in FP32 (repeatable)"
+    )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write a copy of the bundle here instead")
 
@@ -42,13 +45,20 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(bundle_path(args.bundle))
     options = ConvertOptions(
-        audio=args.audio, seconds=60 * args.minutes, limit=args.limit, seed=args.seed, observed=args.frames
+        audio=args.audio,
+        seconds=60 * args.minutes,
+        limit=args.limit,
+        hold=tuple(args.hold),
+        seed=args.seed,
+        observed=args.frames,
     )
     line = _Line()
     report = convert(bundle, options, output=args.output, said=line.show)
     line.clear()
     for text in report.lines():
         print(text)
+    if not report.met:
+        print("hint: play this bundle in fp32, or keep the stages that feed its history in FP32: --hold STAGE")
     print(f"written to {(args.output or bundle.path) / args.precision}")
     return 0
 

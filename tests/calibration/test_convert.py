@@ -13,6 +13,7 @@ import pytest
 from edgetalker.calibration import convert as module
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.calibration.report import GOAL, Report
+from edgetalker.calibration.rollout import Divergence
 from edgetalker.calibration.stage import convert_stage, half_share
 from edgetalker.cli import convert as command
 from edgetalker.engines.bundle import Bundle
@@ -158,6 +159,26 @@ def test_a_limit_that_fp16_misses_holds_the_most_sensitive_products(tmp_path: Pa
     assert tight.half == ("c",)
     assert tight.kept["a"] == "held by the user or by its sensitivity"
     assert tight.error.error < loose.error.error / 3
+
+
+@pytest.mark.usefixtures("without_torch")
+def test_held_stages_stay_fp32(tiny: Bundle) -> None:
+    options = ConvertOptions(seconds=1.0, observed=12, kept=3, hold=("audio", "decode"))
+    report = convert(tiny, options)
+    assert [stage.name for stage in report.stages] == ["condition", "denoise"]
+    assert Bundle.open(tiny.path).manifest.precisions["fp16"].keys() == {"condition", "denoise"}
+    with pytest.raises(OptionError, match="did you mean `decode`"):
+        convert(tiny, ConvertOptions(hold=("decod",)))
+
+
+def test_a_drift_that_is_too_large_or_grows_misses_the_goal() -> None:
+    def report(*seconds: float) -> Report:
+        return Report("b", "fp16", "a voice", [], [Divergence("full", 120, 1.0, seconds, 1.0)], {})
+
+    assert report(0.001, 0.001, 0.001, 0.009).met is False
+    assert report(0.02, 0.02, 0.02, 0.02).met is False
+    assert report(0.001, 0.001, 0.001, 0.001).met is True
+    assert "MISSED" in report(0.02).lines()[-1]
 
 
 def test_a_network_that_fails_in_fp32_is_said_with_the_place(tmp_path: Path) -> None:
