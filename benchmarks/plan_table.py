@@ -81,7 +81,8 @@ def _cells(builder: PlanBuilder, stage: str) -> str:
 def _errors(report: dict[str, Any], stage: str, precision: str) -> str:
     if precision == "fp32":
         return "0 | 0 |"
-    one_step = max(report["stages"][stage]["one_step"]["relative"].values())
+    converted = report["stages"].get(stage)  # none for a stage that was held in FP32
+    one_step = max(converted["one_step"]["relative"].values()) if converted else 0.0
     loops = [f"{name} {100 * loop['error']:.2f} %" for name, loop in report["closed_loop"].items()]
     return f"{one_step:.1e} | {', '.join(loops)} |"
 
