@@ -169,6 +169,11 @@ class HostDevice:
         for call in graph.calls:  # type: ignore[attr-defined]
             call()
 
+    def launcher(self, graph: Graph) -> Call:
+        """Return what launches `graph` in a frame: its only call itself, one Python call less a denoise step."""
+        calls: tuple[Call, ...] = graph.calls  # type: ignore[attr-defined]
+        return calls[0] if len(calls) == 1 else partial(self.launch, graph)
+
     def mark(self, name: str) -> HostMark:
         """Make a mark."""
         return HostMark(name)
