@@ -7,7 +7,7 @@ OUT ?= out
 # The CPU build of PyTorch is enough; another version or index may be given here.
 TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
-TEST_EXTRAS = cpu,audio,net,view,export,calibration,rtx,dev
+TEST_EXTRAS = cpu,audio,net,view,export,calibration,cuda,rtx,dev
 
 .PHONY: setup demo test test-slow test-all test-pythons test-lowest lint types format bench gpu-check wheel clean check-python check-portaudio help
 
