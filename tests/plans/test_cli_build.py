@@ -105,6 +105,8 @@ def test_ctrl_c_cancels_and_leaves_no_half_plan(bundle: Bundle, tmp_path: Path) 
     slow.write_text(SLOW_PROGRESS)
     environment = dict(os.environ, PYTHONPATH=str(tmp_path), EDGETALKER_TEST_MARK=str(tmp_path / "building"))
     code = (
+        # A shell's background job starts with SIGINT ignored; what a terminal starts does not.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; from edgetalker.cli import build as c; import argparse\n"
         "p = argparse.ArgumentParser(); c.add_parser(p.add_subparsers()); a = p.parse_args(sys.argv[1:])\n"
         "from edgetalker.engines.errors import UserError\n"
