@@ -23,14 +23,13 @@ for version in 3.10 3.11 3.12 3.13; do
   bin="$work/$version/bin"
   if [ "$lowest" = "--lowest" ]; then
     "$bin/python" -m pip install --quiet uv
-    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct ".[cpu,audio,net]"
+    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct ".[cpu,audio,net]" "onnx>=1.17"
     "$bin/uv" pip list --quiet --python "$bin/python" | grep -iE '^(numpy|onnxruntime|soundfile|soxr) ' || true
   else
-    "$bin/python" -m pip install --quiet ".[cpu,audio,net]"
+    # The toy bundle is written by tests/support/toy.py with `onnx`, which the device side itself does not need.
+    "$bin/python" -m pip install --quiet ".[cpu,audio,net]" onnx
   fi
   "$bin/python" -m pip install --quiet pytest hypothesis python-osc
-  # The toy bundle is written by tests/support/toy.py with `onnx`, which the device side itself does not need.
-  "$bin/python" -m pip install --quiet onnx
   (cd "$work" && "$bin/python" -c 'import edgetalker, sys; assert "site-packages" in edgetalker.__file__, edgetalker.__file__')
   PYTHONPATH= "$bin/python" -m pytest -q -p no:cacheprovider -m "not slow and not gpu" $tests
   ran=$((ran + 1))
