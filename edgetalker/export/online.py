@@ -17,13 +17,13 @@ from edgetalker.export.storage import halve, round_weights
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import FPS, RATE, SPAN
 from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, rows
-from edgetalker.models.online.layout import CHANNELS, CONTROLS
+from edgetalker.models.online.layout import CHANCE, CHANNELS, CONTROLS, MADE, NOISE
 from edgetalker.models.online.stages import AudioStage, ConditionStage, DecodeStage, DenoiseStage, StudentStage
 from edgetalker.models.online.train_head import Talker, load_talker
 
 __all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "run"]
 
-_D = len(CHANNELS)
+_KEPT = len(CHANNELS)
 _GLIDE = 0.3
 ORIGIN = (
     "Trained by this project on synthetic speech (espeak-ng, flite and Festival voices) with procedurally animated "
@@ -53,10 +53,10 @@ def export_talker(
     }
     stages = [_stage(name, module, talker) for name, module in modules.items()]
     dice = torch.Generator().manual_seed(1)
-    rest = talker.decoder.normalise(torch.zeros(_D)).repeat(1, HISTORY, 1)
+    rest = talker.decoder.rest().repeat(1, HISTORY, 1)
     files: dict[str, bytes | Path | Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
     files["history.npy"] = rest.numpy()
-    files["ring.npy"] = torch.randn(1, RING, _D, generator=dice).numpy()
+    files["ring.npy"] = torch.randn(1, RING, NOISE, generator=dice).numpy()
     files["full.npy"], files["fast.npy"] = rows(FULL).numpy(), rows(FAST).numpy()
     return pack(out, describe(talker, stages, notes or {}), files, replace=replace)
 
@@ -68,14 +68,15 @@ def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
     shapes: dict[str, tuple[dict[str, tuple[int, ...]], list[str]]] = {
         "audio": ({"window": (1, SPAN), "memory": (layers, 1, width)}, ["features", "mouth", "logits", "kept"]),
         "condition": (
-            {"features": (1, width), "mouth": (1, 14), "logits": (1, 3), "history": (1, HISTORY, _D)}
-            | {"emotion": (1, 4), "style": (1, 2), "ring": (1, RING, _D)},
-            ["cond", "smooth"],
+            {"features": (1, width), "mouth": (1, 14), "logits": (1, 3), "history": (1, HISTORY, _KEPT)}
+            | {"emotion": (1, 4), "style": (1, 2), "ring": (1, RING, NOISE)},
+            ["cond", "smooth", "chance"],
         ),
-        "denoise": ({"x": (1, _D), "cond": (1, cond), "row": (1, 5)}, ["cleaner"]),
-        "student": ({"noise": (1, _D), "cond": (1, cond)}, ["clean"]),
+        "denoise": ({"x": (1, MADE), "cond": (1, cond), "row": (1, 5)}, ["cleaner"]),
+        "student": ({"noise": (1, MADE), "cond": (1, cond)}, ["clean"]),
         "decode": (
-            {"clean": (1, _D), "logits": (1, 3), "mouth": (1, 14), "history": (1, HISTORY, _D)},
+            {"clean": (1, MADE), "logits": (1, 3), "mouth": (1, 14), "history": (1, HISTORY, _KEPT)}
+            | {"chance": (1, CHANCE)},
             ["motion", "newest"],
         ),
     }
@@ -147,16 +148,17 @@ def _tensors(talker: Talker) -> dict[str, Any]:
         "features": _tensor("value", 1, width),
         "mouth": _tensor("value", 1, 14),
         "logits": _tensor("value", 1, 3),
-        "noise": _tensor("noise", 1, _D),
-        "ring": _tensor("state", 1, RING, _D, file="ring.npy"),
-        "history": _tensor("state", 1, HISTORY, _D, file="history.npy"),
+        "noise": _tensor("noise", 1, NOISE),
+        "ring": _tensor("state", 1, RING, NOISE, file="ring.npy"),
+        "history": _tensor("state", 1, HISTORY, _KEPT, file="history.npy"),
         "emotion": _control(CONTROLS[:4], 0.0, 0.0, 1.0),
         "style": _control(CONTROLS[4:], 1.0, 0.0, 2.0),
         "cond": _tensor("value", 1, cond),
-        "smooth": _tensor("value", 1, _D),
-        "clean": _tensor("value", 1, _D),
+        "smooth": _tensor("value", 1, MADE),
+        "chance": _tensor("value", 1, CHANCE),
+        "clean": _tensor("value", 1, MADE),
         "motion": _tensor("value", 1, len(MOTION_NAMES)),
-        "newest": _tensor("value", 1, _D),
+        "newest": _tensor("value", 1, _KEPT),
     }
 
 
@@ -176,7 +178,11 @@ def _program() -> list[dict[str, Any]]:
             "inputs": {"window": "window", "memory": "memory"},
             "outputs": {**heard, "kept": "kept"},
         },
-        {"stage": "condition", "inputs": {**heard, **history}, "outputs": {"cond": "cond", "smooth": "smooth"}},
+        {
+            "stage": "condition",
+            "inputs": {**heard, **history},
+            "outputs": {"cond": "cond", "smooth": "smooth", "chance": "chance"},
+        },
         {
             "stage": "denoise",
             "inputs": {"x": "smooth", "cond": "cond", "row": "@row"},
@@ -193,7 +199,7 @@ def _program() -> list[dict[str, Any]]:
         },
         {
             "stage": "decode",
-            "inputs": {"clean": "clean", "logits": "logits", "mouth": "mouth", "history": "history"},
+            "inputs": {name: name for name in ("clean", "logits", "mouth", "history", "chance")},
             "outputs": {"motion": "motion", "newest": "newest"},
         },
         {"carry": "shift", "from": "newest", "to": "history"},

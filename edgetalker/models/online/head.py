@@ -13,19 +13,31 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from edgetalker.models.online.data.upper import DROOP
 from edgetalker.models.online.data.visemes import MOUTH
-from edgetalker.models.online.layout import CHANNELS, CONTROLS, column
+from edgetalker.models.online.layout import CONTROLS, MADE, MOVING
 from edgetalker.models.online.trunk import LOGITS
 
-__all__ = ["HISTORY", "RING", "Condition", "Denoiser", "Head", "HeadSize", "rows", "smooth_noise", "smoothing"]
+__all__ = [
+    "HISTORY",
+    "RING",
+    "Condition",
+    "Denoiser",
+    "Head",
+    "HeadSize",
+    "chance_of",
+    "rows",
+    "smooth_noise",
+    "smoothing",
+]
 
 HISTORY = 45
 """Frames of motion that the condition network sees: 1.5 s."""
 RING = 8
 """Frames of noise that are kept and averaged."""
 FULL, FAST = 10, 4
-MOUTH_NOISE = 0.15
-_D = len(CHANNELS)
+TOLD = 0.15
+"""Size of the noise of channels that sound and wishes tell: the mouth and expressions."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +60,25 @@ def rows(count: int) -> Tensor:
 
 
 def smoothing() -> Tensor:
-    """Return the weights (RING, 32) of the noise average, newest last.
+    """Return the weights (RING, 27) of the noise average, newest last: exponential, of unit norm.
 
-    Slow channels get an exponential average of unit norm. Lids and gaze move in single events, whose rate an average
-    would lower: they get the newest noise alone. The mouth is told by the sound: it gets little noise.
+    The mouth and expressions are told by the sound and by wishes: they get little noise.
     """
     weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
-    table: Tensor = (weights / weights.norm())[:, None].repeat(1, _D).float()
-    table[:, : len(MOUTH)] *= MOUTH_NOISE
-    for name in ("EyeBlinkLeft", "EyeLookOutLeft", "EyeLookInLeft", "EyeLookUpLeft", "EyeLookDownLeft"):
-        table[:-1, column(name)], table[-1, column(name)] = 0.0, 1.0
+    table: Tensor = (weights / weights.norm())[:, None].repeat(1, MADE).float()
+    table[:, : MOVING.start] *= TOLD
     return table
 
 
 def smooth_noise(ring: Tensor) -> Tensor:
-    """Average a ring of noise (B, RING, 32) to (B, 32)."""
-    noise: Tensor = (ring * smoothing().to(ring.device)).sum(1)
+    """Average a ring of noise (B, RING, NOISE) to (B, 27); the draws of the eyes are left out."""
+    noise: Tensor = (ring[:, :, :MADE] * smoothing().to(ring.device)).sum(1)
     return noise
+
+
+def chance_of(ring: Tensor, controls: Tensor) -> Tensor:
+    """Return what the decoder is told about the eyes, (B, 5): the newest draws, and how far sadness lowers the gaze."""
+    return torch.cat([ring[:, -1, MADE:], DROOP * controls[:, 1:2]], -1)
 
 
 def _pooling() -> Tensor:
@@ -80,23 +94,21 @@ class Condition(nn.Module):
     """Trunk features, trunk mouth and logits, history, controls -> condition (B, width).
 
     The controls come in through a layer that starts at zero, as offsets from neutral: (joy, sadness, anger,
-    surprise, articulation, head) with the last two 1 by default. The mouth's own past is left out: its memory is the
-    trunk's state, and a mouth that sees what it did follows that, a frame late, instead of what it hears (measured:
-    MAE 0.037 with it, 0.029 without, delay 0.4 frames against 0.1, on a voice never heard).
+    surprise, articulation, head) with the last two 1 by default. Of the history the network sees what moves, brows
+    and head. The mouth's own past is left out: its memory is the trunk's state, and a mouth that sees what it did
+    follows that, a frame late, instead of what it hears (measured: MAE 0.037 with it, 0.029 without, delay 0.4 frames
+    against 0.1, on a voice never heard). Expressions follow the wishes; with their own past they wandered.
     """
 
     pooling: Tensor
     neutral: Tensor
-    seen: Tensor
 
     def __init__(self, size: HeadSize) -> None:
         super().__init__()
         self.register_buffer("pooling", _pooling(), persistent=False)
         self.register_buffer("neutral", torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, 1.0]), persistent=False)
-        seen = torch.ones(_D)
-        seen[: len(MOUTH)] = 0.0
-        self.register_buffer("seen", seen, persistent=False)
-        self.past = nn.Sequential(nn.Linear(self.pooling.shape[0] * _D, size.past), nn.GELU())
+        seen = self.pooling.shape[0] * (MOVING.stop - MOVING.start)
+        self.past = nn.Sequential(nn.Linear(seen, size.past), nn.GELU())
         heard = size.features + len(MOUTH) + LOGITS
         self.join = nn.Linear(heard + size.past, size.width)
         last = nn.Linear(64, size.width)
@@ -106,7 +118,7 @@ class Condition(nn.Module):
         self.out = nn.Sequential(nn.GELU(), nn.LayerNorm(size.width))
 
     def forward(self, features: Tensor, mouth: Tensor, logits: Tensor, history: Tensor, controls: Tensor) -> Tensor:
-        pooled = torch.matmul(self.pooling, history * self.seen).flatten(1)
+        pooled = torch.matmul(self.pooling, history[:, :, MOVING]).flatten(1)
         heard = torch.cat([features, 4.0 * mouth, 0.25 * logits, self.past(pooled)], -1)
         wish = self.wish(controls - self.neutral) - self.wish(torch.zeros_like(controls))
         condition: Tensor = self.out(self.join(heard) + wish)
@@ -129,18 +141,18 @@ class _Block(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Noisy frame (B, 32), condition (B, width), time (B, 1) in [0, 1] -> clean frame (B, 32); nonlinear in x."""
+    """Noisy frame (B, 27), condition (B, width), time (B, 1) in [0, 1] -> clean frame (B, 27); nonlinear in x."""
 
     octaves: Tensor
 
     def __init__(self, size: HeadSize) -> None:
         super().__init__()
         self.register_buffer("octaves", math.pi / 2 * torch.tensor([1.0, 2.0, 4.0, 8.0]), persistent=False)
-        self.entry = nn.Linear(_D, size.width)
+        self.entry = nn.Linear(MADE, size.width)
         self.time = nn.Sequential(nn.Linear(8, size.width), nn.GELU(), nn.Linear(size.width, size.width))
         self.blocks = nn.ModuleList(_Block(size) for _ in range(size.blocks))
         self.norm = nn.LayerNorm(size.width)
-        self.exit = nn.Linear(size.width, _D)
+        self.exit = nn.Linear(size.width, MADE)
 
     def forward(self, x: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         turns = time * self.octaves
@@ -170,7 +182,7 @@ class Head(nn.Module):
         return a_next * clean + s_next * (x - a * clean) / s
 
     def sample(self, noise: Tensor, condition: Tensor, table: Tensor) -> Tensor:
-        """Run the teacher through all rows of a table, from noise (B, 32) to a clean frame."""
+        """Run the teacher through all rows of a table, from noise (B, 27) to a clean frame."""
         for row in table.to(noise.device):
             noise = self.ddim(self.teacher, noise, condition, row[None])
         return noise

@@ -1,36 +1,47 @@
-"""The talker's motion space: 32 channels, each of which drives one ARKit shape, a pair, or a head angle."""
+"""The talker's motion space: 32 channels, each of which drives one ARKit shape, a pair, or a head angle.
+
+27 of them are made by the denoiser: the mouth, expressions, and what moves (brows and head). The eyes follow.
+"""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgetalker.models.online.data.shapes import HEAD_ANGLES, MOTION_NAMES
 from edgetalker.models.online.data.visemes import MOUTH
+from edgetalker.models.online.eyes import DRAWS, EYES, Eyes, with_droop
 
-__all__ = ["CHANNELS", "CONTROLS", "Decoder", "column", "expansion", "reduction"]
+__all__ = ["CHANCE", "CHANNELS", "CONTROLS", "MADE", "MOVING", "NOISE", "Decoder", "column", "expansion", "reduction"]
 
 
 def _pair(name: str) -> tuple[str, str]:
     return f"{name}Left", f"{name}Right"
 
 
-CHANNELS: tuple[tuple[str, ...], ...] = (
-    *MOUTH,
-    _pair("MouthFrown"), _pair("MouthDimple"), ("MouthShrugLower",),
-    _pair("EyeBlink"), ("EyeLookOutLeft", "EyeLookInRight"), ("EyeLookInLeft", "EyeLookOutRight"),
-    _pair("EyeLookUp"), _pair("EyeLookDown"), _pair("EyeSquint"), _pair("EyeWide"),
-    _pair("BrowDown"), ("BrowInnerUp",), _pair("BrowOuterUp"), _pair("CheekSquint"), _pair("NoseSneer"),
-    *((angle,) for angle in HEAD_ANGLES),
+_EXPRESSION: tuple[tuple[str, ...], ...] = (
+    _pair("MouthFrown"), _pair("MouthDimple"), ("MouthShrugLower",), _pair("EyeSquint"), _pair("EyeWide"),
+    _pair("BrowDown"), _pair("CheekSquint"), _pair("NoseSneer"),
 )  # fmt: skip
-LEAK = 0.01
-"""How much of its way to the mean a head angle is pulled back in every frame: sums of small errors must not wander."""
+_MOVING: tuple[tuple[str, ...], ...] = (
+    ("BrowInnerUp",), _pair("BrowOuterUp"), *((angle,) for angle in HEAD_ANGLES)
+)  # fmt: skip
+CHANNELS = (*MOUTH, *_EXPRESSION, *_MOVING, *EYES)
+MADE = len(CHANNELS) - len(EYES)
+"""Channels that the denoiser makes; the first ones."""
+MOVING = slice(MADE - len(_MOVING), MADE)
+"""Brows and head: the channels that go on from where they were."""
+NOISE = MADE + DRAWS
+"""Normal values that a frame needs."""
+CHANCE = DRAWS + 1
+"""What the decoder is told about the eyes: the draws, and how far the gaze droops."""
+LEAK = 0.003
+"""How much of its way to the mean a moving channel is pulled back in every frame: sums of small errors must not
+wander."""
 QUIET, VOICED = 0.1, 0.5
 """Probability of a voice below which the mouth rests, and above which it moves in full."""
 CONTROLS = ("joy", "sadness", "anger", "surprise", "articulation", "head")
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
-_SHAPES = len(MOTION_NAMES) - len(HEAD_ANGLES)
 
 
 def column(name: str) -> int:
@@ -57,61 +68,68 @@ def reduction() -> list[int]:
 class Decoder(nn.Module):
     """What a denoised frame means: offsets from a base, in units of each channel's usual offset.
 
-    The base of a mouth channel is what the trunk heard, of the lids their mean, and of everything slow (head,
-    brows, gaze, emotions) the frame before, so that noise becomes movement and not jitter. mean, spread: (32,)
-    statistics of the channels, for the history; scale: (32,) of the offsets. Contacts are blended in by the rules
-    that the data follows: where the trunk hears lips touch, MouthClose cancels JawOpen and the lips press.
+    The base of a mouth channel is what the trunk heard, of an expression its mean, and of what moves the frame
+    before, so that noise becomes movement and not jitter. mean, spread: (32,) statistics of the channels, for the
+    history; scale: (27,) of the offsets. Contacts are blended in by the rules that the data follows: where the trunk
+    hears lips touch, MouthClose cancels JawOpen and the lips press.
     """
 
     mean: Tensor
     spread: Tensor
     scale: Tensor
-    stays: Tensor
     expand: Tensor
-    leaks: Tensor
 
     def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.35, high: float = 0.6) -> None:
         super().__init__()
-        stays = torch.ones(len(CHANNELS))
-        stays[: len(MOUTH)] = stays[column("EyeBlinkLeft")] = 0.0
-        tensors = {"mean": mean, "spread": spread, "scale": scale, "stays": stays, "expand": expansion()}
-        for name, value in tensors.items():
+        for name, value in {"mean": mean, "spread": spread, "scale": scale, "expand": expansion()}.items():
             self.register_buffer(name, value)
-        leaks = torch.zeros(len(CHANNELS))
-        leaks[-len(HEAD_ANGLES) :] = 1.0
-        self.register_buffer("leaks", leaks)
+        self.eyes = Eyes()
         self.low, self.high = low, high
 
     def normalise(self, channels: Tensor) -> Tensor:
         """Return channels as the history keeps them."""
         return (channels - self.mean) / self.spread
 
+    def rest(self) -> Tensor:
+        """Return the row (32,) of a face at rest, as the history keeps it."""
+        return self.normalise(torch.zeros_like(self.mean))
+
     def base(self, mouth: Tensor, logits: Tensor, last: Tensor) -> Tensor:
-        """Return the base (B, 32) of a frame.
+        """Return the base (B, 27) of a frame.
 
         mouth (B, 14), logits (B, 3) from the trunk; last (B, 32), the newest row of the normalised history. Where the
         trunk hears no voice, the mouth's base goes to rest: noise between phrases must not move the lips.
         """
         before = last * self.spread + self.mean
-        slow = self.stays * before + (1.0 - self.stays) * self.mean
-        voice = ((torch.sigmoid(logits[:, 2:]) - QUIET) / (VOICED - QUIET)).clamp(0.0, 1.0)
-        return torch.cat([mouth * voice, slow[:, len(MOUTH) :]], -1)
+        still = self.mean[len(MOUTH) : MOVING.start].expand(mouth.shape[0], -1)
+        return torch.cat([mouth * voice(logits), still, before[:, MOVING]], -1)
 
     def encode(self, channels: Tensor, base: Tensor) -> Tensor:
-        """Return the frame that `forward` turns back into these channels, contacts aside."""
-        return (channels - base) / self.scale
+        """Return the frame (B, 27) that `forward` turns back into these channels, contacts and leak aside."""
+        return (channels[:, :MADE] - base) / self.scale
 
-    def forward(self, value: Tensor, logits: Tensor, base: Tensor) -> tuple[Tensor, Tensor]:
-        """value, base (B, 32), logits (B, 3) -> motion (B, 55) with shapes in [0, 1], normalised channels (B, 32)."""
+    def forward(
+        self, value: Tensor, logits: Tensor, base: Tensor, history: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return motion (B, 55) with shapes in [0, 1], and the row (B, 32) that the history keeps.
+
+        value, base (B, 27); logits (B, 3); history (B, H, 32), normalised; chance (B, 5): draws and droop of the eyes.
+        """
         raw = base + value * self.scale
-        raw = raw + LEAK * (self.leaks * (self.mean - raw))
-        parts = list(raw[:, :-3].clamp(0.0, 1.0).unbind(-1)) + list(raw[:, -3:].clamp(-0.6, 0.6).unbind(-1))
+        moving = raw[:, MOVING]
+        moving = moving + LEAK * (self.mean[MOVING] - moving)
+        angles = len(HEAD_ANGLES)
+        made = torch.cat([raw[:, : MOVING.start], moving[:, :-angles]], -1).clamp(0.0, 1.0)
+        parts = [*made.unbind(-1), *moving[:, -angles:].clamp(-0.6, 0.6).unbind(-1)]
         touch = ((torch.sigmoid(logits[:, :2]) - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
         touch = touch * touch * (3.0 - 2.0 * touch)
         lips, teeth = touch[:, 0], touch[:, 1]
         self._touch(parts, lips, teeth * (1.0 - lips))
-        channels = torch.stack(parts, -1)
-        return channels @ self.expand, self.normalise(channels)
+        past = history[:, :, MADE:] * self.spread[MADE:] + self.mean[MADE:]
+        eyes = self.eyes(past, chance[:, :DRAWS], voice(logits))
+        face = torch.stack(parts, -1)
+        shown = torch.cat([face, with_droop(eyes, chance[:, DRAWS:])], -1)
+        return shown @ self.expand, self.normalise(torch.cat([face, eyes], -1))
 
     @staticmethod
     def _touch(parts: list[Tensor], lips: Tensor, teeth: Tensor) -> None:
@@ -127,6 +145,6 @@ class Decoder(nn.Module):
         parts[column("MouthRollLower")] = torch.maximum(parts[column("MouthRollLower")], 0.5 * teeth)
 
 
-def to_channels(motion: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-    """Read the 32 channels out of ARKit motion (..., 55)."""
-    return torch.tensor(motion[..., reduction()])
+def voice(logits: Tensor) -> Tensor:
+    """Return how far the mouth may move, (B, 1) in [0, 1], from the trunk's logits (B, 3)."""
+    return ((torch.sigmoid(logits[:, 2:]) - QUIET) / (VOICED - QUIET)).clamp(0.0, 1.0)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from edgetalker.models.online.features import FLOOR, PER_FRAME
-from edgetalker.models.online.head import HISTORY, RING, Head, rows, smooth_noise
-from edgetalker.models.online.layout import Decoder
+from edgetalker.models.online.head import HISTORY, RING, Head, chance_of, rows, smooth_noise
+from edgetalker.models.online.layout import NOISE, Decoder
 from edgetalker.models.online.streams import Corpus, stack_mel
 from edgetalker.models.online.trunk import Trunk
 from edgetalker.models.online.wear import Wear, draw
@@ -81,20 +81,20 @@ class Runner:
     def __init__(self, decoder: Decoder, batch: int, seed: int) -> None:
         self.decoder = decoder
         self.dice = torch.Generator().manual_seed(seed)
-        rest = decoder.normalise(torch.zeros_like(decoder.mean))
-        self.history = rest.repeat(batch, HISTORY, 1)
-        self.ring = torch.randn(batch, RING, rest.shape[0], generator=self.dice).to(rest.device)
+        self.history = decoder.rest().repeat(batch, HISTORY, 1)
+        self.ring = torch.randn(batch, RING, NOISE, generator=self.dice).to(decoder.mean.device)
 
     def noise(self) -> Tensor:
-        """Draw the next frame's noise into the ring and return the smooth noise (B, 32)."""
+        """Draw the next frame's noise into the ring and return the smooth noise (B, 27)."""
         fresh = torch.randn(self.ring[:, :1].shape, generator=self.dice).to(self.ring.device)
         self.ring = torch.cat([self.ring[:, 1:], fresh], 1)
         return smooth_noise(self.ring)
 
-    def take(self, value: Tensor, logits: Tensor, mouth: Tensor) -> Tensor:
+    def take(self, value: Tensor, logits: Tensor, mouth: Tensor, controls: Tensor) -> Tensor:
         """Decode a frame, keep it in the history, return the motion (B, 55)."""
         motion: Tensor
-        motion, kept = self.decoder(value, logits, self.decoder.base(mouth, logits, self.history[:, -1]))
+        base = self.decoder.base(mouth, logits, self.history[:, -1])
+        motion, kept = self.decoder(value, logits, base, self.history, chance_of(self.ring, controls))
         self.history = torch.cat([self.history[:, 1:], kept[:, None]], 1)
         return motion
 
@@ -103,7 +103,7 @@ class Runner:
         """Run over all frames: heard (B, T, ..), controls (B, T, 6) -> motion (B, T, 55)."""
         frames = []
         for t in range(heard.features.shape[1]):
-            logits = heard.logits[:, t]
-            condition = head.condition(heard.features[:, t], heard.mouth[:, t], logits, self.history, controls[:, t])
-            frames.append(self.take(draw_frame(self.noise(), condition), logits, heard.mouth[:, t]))
+            logits, mouth, wish = heard.logits[:, t], heard.mouth[:, t], controls[:, t]
+            condition = head.condition(heard.features[:, t], mouth, logits, self.history, wish)
+            frames.append(self.take(draw_frame(self.noise(), condition), logits, mouth, wish))
         return torch.stack(frames, 1)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import FLOOR, OFFSETS, SPAN, WINDOW, fourier, mel_filters
-from edgetalker.models.online.head import Condition, Denoiser, Head, smoothing
-from edgetalker.models.online.layout import Decoder
+from edgetalker.models.online.head import Condition, Denoiser, Head, chance_of, smoothing
+from edgetalker.models.online.layout import MADE, Decoder
 from edgetalker.models.online.trunk import Trunk
 
 __all__ = ["AudioStage", "ConditionStage", "DecodeStage", "DenoiseStage", "StudentStage"]
@@ -47,7 +47,7 @@ class AudioStage(nn.Module):
 
 
 class ConditionStage(nn.Module):
-    """What is heard, history, emotion (1, 4), style (1, 2), ring -> condition (1, width), smooth noise (1, 32)."""
+    """What is heard, history, emotion (1, 4), style (1, 2), ring -> condition, smooth noise (1, 27), chance (1, 5)."""
 
     weights: Tensor
 
@@ -65,13 +65,14 @@ class ConditionStage(nn.Module):
         emotion: Tensor,
         style: Tensor,
         ring: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         controls = torch.cat([emotion, style], -1)
-        return self.condition(features, mouth, logits, history, controls), (self.weights * ring[0]).sum(0, keepdim=True)
+        smooth = (self.weights * ring[0, :, :MADE]).sum(0, keepdim=True)
+        return self.condition(features, mouth, logits, history, controls), smooth, chance_of(ring, controls)
 
 
 class DenoiseStage(nn.Module):
-    """x (1, 32), condition (1, width), row (1, 5) -> x one step cleaner, (1, 32)."""
+    """x (1, 27), condition (1, width), row (1, 5) -> x one step cleaner, (1, 27)."""
 
     def __init__(self, teacher: Denoiser) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class DenoiseStage(nn.Module):
 
 
 class StudentStage(nn.Module):
-    """Smooth noise (1, 32), condition (1, width) -> clean frame (1, 32), in one step."""
+    """Smooth noise (1, 27), condition (1, width) -> clean frame (1, 27), in one step."""
 
     def __init__(self, student: Denoiser) -> None:
         super().__init__()
@@ -94,12 +95,15 @@ class StudentStage(nn.Module):
 
 
 class DecodeStage(nn.Module):
-    """Clean frame (1, 32), logits (1, 3), trunk mouth (1, 14), history -> motion (1, 55), newest row (1, 32)."""
+    """Clean frame (1, 27), logits (1, 3), mouth (1, 14), history, chance -> motion (1, 55), newest row (1, 32)."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, clean: Tensor, logits: Tensor, mouth: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        motion, newest = self.decoder(clean, logits, self.decoder.base(mouth, logits, history[:, -1]))
+    def forward(
+        self, clean: Tensor, logits: Tensor, mouth: Tensor, history: Tensor, chance: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        base = self.decoder.base(mouth, logits, history[:, -1])
+        motion, newest = self.decoder(clean, logits, base, history, chance)
         return motion, newest

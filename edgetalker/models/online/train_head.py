@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.head import FULL, HISTORY, Head, HeadSize, rows
-from edgetalker.models.online.layout import CHANNELS, Decoder, column, reduction
+from edgetalker.models.online.layout import MADE, MOVING, Decoder, reduction
 from edgetalker.models.online.rollout import Heard, Runner, hear_corpus
 from edgetalker.models.online.streams import Corpus
 from edgetalker.models.online.train_trunk import best_device, load_trunk, save_checkpoint
@@ -69,9 +69,9 @@ class _Frames:
     def statistics(self) -> Decoder:
         """Measure the channels, and how far frames lie from their bases."""
         sample = torch.cat([c[:, ::5].flatten(0, 1).float() for c in self.channels])
-        decoder = Decoder(sample.mean(0), sample.std(0) + 0.01, torch.ones(sample.shape[1])).to(self.device)
+        decoder = Decoder(sample.mean(0), sample.std(0) + 0.01, torch.ones(MADE)).to(self.device)
         heard, past, target, _ = self.draw(8192)
-        offsets = target - decoder.base(heard.mouth, heard.logits, decoder.normalise(past[:, -1]))
+        offsets = target[:, :MADE] - decoder.base(heard.mouth, heard.logits, decoder.normalise(past[:, -1]))
         decoder.scale.copy_(offsets.std(0) + 0.001)
         return decoder
 
@@ -93,22 +93,25 @@ class _Frames:
         return Heard(*(t.to(self.device) for t in (features, mouth, logits))), past, target, wish
 
 
-def spoil(history: Tensor, decoder: Decoder) -> Tensor:
-    """Make normalised history (B, H, 32) as unsure as a free run's: noise and an offset.
+UNSURE = 0.15
+"""By how much of a usual step a moving channel's past is spoiled in training, at most."""
+PULL = 0.995
+"""What may be left, a frame later, of an error in where brows and head are."""
 
-    Slow channels, on which the next frame is built, get only as much as they change in a frame.
-    """
-    size = torch.rand(history.shape[0], 1, 1, device=history.device) ** 2
-    offset = torch.randn_like(history[:, :1])
-    usual = decoder.stays * 0.5 * decoder.scale / decoder.spread + (1.0 - decoder.stays) * 0.35
-    return history + size * usual * (torch.randn_like(history) + (1.0 - decoder.stays) * offset)
+
+def spoil(history: Tensor, decoder: Decoder) -> Tensor:
+    """Make what moves in the normalised history (B, H, 32) as unsure as a free run's."""
+    size = UNSURE * torch.rand(history.shape[0], 1, 1, device=history.device) ** 2
+    spoiled = history.clone()
+    usual = decoder.scale[MOVING] / decoder.spread[MOVING]
+    spoiled[:, :, MOVING] += size * usual * torch.randn_like(history[:, :, MOVING])
+    return spoiled
 
 
 def channel_weights() -> Tensor:
-    """Return the loss weights (32,): lips and lids count for more."""
-    weights = torch.ones(len(CHANNELS))
+    """Return the loss weights (27,): lips count for more."""
+    weights = torch.ones(MADE)
     weights[: len(MOUTH)] = 1.5
-    weights[column("EyeBlinkLeft")] = 3.0
     return weights
 
 
@@ -147,7 +150,31 @@ def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], w
     noisy = angle.cos() * clean + angle.sin() * torch.randn_like(clean)
     condition = head.condition(heard.features, heard.mouth, heard.logits, history, wish)
     error = (head.teacher(noisy, condition, time) - clean).square()
-    loss: Tensor = (error * weights).mean()
+    few = slice(0, clean.shape[0] // 4)
+    heard = Heard(heard.features[few], heard.mouth[few], heard.logits[few])
+    loss: Tensor = (error * weights).mean() + _wander(talker, heard, history[few], wish[few])
+    return loss
+
+
+def _wander(talker: Talker, heard: Heard, history: Tensor, wish: Tensor) -> Tensor:
+    """Return how little of an error in where brows and head are goes away: what keeps free runs from wandering.
+
+    The same frame is made from the same noise on two histories that differ by an offset. What is left of it beyond
+    PULL counts, in units of a usual step.
+    """
+    head, decoder = talker.head, talker.decoder
+    offset = 0.3 * torch.randn_like(history[:, :1, MOVING])
+    moved = history.clone()
+    moved[:, :, MOVING] += offset
+    noise = torch.randn(history.shape[0], MADE, device=history.device)
+    start = torch.ones_like(noise[:, :1])
+    made = [
+        head.teacher(noise, head.condition(heard.features, heard.mouth, heard.logits, past, wish), start)[:, MOVING]
+        for past in (history, moved)
+    ]
+    before = offset[:, 0] * decoder.spread[MOVING] / decoder.scale[MOVING]
+    left = (before + made[1] - made[0]).abs() - PULL * before.abs()
+    loss: Tensor = left.clamp(min=0.0).square().mean()
     return loss
 
 
@@ -186,7 +213,7 @@ def _rollout(
     for t in range(heard.features.shape[1]):
         if done() >= 1.0:
             return
-        logits, noise = heard.logits[:, t].float(), runner.noise()
+        noise = runner.noise()
         with torch.no_grad():
             condition = _condition(talker.head, heard, t, runner.history, wish)
             wanted = talker.head.sample(noise, condition, rows(FULL))
@@ -195,7 +222,8 @@ def _rollout(
         _set_rate(optimizer, plan.rate, done(), 1000)
         _update(optimizer, loss, list(talker.head.student.parameters()))
         before = (made.detach(), wanted)
-        runner.take(made.detach(), logits, heard.mouth[:, t].float())
+        logits, mouth = heard.logits[:, t].float(), heard.mouth[:, t].float()
+        runner.take(made.detach(), logits, mouth, wish[:, t].float())
         yield loss.item()
 
 

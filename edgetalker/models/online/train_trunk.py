@@ -19,6 +19,9 @@ from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
 
 __all__ = ["TrunkPlan", "load_trunk", "save_checkpoint", "train_trunk"]
 
+_FLAGS = (1.6, 0.8, 0.6)
+"""Weights of lips, teeth and voice in the loss."""
+
 
 @dataclass(frozen=True)
 class TrunkPlan:
@@ -40,7 +43,7 @@ def trunk_loss(trunk: Trunk, features: Tensor, chunk: Chunk, scale: Tensor) -> t
     """Return the loss over the three look-aheads and its parts.
 
     Each head is scored on the mouth of the frame d frames back: L1 and L2 in units of the channels' spread, the
-    change from frame to frame, cross-entropy of contacts and voice, and of phones (training only).
+    change from frame to frame, cross-entropy of contacts and voice (lips count most), and of phones (training only).
     """
     total = features.new_zeros(())
     parts: dict[str, float] = {}
@@ -50,11 +53,11 @@ def trunk_loss(trunk: Trunk, features: Tensor, chunk: Chunk, scale: Tensor) -> t
         mouth, logits = trunk.mouth(features, d)
         error = (mouth - chunk.mouth[:, window]) * scale
         change = error[:, 1:] - error[:, :-1]
-        shape = 0.5 * error.abs().mean() + 0.5 * error.square().mean() + 0.25 * change.abs().mean()
-        flags = F.binary_cross_entropy_with_logits(logits, chunk.flags[:, window])
+        shape = 0.5 * error.abs().mean() + 0.5 * error.square().mean() + 0.4 * change.abs().mean()
+        flags = F.binary_cross_entropy_with_logits(logits, chunk.flags[:, window], weight=logits.new_tensor(_FLAGS))
         phone = F.cross_entropy(trunk.phones[d](features).flatten(0, 1), chunk.phone[:, window].flatten())
         weight = (0.6, 1.0, 1.2)[d]
-        total = total + weight * (shape + 1.0 * flags + 0.15 * phone)
+        total = total + weight * (shape + flags + 0.25 * phone)
         parts |= {f"shape{d}": shape.item(), f"flags{d}": flags.item(), f"phone{d}": phone.item()}
     return total, parts
 

@@ -11,7 +11,7 @@ import torch
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import save, targets
 from edgetalker.models.online.head import Head, HeadSize
-from edgetalker.models.online.layout import CHANNELS, Decoder
+from edgetalker.models.online.layout import CHANNELS, MADE, Decoder
 from edgetalker.models.online.train_head import Talker
 from edgetalker.models.online.trunk import Trunk, TrunkSize
 
@@ -27,7 +27,7 @@ def small_talker() -> Talker:
     torch.nn.init.normal_(last.weight, std=0.1)  # as if trained: controls do something
     count = len(CHANNELS)
     return Talker(
-        trunk, head, Decoder(torch.full((count,), 0.1), torch.full((count,), 0.2), torch.full((count,), 0.1)), 1
+        trunk, head, Decoder(torch.full((count,), 0.1), torch.full((count,), 0.2), torch.full((MADE,), 0.1)), 1
     )
 
 

@@ -11,6 +11,7 @@ from edgetalker.export.online import export_talker, lookahead_samples
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import SPAN, window_mel
 from edgetalker.models.online.head import RING, smooth_noise
+from edgetalker.models.online.layout import MADE, NOISE
 from edgetalker.models.online.rollout import Runner, sampler
 from edgetalker.models.online.train_head import Talker
 from edgetalker.runtime.open import open_session
@@ -49,7 +50,9 @@ def windows(session: Session, samples: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("schedule", ["full", "fast", "one"])
 def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, schedule: str) -> None:
-    fresh = np.random.default_rng(8).standard_normal((FRAMES, 1, 32)).astype(np.float32)
+    fresh = np.random.default_rng(8).standard_normal((FRAMES, 1, NOISE)).astype(np.float32)
+    fresh[[5, 24], 0, MADE] = 3.0  # two blinks begin
+    fresh[12, 0, MADE + 1] = 3.0  # the eyes look elsewhere
 
     def noise(name: str, frame: int, into: np.ndarray) -> None:
         into[...] = fresh[frame]
@@ -70,10 +73,12 @@ def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, 
             mouth, contact = logits[0][t : t + 1], logits[1][t : t + 1]
             condition = talker.head.condition(features[0, t : t + 1], mouth, contact, runner.history, wish)
             frame = sampler(talker.head, schedule)(smooth_noise(runner.ring), condition)
-            wanted = runner.take(frame, contact, mouth)[0].numpy()
+            wanted = runner.take(frame, contact, mouth, wish)[0].numpy()
             np.testing.assert_allclose(found[t], wanted, atol=3e-3, err_msg=f"frame {t}")
     assert found.std(0).max() > 1e-3
-    assert runner.ring.shape == (1, RING, 32)
+    lids = found[:, list(MOTION_NAMES).index("EyeBlinkLeft")]
+    np.testing.assert_allclose(lids[5:12], [0.55, 1.0, 1.0, 0.75, 0.4, 0.15, 0.0], atol=1e-5)
+    assert runner.ring.shape == (1, RING, NOISE)
     session.close()
 
 

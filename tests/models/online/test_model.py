@@ -9,21 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import OFFSETS, SPAN, ends, log_mel, window_mel
 from edgetalker.models.online.head import (
     FAST,
     FULL,
     HISTORY,
-    MOUTH_NOISE,
     RING,
+    TOLD,
     Head,
     HeadSize,
+    chance_of,
     rows,
     smooth_noise,
     smoothing,
 )
-from edgetalker.models.online.layout import CHANNELS, LEAK, Decoder, column
+from edgetalker.models.online.layout import CHANCE, CHANNELS, LEAK, MADE, MOVING, NOISE, Decoder, column
 from edgetalker.models.online.stages import AudioStage
 from edgetalker.models.online.streams import stack_mel
 from edgetalker.models.online.train_head import Talker
@@ -102,14 +102,21 @@ def test_the_audio_stage_is_mel_and_trunk(talker: Talker) -> None:
 
 
 def test_smooth_noise_has_unit_variance_and_does_not_jump() -> None:
-    torch.testing.assert_close(smoothing()[:, len(MOUTH) :].norm(dim=0), torch.ones(32 - len(MOUTH)))
-    assert float(smoothing()[:, 0].norm()) == pytest.approx(MOUTH_NOISE, abs=1e-6)
-    fresh = torch.randn(4000 + RING, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(smoothing()[:, MOVING].norm(dim=0), torch.ones(5))
+    assert float(smoothing()[:, 0].norm()) == pytest.approx(TOLD, abs=1e-6)
+    fresh = torch.randn(4000 + RING, NOISE, generator=torch.Generator().manual_seed(1))
     track = torch.stack([smooth_noise(fresh[None, t : t + RING])[0] for t in range(4000)])
-    head, lids = track[:, column("HeadYaw")], track[:, column("EyeBlinkLeft")]
+    head = track[:, column("HeadYaw")]
     assert float(head.std()) == pytest.approx(1.0, abs=0.1)
     assert float((head[1:] - head[:-1]).std()) < 0.9, "independent noise would give 1.41"
-    assert float((lids[1:] - lids[:-1]).std()) == pytest.approx(2**0.5, abs=0.1), "blinks are single events"
+
+
+def test_the_eyes_draws_are_the_newest_noise_and_sadness_lowers_the_gaze() -> None:
+    ring, wish = torch.randn(2, RING, NOISE), torch.tensor([[0.0, 1, 0, 0, 1, 1], [0.0, 0, 0, 0, 1, 1]])
+    chance = chance_of(ring, wish)
+    assert chance.shape == (2, CHANCE)
+    torch.testing.assert_close(chance[:, :-1], ring[:, -1, MADE:])
+    assert chance[:, -1].tolist() == pytest.approx([0.15, 0.0])
 
 
 @pytest.mark.parametrize("count", [FULL, FAST, 1])
@@ -123,19 +130,19 @@ def test_schedules_lead_from_pure_noise_to_the_clean_frame(count: int) -> None:
 
 
 def test_ddim_with_a_perfect_denoiser_finds_the_clean_frame() -> None:
-    clean = torch.randn(3, 32)
+    clean = torch.randn(3, MADE)
 
     def perfect(x: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         return clean
 
-    x = torch.randn(3, 32)
+    x = torch.randn(3, MADE)
     for row in rows(FULL):
         x = Head.ddim(perfect, x, torch.zeros(3, 1), row[None])  # type: ignore[arg-type]
     torch.testing.assert_close(x, clean)
 
 
 def test_the_denoiser_is_nonlinear_in_the_noise(talker: Talker) -> None:
-    condition, x = torch.randn(1, 24), torch.randn(1, 32)
+    condition, x = torch.randn(1, 24), torch.randn(1, MADE)
     with torch.no_grad():
         one = talker.head.at_once(x, condition) - talker.head.at_once(0 * x, condition)
         two = talker.head.at_once(2 * x, condition) - talker.head.at_once(0 * x, condition)
@@ -154,51 +161,62 @@ def test_conditions_change_nothing_before_training_and_nothing_when_neutral(talk
         assert float((trained(*heard, angry) - trained(*heard, neutral)).abs().max()) > 1e-2
 
 
+def decoder_of(mean: float, spread: float, scale: float) -> Decoder:
+    return Decoder(torch.full((32,), mean), torch.full((32,), spread), torch.full((MADE,), scale))
+
+
+def eyes_at_rest(decoder: Decoder, batch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a history of nothing and no chance, for frames whose eyes do not matter."""
+    return decoder.rest().repeat(batch, HISTORY, 1), torch.zeros(batch, CHANCE)
+
+
 def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
     torch.manual_seed(3)
-    decoder, base = Decoder(torch.zeros(32), torch.ones(32), torch.ones(32)), torch.zeros(200, 32)
-    value, logits = 3 * torch.randn(200, 32), torch.zeros(200, 3)
+    decoder, base = decoder_of(0.0, 1.0, 1.0), torch.zeros(200, MADE)
+    eyes = eyes_at_rest(decoder, 200)
+    value, logits = 3 * torch.randn(200, MADE), torch.zeros(200, 3)
     logits[:, 0], logits[:, 1] = 9.0, -9.0
-    motion, kept = decoder(value, logits, base)
+    motion, kept = decoder(value, logits, base, *eyes)
     assert motion.shape == (200, 55)
     assert float(motion[:, :52].min()) >= 0.0
     assert float(motion[:, :52].max()) <= 1.0
     torch.testing.assert_close(motion[:, 18], motion[:, 17], atol=1e-6, rtol=0.0)  # MouthClose cancels JawOpen
     assert float(motion[:, [37, 38, 39, 40]].max()) == 0.0
     torch.testing.assert_close(motion[:, 23], motion[:, 24])
-    again, _ = decoder(kept, logits, base)
-    torch.testing.assert_close(again[:, :52], motion[:, :52], atol=1e-5, rtol=0.0)
+    again, _ = decoder(kept[:, :MADE], logits, base, *eyes)
+    still = [name for name in range(52) if name not in (43, 44, 45)]  # brows are pulled to their mean
+    torch.testing.assert_close(again[:, still], motion[:, still], atol=1e-5, rtol=0.0)
     logits[:, 0] = -9.0
-    open_again, _ = decoder(value, logits, base)
+    open_again, _ = decoder(value, logits, base, *eyes)
     assert float((open_again[:, 17] - motion[:, 17]).abs().max()) > 0.5
     assert column("JawOpen") == 0
     assert len(CHANNELS) == 32
 
 
-def test_slow_channels_build_on_the_frame_before_and_the_mouth_on_what_is_heard() -> None:
-    decoder = Decoder(torch.full((32,), 0.1), torch.full((32,), 0.2), torch.full((32,), 0.05))
+def test_brows_and_head_go_on_from_where_they_were_and_the_mouth_from_what_is_heard() -> None:
+    decoder = decoder_of(0.1, 0.2, 0.05)
     mouth, channels = torch.rand(5, 14), torch.rand(5, 32) * 0.5
     voice, silence = torch.full((5, 3), 9.0), torch.full((5, 3), -9.0)
     assert float(decoder.base(mouth, silence, decoder.normalise(channels))[:, :14].abs().max()) == 0.0
     base = decoder.base(mouth, voice, decoder.normalise(channels))
     torch.testing.assert_close(base[:, :14], mouth)
-    yaw, lids = column("HeadYaw"), column("EyeBlinkLeft")
-    torch.testing.assert_close(base[:, yaw], channels[:, yaw])
-    torch.testing.assert_close(base[:, lids], torch.full((5,), 0.1))
+    torch.testing.assert_close(base[:, MOVING], channels[:, MOVING])
+    torch.testing.assert_close(base[:, 14 : MOVING.start], torch.full((5, MOVING.start - 14), 0.1))
     target = torch.rand(5, 32) * 0.5
-    nothing = torch.full((5, 3), -9.0)
-    _, kept = decoder(decoder.encode(target, base), nothing, base)
-    torch.testing.assert_close(kept[:, 14:-3], decoder.normalise(target)[:, 14:-3], atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(kept[:, -3:], (1 - LEAK) * decoder.normalise(target)[:, -3:], atol=1e-4, rtol=1e-4)
+    _, kept = decoder(decoder.encode(target, base), silence, base, *eyes_at_rest(decoder, 5))
+    wanted = decoder.normalise(target)
+    torch.testing.assert_close(kept[:, 14 : MOVING.start], wanted[:, 14 : MOVING.start], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(kept[:, MOVING], (1 - LEAK) * wanted[:, MOVING], atol=1e-4, rtol=1e-4)
 
 
-def test_the_mouths_own_past_changes_nothing(talker: Talker) -> None:
+def test_only_the_past_of_brows_and_head_is_seen(talker: Talker) -> None:
     torch.manual_seed(4)
     heard = (torch.randn(1, 16), torch.randn(1, 14), torch.randn(1, 3))
     history, neutral = torch.randn(1, HISTORY, 32), torch.tensor([[0.0, 0, 0, 0, 1, 1]])
     other, moved = history.clone(), history.clone()
-    other[:, :, :14] += 1.0
-    moved[:, :, 20] += 1.0
+    other[:, :, : MOVING.start] += 1.0
+    other[:, :, MADE:] += 1.0
+    moved[:, :, column("HeadPitch")] += 1.0
     with torch.no_grad():
         one = talker.head.condition(*heard, history, neutral)
         torch.testing.assert_close(talker.head.condition(*heard, other, neutral), one)

@@ -71,11 +71,18 @@ _NAMES: dict[str, str] = {
     "tch": "t sh", "uw": "uw", "d~": "d y", "t~": "t y", "n~": "ny", "r~": "r sh", "z~": "zh", "s~": "sh",
     "c~": "t sh", "j~": "ny", "dz~": "d zh", "ng": "ng", "nf": "n", "?": "q", "ei": "eh iy",
 }  # fmt: skip
+# The Indian voices write stops by place and breath: dental th, retroflex T, breathed bh; none of these is a fricative.
+_INDIAN = {
+    "th": "t", "tth": "t", "T": "t", "td": "t", "dh": "d", "ddh": "d", "D": "d", "N": "n", "L": "l", "R": "r",
+    "bh": "b", "kh": "k", "gh": "g", "j": "d zh", "ksh": "k sh", "sri": "s r iy", "ee": "eh", "oh": "ao", "@": "ax",
+    "x": "sil",
+}  # fmt: skip
 # Finnish and Czech write the front vowels with letters of their own.
 _OF_VOICE: dict[str, dict[str, str]] = {
     "fi": {"y": "ue", "{": "ae", "ae": "ae", "2": "oe", "oe": "oe", "d": "d", "j": "y"},
     "cs": {"y": "iy", "ch": "x", "h": "h"},
     "ru": {"y": "ix", "j": "y", "ch": "t sh", "c": "t s", "ay": "aa", "ae": "eh", "h": "x", "sch": "sh"},
+    **dict.fromkeys(("hi", "te", "mr"), _INDIAN),
 }
 # Letters of IPA; combining marks, length and stress are dropped.
 _IPA: dict[str, str] = {

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgetalker.engines.files import write_whole
 from edgetalker.models.online.data import degrade
 from edgetalker.models.online.data.phones import PHONE_INDEX, VOWELS, Segment
-from edgetalker.models.online.data.synths import RATE, Voice, speak
-from edgetalker.models.online.data.text import sentence
+from edgetalker.models.online.data.synths import RATE, Utterance, Voice, faster, speak
+from edgetalker.models.online.data.text import practice, sentence
 from edgetalker.models.online.data.upper import EMOTIONS, Mood, Prosody, animate
 from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts, phone_track
 from edgetalker.models.online.features import log_mel
@@ -50,7 +50,7 @@ class Session:
 def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Session:
     """Make the session of a seed. worn: the chance of a degraded sound (`degrade.degrade`)."""
     rng, dice = np.random.default_rng(seed), random.Random(seed)
-    samples, segments = _sound(voice, rng, dice)
+    samples, segments = _sound(voice, rng, dice, varied=worn > 0)
     level = rng.uniform(-32, -18) if worn else -23.0
     clean = degrade.at_level(samples, level)
     heard = degrade.degrade(clean, rng) if rng.random() < worn else clean
@@ -58,13 +58,21 @@ def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Sessio
     return targets(heard, clean, segments, rng, keep_sound)
 
 
-def _sound(voice: Voice, rng: np.random.Generator, dice: random.Random) -> tuple[Array, list[Segment]]:
+def _spoken(voice: Voice, rng: np.random.Generator, dice: random.Random, varied: bool) -> list[Utterance]:
+    """Speak enough sentences. varied: drills among them, and half of the recorded voices played faster or slower."""
     rate, pitch = float(rng.uniform(0.8, 1.3)), int(rng.integers(20, 80))
-    texts = [sentence(dice, voice.language) for _ in range(26)]
+    texts = [(practice if varied else sentence)(dice, voice.language) for _ in range(26)]
+    if not varied or voice.engine == "espeak" or rng.random() < 0.5:
+        return speak(voice, texts, rate, pitch)
+    speed = float(rng.uniform(0.86, 1.17))  # moves pitch and throat together: another speaker of the same recordings
+    return [faster(utterance, speed) for utterance in speak(voice, texts, rate / speed, pitch)]
+
+
+def _sound(voice: Voice, rng: np.random.Generator, dice: random.Random, *, varied: bool) -> tuple[Array, list[Segment]]:
     pieces: list[Array] = []
     segments: list[Segment] = []
     at = 0.0
-    for utterance in speak(voice, texts, rate, pitch):
+    for utterance in _spoken(voice, rng, dice, varied):
         gap = rng.uniform(4, 9) if rng.random() < 0.07 else min(rng.exponential(0.35), 2.5)
         silence = np.zeros(int(gap * RATE), np.float32)
         pieces += [silence, utterance.samples]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["LANGUAGES", "sentence"]
+__all__ = ["LANGUAGES", "practice", "sentence"]
 
 
 def _words(text: str) -> list[str]:
@@ -65,6 +65,11 @@ _TEMPLATES = (
 
 # Onsets, nuclei and codas: enough for a synthesizer's letter-to-sound rules to make speech-like sound.
 LANGUAGES: dict[str, tuple[str, str, str]] = {
+    "en": (
+        "b d f g h k l m n p r s t v w y z bl br ch cl cr dr fl fr gl gr pl pr qu sh sk sl sm sn sp st sw th tr",
+        "a e i o u ee oo ai ay ea ou ow oa aw er ar or igh",
+        "- - b d f g k l m n p r s t v x ng nk mp nt st sh th ck ll m n ng p b",
+    ),
     "de": ("b d f g h k l m n p r s t w z sch st sp br pf", "a e i o u ei au ie ä ö ü eu", "n m r t st ng ch - l p b"),
     "fr": ("b d f g j l m n p r s t v ch br pl tr gn", "a e i o u ou an on in eau é è eu oi", "- - - r l t m ne be pe"),
     "es": ("b d f g j l m n p r s t ch br pl tr ll ñ qu", "a e i o u ue ie ai", "- - - n s r l m"),
@@ -78,6 +83,9 @@ LANGUAGES: dict[str, tuple[str, str, str]] = {
     "cs": ("b d f h j k l m n p r s t v z br st pr ch", "a e i o u ou", "- - - n m k t l p b"),
     "fi": ("h j k l m n p r s t v b", "a e i o u y aa ii uu ee ai ei", "- - - n s t m"),
     "ca": ("b d f g j l m n p r s t v x br pl tr", "a e i o u ai ou", "- - n s r l m p"),
+    "hi": ("क ख ग घ ज त थ द ध न प ब भ म य र ल व स श ह ट ड", "- ा ि ी ु ू े ै ो ौ", "- - - न म र ल प त क ब"),
+    "mr": ("क ख ग घ ज त थ द ध न प ब भ म य र ल व स श ह ट ड", "- ा ि ी ु ू े ै ो ौ", "- - - न म र ल प त क ब"),
+    "te": ("క గ చ జ త ద న ప బ భ మ య ర ల వ స శ హ ట డ", "- ా ి ీ ు ూ ె ే ొ ో", "- - - - ం"),
     "ru": ("б в г д ж з к л м н п р с т ф х ч ш бр пр", "а е и о у ы я ю ё э", "- - н м р л к т п б"),
 }  # fmt: skip
 
@@ -91,6 +99,30 @@ def sentence(rng: random.Random, language: str = "en") -> str:
         if rng.random() < 0.12:
             words[index] += ","
     return " ".join(words) + rng.choice("...?!")
+
+
+# Places of stops and nasals side by side, for training alone: what the lips do is heard in these differences.
+_DRILLS = """
+pea tea key|pie tie kite|pour tore core|pale tail kale|pan tan can|bun done gun|bay day gay|
+bow dough go|cap cat back|lip lit lick|map mat mack|rope wrote rogue|rub rut rug|lab lad lag|
+rib rid rig|robe road rogue|simmer sinner singer|hammer hanner hanger|rummy runny rung|
+dumb done dung|bomb bond bong|clam clan clang|tam tan tang|upper utter ucker|copper cotter cocker|
+rapid ratty racket|happy hatty hacky|sober soda soaker|cabin cannon camera|leaf leap least|
+safe same sane|half ham hand|wife wipe wine|fine pine mine nine|fat pat mat gnat|vet bet met net|
+thin fin pin tin kin|though vote boat dote goat|three free pre tree|sink think fink pink|
+lather laughter lapper
+""".replace("\n", "").split("|")
+
+
+def practice(rng: random.Random, language: str = "en") -> str:
+    """Return a sentence for training: in English every third is a drill or invented words, for sounds in any order."""
+    if language != "en" or rng.random() < 0.66:
+        return sentence(rng, language)
+    if rng.random() < 0.5:
+        words = " ".join(rng.choice(_DRILLS) for _ in range(rng.randint(2, 3))).split()
+        rng.shuffle(words)
+        return ", ".join(" ".join(words[at : at + 3]) for at in range(0, len(words), 3)) + "."
+    return " ".join(_pseudo_word(rng, "en") for _ in range(rng.randint(3, 9))) + "."
 
 
 def _english(rng: random.Random) -> str:

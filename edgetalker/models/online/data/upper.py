@@ -16,12 +16,12 @@ from scipy.signal import lfilter
 from edgetalker.models.online.data.shapes import HEAD_ANGLES, MOTION_NAMES
 from edgetalker.models.online.data.visemes import FPS, MOUTH
 
-__all__ = ["EMOTIONS", "Mood", "Prosody", "animate", "blink_track"]
+__all__ = ["BLINK", "DROOP", "EMOTIONS", "GAZE", "Mood", "Prosody", "animate", "blink_track"]
 
 Array = NDArray[np.float32]
 EMOTIONS = ("joy", "sadness", "anger", "surprise")
 INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
-_BLINK = np.array([0.55, 1.0, 1.0, 0.75, 0.4, 0.15], np.float32)  # 30 fps: about 70 ms down, 130 ms up
+BLINK = np.array([0.55, 1.0, 1.0, 0.75, 0.4, 0.15], np.float32)  # 30 fps: about 70 ms down, 130 ms up
 _BOTH = "Left Right".split()
 
 
@@ -52,6 +52,12 @@ _OFFSETS: dict[str, dict[str, float]] = {
               "MouthUpperUp": 0.1, "HeadPitch": 0.04},
     "surprise": {"EyeWide": 0.65, "BrowInnerUp": 0.55, "BrowOuterUp": 0.65, "JawOpen": 0.1, "HeadPitch": -0.04},
 }  # fmt: skip
+DROOP = _OFFSETS["sadness"]["EyeLookDown"]
+"""How far sadness lowers the gaze."""
+GAZE = (0.12, 0.08)
+"""Standard deviations of where the eyes look, across and up, in units of the EyeLook shapes."""
+BLINK_DROOP = 0.25
+"""How far a closing lid lowers the gaze."""
 _MOTION_SCALE = np.array([0.2, -0.4, 0.3, 0.15], np.float32)  # how an emotion changes the size of head motion
 
 
@@ -108,13 +114,13 @@ def blink_track(speech: Array, rng: np.random.Generator) -> Array:
     for frame in range(frames):
         if frame < last + FPS // 2 or (frame < due and frame not in ends):
             continue
-        track[frame : frame + 6] = np.maximum(track[frame : frame + 6], _BLINK)[: track.size - frame]
+        track[frame : frame + 6] = np.maximum(track[frame : frame + 6], BLINK)[: track.size - frame]
         last, due = frame, frame + int(max(0.5, rng.lognormal(1.25, 0.5)) * FPS)
     return track[:frames]
 
 
 def _eyes(motion: Array, blink: Array, rng: np.random.Generator) -> None:
-    gaze = _smooth(_steps(motion.shape[0], 1.4, 2, rng) * np.array([0.12, 0.08], np.float32), 0.02)
+    gaze = _smooth(_steps(motion.shape[0], 1.4, 2, rng) * np.array(GAZE, np.float32), 0.02)
     motion[:, INDEX["EyeBlinkLeft"]] = blink
     motion[:, INDEX["EyeBlinkRight"]] = blink
     right, up = gaze[:, 0], gaze[:, 1]
@@ -122,7 +128,7 @@ def _eyes(motion: Array, blink: Array, rng: np.random.Generator) -> None:
     motion[:, INDEX["EyeLookInLeft"]] = motion[:, INDEX["EyeLookOutRight"]] = np.maximum(right, 0)
     for side in _BOTH:
         motion[:, INDEX[f"EyeLookUp{side}"]] = np.maximum(up, 0)
-        motion[:, INDEX[f"EyeLookDown{side}"]] = np.maximum(-up, 0) + 0.25 * blink
+        motion[:, INDEX[f"EyeLookDown{side}"]] = np.maximum(-up, 0) + BLINK_DROOP * blink
 
 
 def _brows(motion: Array, prosody: Prosody, mood: Mood, rng: np.random.Generator) -> None:

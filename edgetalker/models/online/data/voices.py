@@ -21,6 +21,8 @@ _RECORDED = (
     (Voice("festival", "czech_krb", "cs"), 2.0), (Voice("festival", "czech_machac", "cs"), 2.0),
     (Voice("festival", "suo_fi_lj_diphone", "fi"), 3.0), (Voice("festival", "hy_fi_mv_diphone", "fi"), 3.0),
     (Voice("festival", "upc_ca_ona_hts", "ca"), 3.0), (Voice("festival", "msu_ru_nsh_clunits", "ru"), 3.0),
+    (Voice("festival", "hindi_NSK_diphone", "hi"), 3.0), (Voice("festival", "telugu_NSK_diphone", "te"), 1.5),
+    (Voice("festival", "marathi_NSK_diphone", "mr"), 1.5),
 )  # fmt: skip
 _ESPEAK_WEIGHT = 22.0
 
