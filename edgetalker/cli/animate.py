@@ -12,13 +12,14 @@ from edgetalker.cli.options import (
     add_bundle,
     add_controls,
     add_device,
+    milliseconds,
     natural,
     on_signals,
-    positive,
     session_from,
     set_controls,
 )
 from edgetalker.cli.progress import Progress
+from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
@@ -27,7 +28,7 @@ from edgetalker.runtime.session import Session
 from edgetalker.runtime.sinks.registry import is_receiver, sink_for
 from edgetalker.runtime.tally import Tally
 
-__all__ = ["add_parser", "add_source", "run", "source_from"]
+__all__ = ["add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -56,17 +57,6 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
-    """Add where the sound comes from."""
-    group = parser.add_argument_group("sound")
-    group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file, or `-` for raw s16le PCM on stdin")
-    group.add_argument("--mic", action="store_true", help="the microphone")
-    group.add_argument("--input", metavar="DEVICE", help="number or part of the name of the input device")
-    group.add_argument("--list-inputs", action="store_true", help="list the input devices and stop")
-    group.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the PCM on stdin")
-    group.add_argument("--channels", type=positive, default=1, metavar="N", help="channels of the PCM on stdin")
-
-
 def add_timing(parser: argparse.ArgumentParser) -> None:
     """Add what decides when frames are made."""
     group = parser.add_argument_group("time")
@@ -81,22 +71,11 @@ def add_timing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--limit", type=natural, default=0, metavar="N", help="stop after so many frames")
 
 
-def milliseconds(text: str) -> float:
-    """Parse a positive number of milliseconds; returns seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"`{text}` is no number of milliseconds") from None
-    if not 0.0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} ms came; more than 0 was wanted")
-    return value * 1e-3
-
-
 def run(args: argparse.Namespace) -> int:
     """Run the main job. Exit code 0, or 128 + the signal that ended it early."""
     if args.list_inputs:
         return list_inputs()
-    _check(args)
+    check_source(args, "edgetalker animate SPEECH.wav, or `-` for raw PCM on stdin, or --mic")
     # A receiver shows frames as they come: sent faster than they sound, they would only be dropped.
     args.realtime = args.realtime or args.mic or any(is_receiver(target) for target in args.output)
     sinks = [sink_for(target) for target in args.output]
@@ -106,18 +85,6 @@ def run(args: argparse.Namespace) -> int:
         return _play(args, session, sinks)
     finally:
         session.close()
-
-
-def _check(args: argparse.Namespace) -> None:
-    if args.mic == (args.speech is not None):
-        what = "both a file and --mic came" if args.mic else "nothing to hear was named"
-        raise OptionError(what, hint="edgetalker animate SPEECH.wav, or `-` for stdin, or --mic")
-    if args.speech == "-" and args.rate is None:
-        raise OptionError("raw PCM on stdin does not say its sample rate", hint="add --rate, such as --rate 16000")
-    if args.input is not None and not args.mic:
-        raise OptionError("--input chooses a microphone, but --mic is not there", hint="add --mic")
-    if args.rate is not None and args.speech != "-":
-        raise OptionError("--rate is for raw PCM on stdin; files and microphones say their own")
 
 
 def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> int:
@@ -133,7 +100,7 @@ def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> 
     ladder = None
     if options.realtime:
         ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
-    source = source_from(args, session.manifest.audio.rate, realtime=options.realtime)
+    source = source_from(args, session.manifest.audio.rate, clock=clock if options.realtime else None)
     progress = Progress(sys.stderr, float(session.manifest.motion.fps), frames_of(source, session))
     observers: list[Observer] = [] if args.quiet else [progress]
     tracer = _tracer(args, session)
@@ -164,42 +131,10 @@ def _summary(args: argparse.Namespace, tally: Tally, source: Source) -> None:
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-def source_from(args: argparse.Namespace, rate: int, *, realtime: bool) -> Source:
-    """Open the sound that the options of `add_source` describe."""
-    if args.mic:
-        from edgetalker.runtime.sources.mic import MicSource
-
-        return MicSource(rate, args.input)
-    if args.speech == "-":
-        from edgetalker.runtime.sources.pcm import PcmSource
-
-        return PcmSource(rate, input_rate=args.rate, channels=args.channels)
-    from edgetalker.runtime.sources.file import FileSource
-
-    source = FileSource(args.speech, rate)
-    if not realtime:
-        return source
-    from edgetalker.runtime.sources.paced import PacedSource
-
-    return PacedSource(source, SystemClock())
-
-
 def frames_of(source: Source, session: Session) -> int | None:
     """Return how many frames a source will give, None when it does not know."""
     samples = getattr(source, "samples", None)
     return session.clock.frames_spanned(samples) if isinstance(samples, int) else None
-
-
-def list_inputs() -> int:
-    """Print the input devices."""
-    from edgetalker.runtime.sources.portaudio import list_inputs as inputs
-
-    found = inputs()
-    for item in found:
-        print(item)
-    if not found:
-        sys.stderr.write("no input device\nhint: plug a microphone in, or see docs/live.md for virtual ones\n")
-    return 0 if found else 69
 
 
 class _Tracer(Observer):

@@ -11,13 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edgetalker.cli.animate import add_source, list_inputs, milliseconds
 from edgetalker.cli.config import Settings, targets
-from edgetalker.cli.options import add_bundle, add_controls, add_device, on_signals, session_from, set_controls
-from edgetalker.engines.errors import OptionError
+from edgetalker.cli.options import (
+    add_bundle,
+    add_controls,
+    add_device,
+    milliseconds,
+    on_signals,
+    session_from,
+    set_controls,
+)
+from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
 from edgetalker.runtime.clock import SystemClock
-from edgetalker.runtime.frame import Sink, Source
-from edgetalker.runtime.live import Live, LoopedSource, Report
+from edgetalker.runtime.frame import Sink
+from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import LATE_POLICIES, Options, rehearse
 from edgetalker.runtime.session import Session
 from edgetalker.runtime.sinks.registry import sink_for
@@ -96,20 +103,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.mic == (args.speech is not None):
-        what = "both a file and --mic came" if args.mic else "nothing to hear was named"
-        raise OptionError(what, hint="edgetalker live --mic, or a file, or `-` for raw PCM on stdin")
-    if not args.to:
-        raise OptionError("no output was named", hint="add --to view, or --to vmc://127.0.0.1:39539, and so on")
-    for wrong, why in (
-        (args.speech == "-" and args.rate is None, "raw PCM on stdin does not say its sample rate: add --rate 16000"),
-        (args.speech != "-" and args.rate is not None, "--rate is for raw PCM on stdin"),
+    own = (
+        (not args.to, "no output was named: add --to view, or --to vmc://127.0.0.1:39539, and so on"),
         (args.paced and args.speech != "-", "--paced is for raw PCM on stdin"),
         (args.loop and (args.mic or args.speech == "-"), "--loop is for a file"),
-        (args.input is not None and not args.mic, "--input chooses a microphone, but --mic is not there"),
-    ):
-        if wrong:
-            raise OptionError(why)
+    )
+    check_source(args, "edgetalker live --mic --to view; a file, or `-` for raw PCM on stdin, instead of --mic", own)
 
 
 def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> int:
@@ -118,7 +117,7 @@ def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> 
     options = Options(realtime=True, schedule=args.schedule, late=args.late, budget=args.budget, limit=limit)
     # A microphone records from the moment it is opened: what takes time comes before.
     ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
-    source = _source(args, session.manifest.audio.rate, clock)
+    source = source_from(args, session.manifest.audio.rate, clock=clock, loop=args.loop)
     try:
         live = Live(
             session, source, sinks, options=options, clock=clock, rest=args.rest, paced=args.paced, ladder=ladder
@@ -148,22 +147,6 @@ def _conversation(live: Live) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _source(args: argparse.Namespace, rate: int, clock: SystemClock) -> Source:
-    if args.mic:
-        from edgetalker.runtime.sources.mic import MicSource
-
-        return MicSource(rate, args.input)
-    if args.speech == "-":
-        from edgetalker.runtime.sources.pcm import PcmSource
-
-        return PcmSource(rate, input_rate=args.rate, channels=args.channels)
-    from edgetalker.runtime.sources.file import FileSource
-    from edgetalker.runtime.sources.paced import PacedSource
-
-    inner = LoopedSource(lambda: FileSource(args.speech, rate)) if args.loop else FileSource(args.speech, rate)
-    return PacedSource(inner, clock)
 
 
 def _summary(report: Report, live: Live) -> None:

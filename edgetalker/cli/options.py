@@ -119,6 +119,17 @@ def _at_least(text: str, least: int) -> int:
     return value
 
 
+def milliseconds(text: str) -> float:
+    """Parse a positive number of milliseconds; returns seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of milliseconds") from None
+    if not 0.0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} ms came; more than 0 was wanted")
+    return value * 1e-3
+
+
 def add_controls(parser: argparse.ArgumentParser) -> None:
     """Add the settings that a bundle may hear."""
     group = parser.add_argument_group("controls (what a bundle hears, `edgetalker inspect` lists)")

@@ -20,41 +20,11 @@ from edgetalker.runtime.sinks.rest import RestStage
 from edgetalker.runtime.sinks.statistics import SinkStatistics
 from edgetalker.runtime.tally import Tally
 
-__all__ = ["Live", "LiveSource", "LoopedSource", "Report"]
+__all__ = ["Live", "LiveSource", "Report"]
 
 SECOND = 10**9
 LULL_NS = SECOND // 50
 """What passes without sound before a finished utterance is over: two packets, less than a frame."""
-
-
-class LoopedSource:
-    """A file over and over: opens it again at its end."""
-
-    live = False
-
-    def __init__(self, open_again: Callable[[], Source]) -> None:
-        self._open, self._inner = open_again, open_again()
-        self.rate = self._inner.rate
-        self.rounds = 1
-
-    @property
-    def ended(self) -> bool:
-        return False
-
-    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
-        taken = self._inner.read(samples, timeout)
-        if not len(taken) and self._inner.ended:
-            self._inner.close()
-            self._inner = self._open()
-            self.rounds += 1
-            taken = self._inner.read(samples, timeout)
-        return taken
-
-    def warnings(self) -> list[str]:
-        return self._inner.warnings()
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 class LiveSource:

@@ -211,6 +211,15 @@ def test_contradictions_are_refused_before_anything_opens(words: list[str], said
         live.run(parsed(*words))
 
 
+def test_all_contradictions_are_said_at_once() -> None:
+    with pytest.raises(OptionError) as caught:
+        live.run(parsed("a.wav", "--mic", "--rate", "16000", "--loop", "--paced"))
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 5
+    assert all(any(word in line for line in lines) for word in ("both", "--rate", "no output", "--paced", "--loop"))
+    assert "edgetalker live" in (caught.value.hint or "")
+
+
 def test_pcm_from_a_pipe(meter_path: Path, listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.write(writing, (tone(0.5) * 32767).astype("<i2").tobytes())

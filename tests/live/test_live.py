@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle
 from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.live import Live, LiveSource, LoopedSource
+from edgetalker.runtime.live import Live, LiveSource
 from edgetalker.runtime.loop import Observer, Options
 from edgetalker.runtime.open import open_session
+from edgetalker.runtime.sources.looped import LoopedSource
 from edgetalker.runtime.sources.paced import PacedSource
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
 from tests.support.talk import Collect, Pieces, slow_session
@@ -22,16 +23,14 @@ pytest.importorskip("onnxruntime")
 MS = 1_000_000
 
 
-class Script:
+class Script(Pieces):
     """A live source on a fake clock: packets of 10 ms of a sound, each when it has been spoken; gaps are lost."""
 
     live = True
 
     def __init__(self, clock: FakeClock, sound: NDArray[np.float32], gap: tuple[float, float] = (0, 0)) -> None:
-        self.rate, self._clock, self._sound, self._gap = RATE, clock, sound, gap
-        self._start = clock.now_ns()
-        self._at = 0
-        self.closed = False
+        super().__init__(sound, rate=RATE)
+        self._clock, self._gap, self._start = clock, gap, clock.now_ns()
 
     def _spoken(self) -> int:
         seconds = (self._clock.now_ns() - self._start) * 1e-9
@@ -46,16 +45,6 @@ class Script:
         taken = self._sound[self._at : min(self._spoken(), self._at + samples)]
         self._at += len(taken)
         return taken
-
-    @property
-    def ended(self) -> bool:
-        return self._at >= len(self._sound)
-
-    def warnings(self) -> list[str]:
-        return []
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Kept(Collect):

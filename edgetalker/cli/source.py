@@ -1,0 +1,82 @@
+"""Where the sound comes from: the options of every command that hears something, their check, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+
+from edgetalker.cli.options import positive
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.clock import Clock
+from edgetalker.runtime.frame import Source
+
+__all__ = ["add_source", "check_source", "list_inputs", "source_from"]
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add where the sound comes from."""
+    group = parser.add_argument_group("sound")
+    group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file, or `-` for raw s16le PCM on stdin")
+    group.add_argument("--mic", action="store_true", help="the microphone")
+    group.add_argument("--input", metavar="DEVICE", help="number or part of the name of the input device")
+    group.add_argument("--list-inputs", action="store_true", help="list the input devices and stop")
+    group.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the PCM on stdin")
+    group.add_argument("--channels", type=positive, default=1, metavar="N", help="channels of the PCM on stdin")
+
+
+def check_source(args: argparse.Namespace, example: str, more: Iterable[tuple[bool, str]] = ()) -> None:
+    """Raise OptionError naming every contradiction at once.
+
+    example: a command line that works, for the hint. more: contradictions of the command's own options, as
+    (whether it is one, what it is).
+    """
+    pcm = args.speech == "-"
+    faults = [
+        (args.mic and args.speech is not None, "both a file and --mic came"),
+        (not args.mic and args.speech is None, "nothing to hear was named"),
+        (pcm and args.rate is None, "raw PCM on stdin does not say its sample rate: add --rate, such as --rate 16000"),
+        (not pcm and args.rate is not None, "--rate is for raw PCM on stdin; files and microphones say their own"),
+        (args.input is not None and not args.mic, "--input chooses a microphone, but --mic is not there"),
+        *more,
+    ]
+    found = [text for wrong, text in faults if wrong]
+    if found:
+        raise OptionError("\n".join(found), hint=example)
+
+
+def source_from(args: argparse.Namespace, rate: int, *, clock: Clock | None, loop: bool = False) -> Source:
+    """Open the sound that the options of `add_source` describe.
+
+    clock: files are handed out as fast as they sound on it; None: as fast as they are read. loop: over and over.
+    """
+    if args.mic:
+        from edgetalker.runtime.sources.mic import MicSource
+
+        return MicSource(rate, args.input)
+    if args.speech == "-":
+        from edgetalker.runtime.sources.pcm import PcmSource
+
+        return PcmSource(rate, input_rate=args.rate, channels=args.channels)
+    return _file(args.speech, rate, clock, loop)
+
+
+def _file(path: str, rate: int, clock: Clock | None, loop: bool) -> Source:
+    from edgetalker.runtime.sources.file import FileSource
+    from edgetalker.runtime.sources.looped import LoopedSource
+    from edgetalker.runtime.sources.paced import PacedSource
+
+    source = LoopedSource(lambda: FileSource(path, rate)) if loop else FileSource(path, rate)
+    return source if clock is None else PacedSource(source, clock)
+
+
+def list_inputs() -> int:
+    """Print the input devices. Returns the exit code: 69 where there is none."""
+    from edgetalker.runtime.sources.portaudio import list_inputs as inputs
+
+    found = inputs()
+    for item in found:
+        print(item)
+    if not found:
+        sys.stderr.write("no input device\nhint: plug a microphone in, or see docs/live.md for virtual ones\n")
+    return 0 if found else 69
