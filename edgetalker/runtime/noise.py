@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NormalNoise"]
+__all__ = ["NoiseSource", "NormalNoise", "counter_noise"]
+
+NoiseSource = Callable[[str, int, NDArray[np.float32]], None]
+"""Fills the noise of tensor `name` for frame `index` into an array; what tests use to replay recorded noise."""
 
 
 class NormalNoise:
@@ -36,3 +40,17 @@ class NormalNoise:
         self._state["has_uint32"] = 0
         self._bits.state = self._state
         self._generator.standard_normal(out=into, dtype=np.float32)
+
+
+def counter_noise(names: Sequence[str], seed: int, stream: int, talkers: int) -> NoiseSource:
+    """Return the noise of a session's tensors: talker k's row of each is that of stream `stream` + k."""
+    makers = {
+        name: [NormalNoise(seed, stream + talker, place) for talker in range(talkers)]
+        for place, name in enumerate(names)
+    }
+
+    def fill(name: str, frame: int, into: NDArray[np.float32]) -> None:
+        for maker, row in zip(makers[name], into, strict=True):
+            maker.fill(frame, row)
+
+    return fill

@@ -9,7 +9,8 @@ from typing import Any
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Device, Engine
 from edgetalker.engines.errors import OptionError, nearest
-from edgetalker.runtime.session import Granularity, NoiseSource, Session
+from edgetalker.runtime.noise import NoiseSource
+from edgetalker.runtime.session import Granularity, Session
 
 __all__ = ["DEVICES", "open_engines", "open_session"]
 

@@ -17,9 +17,9 @@ GRANULARITIES: tuple[Granularity, ...] = ("step", "frame", "eager")
 
 
 class Replay:
-    """One variant of the frame, ready to launch."""
+    """One variant of the frame, ready to launch. calls: what `launch` calls in order; a profiler may wrap them."""
 
-    __slots__ = ("_calls", "_device", "_marks", "hears", "labels")
+    __slots__ = ("_device", "_marks", "calls", "hears", "labels")
 
     def __init__(
         self,
@@ -30,14 +30,14 @@ class Replay:
         hears: bool,
     ) -> None:
         self._device = device
-        self._calls = calls
+        self.calls = calls
         self._marks = marks
         self.labels = labels
         self.hears = hears
 
     def launch(self) -> None:
         """Enqueue the frame's work."""
-        for call in self._calls:
+        for call in self.calls:
             call()
 
     def durations(self) -> list[int]:

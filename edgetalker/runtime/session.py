@@ -7,7 +7,7 @@ binds nothing and captures nothing. It reads like the frame: fill, upload, launc
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from functools import partial
@@ -21,15 +21,12 @@ from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.runtime.control import Control
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.memory import INBOUND, Memory
-from edgetalker.runtime.noise import NormalNoise
+from edgetalker.runtime.noise import NoiseSource, counter_noise
 from edgetalker.runtime.program import Program, Variant
 from edgetalker.runtime.replay import Granularity, Recorder, Replay, run_all
 from edgetalker.runtime.window import SampleClock
 
 __all__ = ["Granularity", "NoiseSource", "Session"]
-
-NoiseSource = Callable[[str, int, NDArray[np.float32]], None]
-"""Fills the noise of tensor `name` for frame `index` into an array; what tests use to replay recorded noise."""
 
 
 class Session:
@@ -62,7 +59,8 @@ class Session:
         self.schedules = _chosen(manifest.ladder, schedules)
         self._engines = dict(engines)
         self._memory = Memory(device, bundle, self.schedules)
-        self._noise = noise or self._counter_noise(seed, stream)
+        noises = [name for name, tensor in manifest.tensors.items() if tensor.role == "noise"]
+        self._noise = noise or counter_noise(noises, seed, stream, manifest.talkers)
         self._prepare_inputs()
         self._program = Program(manifest, engines, self._memory, device)
         self._every = [self._program.every(place) for place in self._program.periodic]
@@ -92,19 +90,6 @@ class Session:
         self._inputs = {name: staging[name] for name in by_role["input"]}
         tensors, fps = self.manifest.tensors, self.manifest.motion.fps
         self.controls = {name: Control(tensors[name], fps, staging[name]) for name in by_role["control"]}
-
-    def _counter_noise(self, seed: int, stream: int) -> NoiseSource:
-        names = [name for name, tensor in self.manifest.tensors.items() if tensor.role == "noise"]
-        makers = {
-            name: [NormalNoise(seed, stream + talker, place) for talker in range(self.manifest.talkers)]
-            for place, name in enumerate(names)
-        }
-
-        def fill(name: str, frame: int, into: NDArray[np.float32]) -> None:
-            for maker, row in zip(makers[name], into, strict=True):
-                maker.fill(frame, row)
-
-        return fill
 
     def _capture_repeats(self) -> Mapping[str, Graph]:
         if self.manifest.skipped != "repeat":
@@ -249,6 +234,11 @@ class Session:
         return self._motion_buffer
 
     @property
+    def replays(self) -> tuple[Replay, ...]:
+        """What the variants of a frame launch; for profilers, which may stand before the calls."""
+        return tuple(self._replays.values())
+
+    @property
     def engines(self) -> Mapping[str, Engine]:
         """The stages' engines by name."""
         return self._engines
@@ -280,7 +270,7 @@ class Session:
 
     def pieces(self) -> tuple[str, ...]:
         """Return the labels of all pieces of all variants, each once."""
-        return tuple(dict.fromkeys(label for replay in self._replays.values() for label in replay.labels))
+        return tuple(dict.fromkeys(label for replay in self.replays for label in replay.labels))
 
     def close(self) -> None:
         """Free engines and device memory."""

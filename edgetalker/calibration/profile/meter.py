@@ -43,7 +43,7 @@ class HostMeter:
     def __init__(self, session: Session, *, transfers: bool, ranges: Any = None) -> None:
         self.device = session.device
         self.nodes: dict[str, int] = {}
-        self._replays = list(session._replays.values())
+        self._replays = session.replays
         self._ranges = ranges
         self._spans: list[Span] = []
         self._marks: dict[str, tuple[Mark, Mark]] = {}
@@ -57,10 +57,10 @@ class HostMeter:
         """Stand before the calls."""
         for call, part in _CALLS.items():
             setattr(self.device, call, self._timed(part, part, getattr(self.device, call)))
-        self._kept = [replay._calls for replay in self._replays]
+        self._kept = [replay.calls for replay in self._replays]
         for replay in self._replays:
-            labelled = zip(replay._calls, _labels(replay), strict=True)
-            replay._calls = tuple(self._timed("enqueue", label, call) for call, label in labelled)
+            labelled = zip(replay.calls, _labels(replay), strict=True)
+            replay.calls = tuple(self._timed("enqueue", label, call) for call, label in labelled)
         for calls in self._kept:
             self.nodes.update(dict(found for call in calls for found in _graph(call)))
         return self
@@ -70,7 +70,7 @@ class HostMeter:
         for call in _CALLS:
             delattr(self.device, call)
         for replay, calls in zip(self._replays, self._kept, strict=True):
-            replay._calls = calls
+            replay.calls = calls
 
     def _timed(self, part: str, label: str, call: Callable[..., None]) -> Callable[..., None]:
         marks = self._marks.get(part)
@@ -112,7 +112,7 @@ def _graph(call: Callable[[], None]) -> list[tuple[str, int]]:
 def _labels(replay: Replay) -> list[str]:
     """Return a name for each call of a replay: its graph's, or its piece's when there is none."""
     return [
-        graphs[0][0] if (graphs := _graph(call)) else replay.labels[place] for place, call in enumerate(replay._calls)
+        graphs[0][0] if (graphs := _graph(call)) else replay.labels[place] for place, call in enumerate(replay.calls)
     ]
 
 
