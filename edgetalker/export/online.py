@@ -19,7 +19,7 @@ from edgetalker.models.online.features import FPS, RATE, SPAN
 from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, rows
 from edgetalker.models.online.layout import CHANCE, CHANNELS, CONTROLS, MADE, NOISE
 from edgetalker.models.online.stages import AudioStage, ConditionStage, DecodeStage, DenoiseStage, StudentStage
-from edgetalker.models.online.train_head import Talker, load_talker
+from edgetalker.models.online.talker import Talker, load_talker
 
 __all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "run"]
 

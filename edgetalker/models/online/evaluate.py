@@ -21,7 +21,7 @@ from edgetalker.models.online.data.sessions import Session, load, targets
 from edgetalker.models.online.features import log_mel
 from edgetalker.models.online.metrics import closures_of, mouth_of, summary, upper
 from edgetalker.models.online.rollout import Heard, Runner, hear, hear_many, sampler
-from edgetalker.models.online.train_head import Talker, load_talker
+from edgetalker.models.online.talker import Talker, load_talker
 from edgetalker.models.online.trunk import LOOKAHEADS
 
 __all__ = ["add_arguments", "drift", "play", "run"]

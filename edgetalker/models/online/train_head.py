@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from edgetalker.models.online.head import FULL, HISTORY, Head, HeadSize, rows
 from edgetalker.models.online.layout import MADE, MOVING, Decoder, reduction
 from edgetalker.models.online.rollout import Heard, Runner, hear_corpus
 from edgetalker.models.online.streams import Corpus
-from edgetalker.models.online.train_trunk import best_device, load_trunk, save_checkpoint
+from edgetalker.models.online.talker import Talker, load_talker, store_talker
+from edgetalker.models.online.train_trunk import best_device, load_trunk
 from edgetalker.models.online.trunk import Trunk
 
-__all__ = ["HeadPlan", "Talker", "load_talker", "train_student", "train_teacher"]
+__all__ = ["PULL", "HeadPlan", "spoil", "train_student", "train_teacher", "wander"]
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,6 @@ class HeadPlan:
     rate: float = 1.2e-3
     lookahead: int = 2
     seed: int = 1
-
-
-@dataclass
-class Talker:
-    """A whole talker: trunk, head, decoder, and the look-ahead in frames that it was trained for."""
-
-    trunk: Trunk
-    head: Head
-    decoder: Decoder
-    lookahead: int
-
-    def to(self, device: torch.device) -> Talker:
-        """Move all of it to a device, in place."""
-        for module in (self.trunk, self.head, self.decoder):
-            module.to(device)
-        return self
 
 
 class _Frames:
@@ -135,8 +120,8 @@ def train_teacher(folder: Path, out: Path, plan: HeadPlan, size: HeadSize | None
         if step % 100 == 0:
             print(f"teacher step {step} {spent:.0f} s loss {loss.item():.4f}", flush=True)
         if step % 500 == 0:
-            _store(path, talker, spent, step)
-    _store(path, talker, budget, step)
+            store_talker(path, talker, spent, step)
+    store_talker(path, talker, budget, step)
     return path
 
 
@@ -152,11 +137,11 @@ def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], w
     error = (head.teacher(noisy, condition, time) - clean).square()
     few = slice(0, clean.shape[0] // 4)
     heard = Heard(heard.features[few], heard.mouth[few], heard.logits[few])
-    loss: Tensor = (error * weights).mean() + _wander(talker, heard, history[few], wish[few])
+    loss: Tensor = (error * weights).mean() + wander(talker, heard, history[few], wish[few])
     return loss
 
 
-def _wander(talker: Talker, heard: Heard, history: Tensor, wish: Tensor) -> Tensor:
+def wander(talker: Talker, heard: Heard, history: Tensor, wish: Tensor) -> Tensor:
     """Return how little of an error in where brows and head are goes away: what keeps free runs from wandering.
 
     The same frame is made from the same noise on two histories that differ by an offset. What is left of it beyond
@@ -197,8 +182,8 @@ def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
             step += 1
             if step % 100 == 0:
                 print(f"student step {step} {time.monotonic() - begun:.0f} s loss {loss:.4f}", flush=True)
-        _store(path, talker, spent, step)
-    _store(path, talker, budget, step)
+        store_talker(path, talker, spent, step)
+    store_talker(path, talker, budget, step)
     return path
 
 
@@ -272,20 +257,6 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[tor
     optimizer.step()
 
 
-def _store(path: Path, talker: Talker, spent: float, step: int) -> None:
-    content = {
-        "trunk": talker.trunk.state_dict(),
-        "trunk_size": asdict(talker.trunk.size),
-        "head": talker.head.state_dict(),
-        "head_size": asdict(talker.head.size),
-        "mean": talker.decoder.mean,
-        "spread": talker.decoder.spread,
-        "scale": talker.decoder.scale,
-        "lookahead": talker.lookahead,
-    }
-    save_checkpoint(path, {**content, "spent": spent, "step": step})
-
-
 def _resume(path: Path, talker: Talker) -> tuple[float, int]:
     if not path.exists():
         return 0.0, 0
@@ -294,15 +265,3 @@ def _resume(path: Path, talker: Talker) -> tuple[float, int]:
     talker.decoder.scale.copy_(stored["scale"])
     print(f"going on from {path}, step {stored['step']}")
     return float(stored["spent"]), int(stored["step"])
-
-
-def load_talker(path: Path) -> Talker:
-    """Return the talker of a teacher's or student's checkpoint, ready to run."""
-    from edgetalker.models.online.trunk import TrunkSize
-
-    stored = torch.load(path, map_location="cpu", weights_only=True)
-    trunk, head = Trunk(TrunkSize(**stored["trunk_size"])), Head(HeadSize(**stored["head_size"]))
-    trunk.load_state_dict(stored["trunk"])
-    head.load_state_dict(stored["head"])
-    decoder = Decoder(stored["mean"], stored["spread"], stored["scale"])
-    return Talker(trunk.eval(), head.eval(), decoder, int(stored["lookahead"]))

@@ -12,7 +12,7 @@ from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import save, targets
 from edgetalker.models.online.head import Head, HeadSize
 from edgetalker.models.online.layout import CHANNELS, MADE, Decoder
-from edgetalker.models.online.train_head import Talker
+from edgetalker.models.online.talker import Talker
 from edgetalker.models.online.trunk import Trunk, TrunkSize
 
 TRUNK = TrunkSize(entry=24, width=16)

@@ -13,7 +13,7 @@ from edgetalker.models.online.features import SPAN, window_mel
 from edgetalker.models.online.head import RING, smooth_noise
 from edgetalker.models.online.layout import MADE, NOISE
 from edgetalker.models.online.rollout import Runner, sampler
-from edgetalker.models.online.train_head import Talker
+from edgetalker.models.online.talker import Talker
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Session
 from tests.models.online.conftest import small_talker

@@ -26,7 +26,7 @@ from edgetalker.models.online.head import (
 from edgetalker.models.online.layout import CHANCE, CHANNELS, LEAK, MADE, MOVING, NOISE, Decoder, column
 from edgetalker.models.online.stages import AudioStage
 from edgetalker.models.online.streams import stack_mel
-from edgetalker.models.online.train_head import Talker
+from edgetalker.models.online.talker import Talker
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
 
 

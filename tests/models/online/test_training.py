@@ -15,10 +15,21 @@ from edgetalker.models.online.data.generate import generate, orders
 from edgetalker.models.online.data.sessions import load, make, save
 from edgetalker.models.online.data.synths import available
 from edgetalker.models.online.data.voices import HELD_OUT
+from edgetalker.models.online.head import HISTORY
+from edgetalker.models.online.layout import MADE, MOVING
 from edgetalker.models.online.report import tables
+from edgetalker.models.online.rollout import Heard
 from edgetalker.models.online.streams import Corpus, Streams
+from edgetalker.models.online.talker import Talker, load_talker
 from edgetalker.models.online.train import main
-from edgetalker.models.online.train_head import HeadPlan, load_talker, train_student, train_teacher
+from edgetalker.models.online.train_head import (
+    PULL,
+    HeadPlan,
+    spoil,
+    train_student,
+    train_teacher,
+    wander,
+)
 from edgetalker.models.online.train_trunk import TrunkPlan, load_trunk, spread, train_trunk, trunk_loss
 from edgetalker.models.online.trunk import Trunk
 from edgetalker.models.online.wear import Wear, draw
@@ -78,6 +89,40 @@ def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
     worn = Wear.apply([draw(rng, mel[0].exp().mean(0), clean=0.0) for _ in range(6)], mel)
     assert bool(torch.isfinite(worn).all())
     assert float((worn - mel).abs().mean(dim=(1, 2)).min()) > 0.05
+
+
+class Pulling:
+    """A head that takes back a share of where brows and head are, and knows nothing else."""
+
+    def __init__(self, talker: Talker, share: float) -> None:
+        self.unit, self.share = talker.decoder.spread[MOVING] / talker.decoder.scale[MOVING], share
+
+    def condition(self, *heard: torch.Tensor) -> torch.Tensor:
+        return heard[3][:, -1, MOVING]
+
+    def teacher(self, noise: torch.Tensor, condition: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        made = torch.zeros_like(noise)
+        made[:, MOVING] = -self.share * condition * self.unit
+        return made
+
+
+def test_an_offset_that_stays_costs_and_one_that_goes_does_not(talker: Talker) -> None:
+    torch.manual_seed(0)
+    heard, history = Heard(*(torch.zeros(64, n) for n in (16, 14, 3))), torch.randn(64, HISTORY, 32)
+    costs = []
+    for share in (0.0, 0.5 * (1 - PULL), 1 - PULL, 0.1):
+        stub = Talker(talker.trunk, Pulling(talker, share), talker.decoder, 1)  # type: ignore[arg-type]
+        costs.append(float(wander(stub, heard, history, torch.zeros(64, 6))))
+    assert costs[0] > costs[1] > 1e-6
+    assert costs[2:] == pytest.approx([0.0, 0.0], abs=1e-9)
+
+
+def test_only_what_moves_is_spoiled(talker: Talker) -> None:
+    history = torch.randn(8, HISTORY, 32)
+    changed = (spoil(history, talker.decoder) - history).abs().amax((0, 1)) > 0
+    assert changed[MOVING].all()
+    assert not changed[: MOVING.start].any()
+    assert not changed[MADE:].any()
 
 
 @pytest.mark.slow
