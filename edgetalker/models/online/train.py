@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default %(default)s)")
     stages = parser.add_subparsers(dest="stage", required=True)
     _data(stages.add_parser("data", help="speak and animate"))
-    _training(stages.add_parser("trunk", help="train the audio trunk"), minutes=60.0, rows=32, rate=1.3e-3)
+    _training(stages.add_parser("trunk", help="train the audio trunk"), minutes=72.0, rows=32, rate=1.3e-3)
     _training(stages.add_parser("teacher", help="train the ten-step head"), minutes=12.0, rows=768, rate=1.2e-3)
     _training(stages.add_parser("student", help="distill the one-step head"), minutes=12.0, rows=256, rate=5e-4)
     for name, module in _ELSEWHERE.items():
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder to fill; sessions that are there are kept")
-    parser.add_argument("--sessions", type=int, default=300, help="training sessions of a minute (default %(default)s)")
+    parser.add_argument("--sessions", type=int, default=480, help="training sessions of a minute (default %(default)s)")
     parser.add_argument("--held-out", type=int, default=5, help="sessions of each held-out group (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")

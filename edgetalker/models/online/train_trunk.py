@@ -27,7 +27,7 @@ _FLAGS = (1.6, 0.8, 0.6)
 class TrunkPlan:
     """minutes: the budget, also the length of the learning-rate schedule; rows x frames: a step's sound."""
 
-    minutes: float = 60.0
+    minutes: float = 72.0
     rows: int = 32
     frames: int = 48
     rate: float = 1.3e-3
