@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgetalker.engines.files import write_whole
+from edgetalker.models.online.data.phones import PHONES
 from edgetalker.models.online.streams import MARGIN, Chunk, Corpus, Streams
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
 
@@ -21,6 +22,9 @@ __all__ = ["TrunkPlan", "load_trunk", "save_checkpoint", "train_trunk"]
 
 _FLAGS = (1.6, 0.8, 0.6)
 """Weights of lips, teeth and voice in the loss."""
+_ALIKE = torch.ones(len(PHONES))
+_ALIKE[[PHONES.index(name) for name in "p b m n ng ny t d k g f v".split()]] = 2.0
+"""Where lips are easily mistaken: stops, nasals and labiodentals weigh double."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,20 @@ def trunk_loss(trunk: Trunk, features: Tensor, chunk: Chunk, scale: Tensor) -> t
         error = (mouth - chunk.mouth[:, window]) * scale
         change = error[:, 1:] - error[:, :-1]
         shape = 0.5 * error.abs().mean() + 0.5 * error.square().mean() + 0.4 * change.abs().mean()
-        flags = F.binary_cross_entropy_with_logits(logits, chunk.flags[:, window], weight=logits.new_tensor(_FLAGS))
+        weight = _flag_weights(chunk.phone[:, window])
+        flags = F.binary_cross_entropy_with_logits(logits, chunk.flags[:, window], weight=weight)
         phone = F.cross_entropy(trunk.phones[d](features).flatten(0, 1), chunk.phone[:, window].flatten())
-        weight = (0.6, 1.0, 1.2)[d]
-        total = total + weight * (shape + flags + 0.25 * phone)
+        share = (0.6, 1.0, 1.2)[d]
+        total = total + share * (shape + flags + 0.25 * phone)
         parts |= {f"shape{d}": shape.item(), f"flags{d}": flags.item(), f"phone{d}": phone.item()}
     return total, parts
+
+
+def _flag_weights(phone: Tensor) -> Tensor:
+    """Return the weights (B, T, 3) of the contacts of frames with these phones (B, T)."""
+    weight = torch.tensor(_FLAGS, device=phone.device).repeat(*phone.shape, 1)
+    weight[..., 0] *= _ALIKE.to(phone.device)[phone]
+    return weight
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
