@@ -18,6 +18,8 @@ from edgetalker.models.online.features import BANDS, STACK
 __all__ = ["LOGITS", "LOOKAHEADS", "Trunk", "TrunkSize"]
 
 LOOKAHEADS = (0, 1, 2)
+DROP = 0.1
+"""Share of what the memory reads and says that is left out in training."""
 LOGITS = 3
 """lips touch, lower lip at the teeth, voice on"""
 _MEAN, _SCALE = -17.5, 4.5  # of ln mel power over the training data, rounded
@@ -54,8 +56,9 @@ class Trunk(nn.Module):
 
     def forward(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run T frames from a state; running them one by one with the state handed on gives the same."""
-        features, state = self.memory(self.entry((mel - _MEAN) / _SCALE), state)
-        return features, state
+        entry = nn.functional.dropout(self.entry((mel - _MEAN) / _SCALE), DROP, self.training)
+        features, state = self.memory(entry, state)
+        return nn.functional.dropout(features, DROP, self.training), state
 
     def step(self, mel: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run one frame with plain operations, for export: mel (1, 640), state (layers, 1, width)."""

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from edgetalker.models.online.features import BANDS, FLOOR
 
-__all__ = ["Wear", "draw"]
+__all__ = ["Wear", "draw", "textured"]
 
-_WARPS = np.linspace(0.86, 1.16, 16)
+_WARPS = np.linspace(0.82, 1.2, 20)
+_PLAIN = 9  # the warp that is none, nearly
 _TAPS = 36  # of the exponential room tail, 120 Hz: 0.3 s
 
 
@@ -32,7 +33,9 @@ _MATRICES = _warp_matrices()
 class Wear:
     """One sound's wear. gain: (80,) on power; noise: (80,) mean power; room: (share, decay per mel frame).
 
-    swing: how much the noise's level drifts; crowd: power of other people's speech, as a share of their own.
+    swing: how much the noise's level drifts; crowd: power of other people's speech, as a share of their own;
+    texture: how far log power goes towards the mean of its neighbours in frequency and in time, or away from it
+    below 0: synthesizers differ in how sharp their resonances and their transitions are, and people from all of them.
     """
 
     warp: int
@@ -41,11 +44,12 @@ class Wear:
     swing: float
     room: tuple[float, float]
     crowd: float = 0.0
+    texture: tuple[float, float] = (0.0, 0.0)
 
     @staticmethod
     def apply(worn: list[Wear], mel: Tensor) -> Tensor:
         """Wear (B, N, 80) ln power, each row of the batch in its own way."""
-        power = torch.bmm(mel.exp(), _MATRICES[[w.warp for w in worn]])
+        power = torch.bmm(textured(mel, [w.texture for w in worn]).exp(), _MATRICES[[w.warp for w in worn]])
         power = power + _crowd(power, torch.tensor([w.crowd for w in worn]))
         rooms = [index for index, w in enumerate(worn) if w.room[0] > 0]
         if rooms:
@@ -57,6 +61,16 @@ class Wear:
         drift = torch.randn(power.shape[0], power.shape[1] // 12 + 2, 1).repeat_interleave(12, 1)[:, : power.shape[1]]
         swing = torch.tensor([w.swing for w in worn])[:, None, None]
         return (power + level * scatter * (swing * drift).exp() + FLOOR).log()
+
+
+def textured(mel: Tensor, textures: list[tuple[float, float]]) -> Tensor:
+    """Blur or sharpen (B, N, 80) ln power along both axes."""
+    along_bands, along_time = torch.tensor(textures).T[:, :, None, None]
+    padded = torch.nn.functional.pad(mel[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    bands = 0.5 * (padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]) - mel
+    time = 0.5 * (padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]) - mel
+    textured: Tensor = mel + along_bands * bands + along_time * time
+    return textured
 
 
 def _crowd(power: Tensor, shares: Tensor) -> Tensor:
@@ -82,7 +96,7 @@ def _reverberate(power: Tensor, rooms: list[tuple[float, float]]) -> Tensor:
 def draw(rng: np.random.Generator, loud: Tensor, clean: float = 0.22) -> Wear:
     """Draw the wear of one sound. loud: (80,) mean power of its louder frames; clean: chance of none at all."""
     if rng.random() < clean:
-        return Wear(7, torch.ones(BANDS), torch.zeros(BANDS), 0.0, (0.0, 0.5))
+        return Wear(_PLAIN, torch.ones(BANDS), torch.zeros(BANDS), 0.0, (0.0, 0.5))
     axis = np.linspace(-1, 1, BANDS)
     knots = np.interp(axis, np.linspace(-1, 1, 6), rng.normal(0, 3.0, 6))
     decibels = rng.uniform(-12, 12) + rng.normal(0, 5.0) * axis + knots
@@ -97,7 +111,8 @@ def draw(rng: np.random.Generator, loud: Tensor, clean: float = 0.22) -> Wear:
     room = (float(rng.uniform(0.1, 1.0)), float(rng.uniform(0.75, 0.94))) if rng.random() < 0.35 else (0.0, 0.5)
     swing = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
     crowd = float(10 ** (-rng.uniform(10, 40) / 10)) if rng.random() < 0.35 else 0.0
-    return Wear(int(rng.integers(len(_WARPS))), gain, noise, swing, room, crowd)
+    texture = (float(rng.uniform(-0.5, 0.8)), float(rng.uniform(-0.3, 0.6))) if rng.random() < 0.6 else (0.0, 0.0)
+    return Wear(int(rng.integers(len(_WARPS))), gain, noise, swing, room, crowd, texture)
 
 
 def _peaks(rng: np.random.Generator) -> NDArray[np.float64]:

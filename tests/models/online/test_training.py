@@ -32,7 +32,7 @@ from edgetalker.models.online.train_head import (
 )
 from edgetalker.models.online.train_trunk import TrunkPlan, load_trunk, spread, train_trunk, trunk_loss
 from edgetalker.models.online.trunk import Trunk
-from edgetalker.models.online.wear import Wear, draw
+from edgetalker.models.online.wear import Wear, draw, textured
 from tests.models.online.conftest import HEAD, TRUNK
 
 SHORT = 0.02  # minutes
@@ -89,6 +89,18 @@ def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
     worn = Wear.apply([draw(rng, mel[0].exp().mean(0), clean=0.0) for _ in range(6)], mel)
     assert bool(torch.isfinite(worn).all())
     assert float((worn - mel).abs().mean(dim=(1, 2)).min()) > 0.05
+
+
+def test_a_texture_blurs_or_sharpens_and_none_changes_nothing() -> None:
+    mel = torch.randn(3, 50, 80, generator=torch.Generator().manual_seed(0))
+    blurred = textured(mel, [(0.8, 0.0), (0.0, 0.6), (0.0, 0.0)])
+    sharpened = textured(mel, [(-0.5, 0.0), (0.0, -0.3), (0.0, 0.0)])
+    torch.testing.assert_close(blurred[2], mel[2])
+    for row, axis in ((0, 2), (1, 1)):
+        rough = [float(m.diff(dim=axis)[row].abs().mean()) for m in (blurred, mel, sharpened)]
+        assert rough[0] < 0.7 * rough[1] < 0.7 * rough[2]
+    flat = torch.full((1, 20, 80), -9.0)
+    torch.testing.assert_close(textured(flat, [(0.8, 0.6)]), flat)
 
 
 class Pulling:
