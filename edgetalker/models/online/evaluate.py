@@ -19,6 +19,8 @@ from edgetalker.models.online.baselines import LoudnessMouth, MeanMouth
 from edgetalker.models.online.data.degrade import add_noise
 from edgetalker.models.online.data.sessions import Session, load, targets
 from edgetalker.models.online.features import log_mel
+from edgetalker.models.online.head import HISTORY
+from edgetalker.models.online.layout import CHANCE, MADE
 from edgetalker.models.online.metrics import closures_of, mouth_of, summary, upper
 from edgetalker.models.online.rollout import Heard, Runner, hear, hear_many, sampler
 from edgetalker.models.online.talker import Talker, load_talker
@@ -173,9 +175,11 @@ def _curve(talker: Talker, sessions: Sequence[Session]) -> dict[str, Any]:
 def trunk_mouth(talker: Talker, mel: Array, lookahead: int) -> Array:
     """Return what the trunk's regression alone shows, (T, 14)."""
     heard = hear(talker.trunk, torch.tensor(mel), lookahead)
-    channels = torch.zeros(heard.mouth.shape[0], talker.decoder.mean.shape[0])
-    channels[:, : heard.mouth.shape[1]] = heard.mouth
-    motion, _ = talker.decoder(torch.zeros_like(channels), heard.logits, channels)
+    frames = heard.mouth.shape[0]
+    base = torch.zeros(frames, MADE)
+    base[:, : heard.mouth.shape[1]] = heard.mouth
+    eyes = talker.decoder.rest().expand(frames, HISTORY, -1), torch.zeros(frames, CHANCE)  # they do not matter here
+    motion, _ = talker.decoder(torch.zeros_like(base), heard.logits, base, *eyes)
     shown: Array = mouth_of(motion.numpy())
     return shown
 
