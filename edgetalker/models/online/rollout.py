@@ -49,7 +49,7 @@ def hear_many(trunk: Trunk, mels: Sequence[Tensor], lookahead: int) -> list[Hear
     padded = torch.full((len(mels), PER_FRAME * (lookahead + 1) + longest, mels[0].shape[1]), quiet)
     for row, mel in enumerate(mels):
         padded[row, PER_FRAME : PER_FRAME + mel.shape[0]] = mel
-    features, _ = trunk(stack_mel(padded)[:, lookahead:].to(device), trunk.begin(len(mels)))
+    features, _ = trunk.listen(stack_mel(padded)[:, lookahead:].to(device), trunk.begin(len(mels)))
     mouth, logits = trunk.mouth(features, lookahead)
     lengths = [mel.shape[0] // PER_FRAME for mel in mels]
     return [Heard(*(t[row, :n].clone() for t in (features, mouth, logits))) for row, n in enumerate(lengths)]

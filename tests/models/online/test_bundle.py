@@ -66,7 +66,7 @@ def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, 
     runner.ring = torch.tensor(np.load(bundle.path / "ring.npy"))
     wish = torch.tensor([[0.7, 0.0, 0.0, 0.0, 1.0, 1.0]])
     with torch.no_grad():
-        features, _ = talker.trunk(torch.tensor(mel)[None], talker.trunk.begin(1))
+        features, _ = talker.trunk.listen(torch.tensor(mel)[None], talker.trunk.begin(1))
         logits = [track[0] for track in talker.trunk.mouth(features, talker.lookahead)]
         for t in range(FRAMES):
             runner.ring = torch.cat([runner.ring[:, 1:], torch.tensor(fresh[t : t + 1, 0][None])], 1)

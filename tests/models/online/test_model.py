@@ -59,15 +59,32 @@ def test_no_sample_after_the_window_changes_a_mel_frame() -> None:
     assert np.abs(log_mel(sound, 60)[4 * 21] - log_mel(changed, 60)[4 * 21]).max() > 0
 
 
-def test_the_cached_trunk_is_the_whole_trunk_from_its_first_frame(talker: Talker) -> None:
+def test_the_cached_trunk_is_the_whole_trunk_from_its_first_frame(
+    talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetalker.models.online.trunk.FADE", 1.0)
     mel = torch.randn(1, 40, 640) * 4 - 15
     with torch.no_grad():
         whole, last = talker.trunk(mel, talker.trunk.begin(1))
-        state = talker.trunk.begin(1)
-        for t in range(mel.shape[1]):
-            one, state = talker.trunk.step(mel[:, t], state)
-            assert float((one - whole[:, t]).abs().max()) < 2e-6
+        cached, state = talker.trunk.listen(mel, talker.trunk.begin(1))
+    assert float((cached - whole).abs().max()) < 2e-6
     assert float((state - last).abs().max()) < 2e-6
+
+
+def test_a_played_trunk_forgets_what_training_never_heard_the_end_of(talker: Talker) -> None:
+    mel = torch.randn(2, 1800, 640, generator=torch.Generator().manual_seed(1)) * 4 - 15
+    mel[1] = mel[0]
+    begin = talker.trunk.begin(2)
+    begin[:, 1] = torch.sign(torch.randn(begin[:, 1].shape, generator=torch.Generator().manual_seed(2)))
+    for gate in ("bias_ih_l0", "bias_ih_l1"):  # units that keep nearly everything
+        getattr(talker.trunk.memory, gate).data[talker.trunk.size.width : 2 * talker.trunk.size.width] = 12.0
+    with torch.no_grad():
+        features, _ = talker.trunk.listen(mel, begin)
+        kept, _ = talker.trunk(mel, begin)
+    apart = (features[1] - features[0]).abs().amax(-1)
+    assert float(apart[0]) > 0.5
+    assert float(apart[-1]) < 0.05, "a minute later"
+    assert float((kept[1] - kept[0])[-1].abs().max()) > 0.5, "without fading it would stay"
 
 
 @settings(max_examples=20, deadline=None)
@@ -91,7 +108,7 @@ def test_the_audio_stage_is_mel_and_trunk(talker: Talker) -> None:
     mel = torch.nn.functional.pad(torch.tensor(log_mel(sound, 15)), (0, 0, 4, 0), value=float(np.log(1e-10)))
     memory = talker.trunk.begin(1)
     with torch.no_grad():
-        whole, _ = talker.trunk(stack_mel(mel[None]), talker.trunk.begin(1))
+        whole, _ = talker.trunk.listen(stack_mel(mel[None]), talker.trunk.begin(1))
         for frame, end in enumerate(ends(15)):
             window = np.concatenate([np.zeros(SPAN, np.float32), sound])[end : end + SPAN]
             features, mouth, logits, memory = stage(torch.tensor(window[None]), memory)

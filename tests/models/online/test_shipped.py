@@ -104,6 +104,19 @@ def test_styles_scale_the_mouth_and_the_head() -> None:
     assert small[:, -3:].std(0).mean() < 0.7 * large[:, -3:].std(0).mean()
 
 
+@pytest.mark.slow
+def test_nothing_wanders_over_a_quarter_of_an_hour() -> None:
+    import soundfile
+
+    clip, rate = soundfile.read(Path(edgetalker.__file__).parent / "data" / "speech.wav")
+    assert rate == 16000
+    motion = play(np.tile(clip, 15 * 60 * rate // clip.size + 1)[: 15 * 60 * rate])
+    minutes = motion[:, [INDEX["BrowInnerUp"], *range(52, 55)]].reshape(15, 1800, 4).mean(1)
+    early, late = minutes[1:4].mean(0), minutes[-3:].mean(0)
+    assert abs(late[0] - early[0]) < 0.03, "brows"
+    assert np.abs(late[1:] - early[1:]).max() < 0.04, "head, radians"
+
+
 def test_the_seed_decides_and_the_student_stays_near_its_teacher() -> None:
     sound = voice(5.0)
     np.testing.assert_array_equal(play(sound, seed=4), play(sound, seed=4))
