@@ -7,6 +7,9 @@ lowest=${1:-}
 tests="tests/engines tests/runtime"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# Built from a copy: the build folder of the checkout may be in use by tests that run beside this.
+mkdir "$work/source"
+cp -r edgetalker pyproject.toml README.md LICENSE "$work/source"
 ran=0
 for version in 3.10 3.11 3.12 3.13; do
   python=""
@@ -23,11 +26,11 @@ for version in 3.10 3.11 3.12 3.13; do
   bin="$work/$version/bin"
   if [ "$lowest" = "--lowest" ]; then
     "$bin/python" -m pip install --quiet uv
-    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct ".[cpu,audio,net]" "onnx>=1.17"
+    "$bin/uv" pip install --quiet --python "$bin/python" --resolution lowest-direct "$work/source[cpu,audio,net]" "onnx>=1.17"
     "$bin/uv" pip list --quiet --python "$bin/python" | grep -iE '^(numpy|onnxruntime|soundfile|soxr) ' || true
   else
     # The toy bundle is written by tests/support/toy.py with `onnx`, which the device side itself does not need.
-    "$bin/python" -m pip install --quiet ".[cpu,audio,net]" onnx
+    "$bin/python" -m pip install --quiet "$work/source[cpu,audio,net]" onnx
   fi
   "$bin/python" -m pip install --quiet pytest hypothesis python-osc
   (cd "$work" && "$bin/python" -c 'import edgetalker, sys; assert "site-packages" in edgetalker.__file__, edgetalker.__file__')
