@@ -2,7 +2,8 @@
 
 When a person blinks or looks elsewhere is chance, and a network that decides it amplifies rounding: an error of one
 part in a thousand makes a blink come a frame later, and with it everything that sees it. So the events are a plain
-process here, in comparisons against fixed thresholds: the same in every schedule and every precision.
+process here, in comparisons of draws with thresholds that only the voice shifts a little: the same in every schedule,
+and nearly always in every precision.
 """
 
 from __future__ import annotations
