@@ -25,10 +25,9 @@ __all__ = [
     "Denoiser",
     "Head",
     "HeadSize",
+    "Smoother",
     "chance_of",
     "rows",
-    "smooth_noise",
-    "smoothing",
 ]
 
 HISTORY = 45
@@ -59,21 +58,25 @@ def rows(count: int) -> Tensor:
     return torch.stack([times[:-1], a[:-1], s[:-1], a[1:], s[1:]], 1).float()
 
 
-def smoothing() -> Tensor:
-    """Return the weights (RING, 27) of the noise average, newest last: exponential, of unit norm.
+class Smoother(nn.Module):
+    """Ring of noise (B, RING, NOISE), newest last -> its average (B, 27); the draws of the eyes are left out.
 
-    The mouth and expressions are told by the sound and by wishes: they get little noise.
+    weights: (RING, 27), exponential, of unit norm. The mouth and expressions are told by the sound and by wishes: they
+    get little noise.
     """
-    weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
-    table: Tensor = (weights / weights.norm())[:, None].repeat(1, MADE).float()
-    table[:, : MOVING.start] *= TOLD
-    return table
 
+    weights: Tensor
 
-def smooth_noise(ring: Tensor) -> Tensor:
-    """Average a ring of noise (B, RING, NOISE) to (B, 27); the draws of the eyes are left out."""
-    noise: Tensor = (ring[:, :, :MADE] * smoothing().to(ring.device)).sum(1)
-    return noise
+    def __init__(self) -> None:
+        super().__init__()
+        weights = 0.72 ** torch.arange(RING - 1, -1, -1, dtype=torch.float64)
+        table = (weights / weights.norm())[:, None].repeat(1, MADE).float()
+        table[:, : MOVING.start] *= TOLD
+        self.register_buffer("weights", table)
+
+    def forward(self, ring: Tensor) -> Tensor:
+        smooth: Tensor = (self.weights * ring[:, :, :MADE]).sum(1)
+        return smooth
 
 
 def chance_of(ring: Tensor, controls: Tensor) -> Tensor:

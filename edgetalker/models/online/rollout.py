@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgetalker.models.online.features import FLOOR, PER_FRAME
-from edgetalker.models.online.head import HISTORY, RING, Head, chance_of, rows, smooth_noise
+from edgetalker.models.online.head import HISTORY, RING, Head, Smoother, chance_of, rows
 from edgetalker.models.online.layout import NOISE, Decoder
 from edgetalker.models.online.streams import Corpus, stack_mel
 from edgetalker.models.online.trunk import Trunk
@@ -79,7 +79,7 @@ class Runner:
     """B streams side by side: history and noise ring, the newest row last."""
 
     def __init__(self, decoder: Decoder, batch: int, seed: int) -> None:
-        self.decoder = decoder
+        self.decoder, self.smoother = decoder, Smoother().to(decoder.mean.device)
         self.dice = torch.Generator().manual_seed(seed)
         self.history = decoder.rest().repeat(batch, HISTORY, 1)
         self.ring = torch.randn(batch, RING, NOISE, generator=self.dice).to(decoder.mean.device)
@@ -88,7 +88,8 @@ class Runner:
         """Draw the next frame's noise into the ring and return the smooth noise (B, 27)."""
         fresh = torch.randn(self.ring[:, :1].shape, generator=self.dice).to(self.ring.device)
         self.ring = torch.cat([self.ring[:, 1:], fresh], 1)
-        return smooth_noise(self.ring)
+        smooth: Tensor = self.smoother(self.ring)
+        return smooth
 
     def take(self, value: Tensor, logits: Tensor, mouth: Tensor, controls: Tensor) -> Tensor:
         """Decode a frame, keep it in the history, return the motion (B, 55)."""

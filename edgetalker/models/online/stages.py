@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import FLOOR, OFFSETS, SPAN, WINDOW, fourier, mel_filters
-from edgetalker.models.online.head import Condition, Denoiser, Head, chance_of, smoothing
-from edgetalker.models.online.layout import MADE, Decoder
+from edgetalker.models.online.head import Condition, Denoiser, Head, Smoother, chance_of
+from edgetalker.models.online.layout import Decoder
 from edgetalker.models.online.trunk import Trunk
 
 __all__ = ["AudioStage", "ConditionStage", "DecodeStage", "DenoiseStage", "StudentStage"]
@@ -49,12 +49,9 @@ class AudioStage(nn.Module):
 class ConditionStage(nn.Module):
     """What is heard, history, emotion (1, 4), style (1, 2), ring -> condition, smooth noise (1, 27), chance (1, 5)."""
 
-    weights: Tensor
-
     def __init__(self, condition: Condition) -> None:
         super().__init__()
-        self.condition = condition
-        self.register_buffer("weights", smoothing())
+        self.condition, self.smoother = condition, Smoother()
 
     def forward(
         self,
@@ -67,8 +64,8 @@ class ConditionStage(nn.Module):
         ring: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         controls = torch.cat([emotion, style], -1)
-        smooth = (self.weights * ring[0, :, :MADE]).sum(0, keepdim=True)
-        return self.condition(features, mouth, logits, history, controls), smooth, chance_of(ring, controls)
+        condition = self.condition(features, mouth, logits, history, controls)
+        return condition, self.smoother(ring), chance_of(ring, controls)
 
 
 class DenoiseStage(nn.Module):

@@ -10,7 +10,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.export.online import export_talker, lookahead_samples
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import SPAN, window_mel
-from edgetalker.models.online.head import RING, smooth_noise
+from edgetalker.models.online.head import RING
 from edgetalker.models.online.layout import MADE, NOISE
 from edgetalker.models.online.rollout import Runner, sampler
 from edgetalker.models.online.talker import Talker
@@ -72,7 +72,7 @@ def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, 
             runner.ring = torch.cat([runner.ring[:, 1:], torch.tensor(fresh[t : t + 1, 0][None])], 1)
             mouth, contact = logits[0][t : t + 1], logits[1][t : t + 1]
             condition = talker.head.condition(features[0, t : t + 1], mouth, contact, runner.history, wish)
-            frame = sampler(talker.head, schedule)(smooth_noise(runner.ring), condition)
+            frame = sampler(talker.head, schedule)(runner.smoother(runner.ring), condition)
             wanted = runner.take(frame, contact, mouth, wish)[0].numpy()
             np.testing.assert_allclose(found[t], wanted, atol=3e-3, err_msg=f"frame {t}")
     assert found.std(0).max() > 1e-3

@@ -18,10 +18,9 @@ from edgetalker.models.online.head import (
     TOLD,
     Head,
     HeadSize,
+    Smoother,
     chance_of,
     rows,
-    smooth_noise,
-    smoothing,
 )
 from edgetalker.models.online.layout import CHANCE, CHANNELS, LEAK, MADE, MOVING, NOISE, Decoder, column
 from edgetalker.models.online.stages import AudioStage
@@ -71,7 +70,18 @@ def test_the_cached_trunk_is_the_whole_trunk_from_its_first_frame(
     assert float((state - last).abs().max()) < 2e-6
 
 
-def test_a_played_trunk_forgets_what_training_never_heard_the_end_of(talker: Talker) -> None:
+def test_the_trunk_in_training_is_nearly_the_trunk_that_plays(talker: Talker) -> None:
+    """Training fades the state by the same amount in larger steps."""
+    mel = torch.randn(1, 300, 640, generator=torch.Generator().manual_seed(3)) * 4 - 15
+    with torch.no_grad():
+        trained, _ = talker.trunk(mel, talker.trunk.begin(1))
+        played, _ = talker.trunk.listen(mel, talker.trunk.begin(1))
+    assert float((trained - played).abs().mean()) < 0.01 * float(played.abs().mean())
+
+
+def test_the_trunk_forgets_what_training_never_heard_the_end_of(
+    talker: Talker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mel = torch.randn(2, 1800, 640, generator=torch.Generator().manual_seed(1)) * 4 - 15
     mel[1] = mel[0]
     begin = talker.trunk.begin(2)
@@ -79,11 +89,12 @@ def test_a_played_trunk_forgets_what_training_never_heard_the_end_of(talker: Tal
     for gate in ("bias_ih_l0", "bias_ih_l1"):  # units that keep nearly everything
         getattr(talker.trunk.memory, gate).data[talker.trunk.size.width : 2 * talker.trunk.size.width] = 12.0
     with torch.no_grad():
-        features, _ = talker.trunk.listen(mel, begin)
+        for features, _ in (talker.trunk.listen(mel, begin), talker.trunk(mel, begin)):
+            apart = (features[1] - features[0]).abs().amax(-1)
+            assert float(apart[0]) > 0.5
+            assert float(apart[-1]) < 0.05, "a minute later"
+        monkeypatch.setattr("edgetalker.models.online.trunk.FADE", 1.0)
         kept, _ = talker.trunk(mel, begin)
-    apart = (features[1] - features[0]).abs().amax(-1)
-    assert float(apart[0]) > 0.5
-    assert float(apart[-1]) < 0.05, "a minute later"
     assert float((kept[1] - kept[0])[-1].abs().max()) > 0.5, "without fading it would stay"
 
 
@@ -94,10 +105,10 @@ def test_the_trunk_is_causal_and_can_be_cut_anywhere(cut: int) -> None:
     trunk = Trunk(TrunkSize(entry=12, width=8)).eval()
     mel = torch.randn(2, 30, 640)
     with torch.no_grad():
-        whole, _ = trunk(mel, trunk.begin(2))
-        first, state = trunk(mel[:, :cut], trunk.begin(2))
-        second, _ = trunk(mel[:, cut:], state)
-        changed, _ = trunk(F.pad(mel[:, :cut], (0, 0, 0, 30 - cut)), trunk.begin(2))
+        whole, _ = trunk.listen(mel, trunk.begin(2))
+        first, state = trunk.listen(mel[:, :cut], trunk.begin(2))
+        second, _ = trunk.listen(mel[:, cut:], state)
+        changed, _ = trunk.listen(F.pad(mel[:, :cut], (0, 0, 0, 30 - cut)), trunk.begin(2))
     torch.testing.assert_close(torch.cat([first, second], 1), whole, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(changed[:, :cut], whole[:, :cut], atol=1e-6, rtol=1e-5)
 
@@ -119,10 +130,10 @@ def test_the_audio_stage_is_mel_and_trunk(talker: Talker) -> None:
 
 
 def test_smooth_noise_has_unit_variance_and_does_not_jump() -> None:
-    torch.testing.assert_close(smoothing()[:, MOVING].norm(dim=0), torch.ones(5))
-    assert float(smoothing()[:, 0].norm()) == pytest.approx(TOLD, abs=1e-6)
+    torch.testing.assert_close(Smoother().weights[:, MOVING].norm(dim=0), torch.ones(5))
+    assert float(Smoother().weights[:, 0].norm()) == pytest.approx(TOLD, abs=1e-6)
     fresh = torch.randn(4000 + RING, NOISE, generator=torch.Generator().manual_seed(1))
-    track = torch.stack([smooth_noise(fresh[None, t : t + RING])[0] for t in range(4000)])
+    track = torch.stack([Smoother()(fresh[None, t : t + RING])[0] for t in range(4000)])
     head = track[:, column("HeadYaw")]
     assert float(head.std()) == pytest.approx(1.0, abs=0.1)
     assert float((head[1:] - head[:-1]).std()) < 0.9, "independent noise would give 1.41"
