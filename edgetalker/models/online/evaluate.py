@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import write_whole
+from edgetalker.models.online import real
 from edgetalker.models.online.baselines import LoudnessMouth, MeanMouth
 from edgetalker.models.online.data.degrade import add_noise
-from edgetalker.models.online.data.sessions import Session, load, targets
+from edgetalker.models.online.data.sessions import Session, load
 from edgetalker.models.online.features import log_mel
 from edgetalker.models.online.head import HISTORY
 from edgetalker.models.online.layout import CHANCE, MADE
@@ -41,19 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=5, help="seed of the noise (default %(default)s)")
     parser.add_argument("--audio", type=Path, help="real speech: scored against an alignment by pocketsphinx")
     parser.add_argument("--transcript", help="what is said in --audio (English)")
+    parser.add_argument(
+        "--clips", type=Path, nargs="+", default=[], metavar="FOLDER",
+        help="more real speech: a folder for each speaker, CLIP.wav or CLIP.flac with what is said in CLIP.txt",
+    )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the drift run (default %(default)s)")
     parser.add_argument("--plots", type=Path, help="folder for PNG plots (needs matplotlib)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Write `work`/results.json and print it as tables."""
-    if options.audio and not options.transcript:
-        raise OptionError("--audio needs --transcript", hint="say what is spoken in it")
+    recordings = real.recordings(options.audio, options.transcript, options.clips)
     torch.manual_seed(options.seed)
     talker = load_talker(options.work / "talker.pt")
     results = evaluate(talker, options.data, options.seed, options.minutes)
-    if options.audio:
-        results["real"] = real_speech(talker, options.audio, options.transcript, options.seed)
+    if recordings:
+        results["real"] = {name: real_scores(talker, made, options.seed) for name, made in recordings.items()}
     with write_whole(options.work / "results.json") as file:
         file.write(json.dumps(results, indent=1).encode())
     from edgetalker.models.online.report import tables
@@ -263,19 +266,11 @@ def _nonspeech(talker: Talker, seed: int) -> dict[str, Any]:
     return found
 
 
-def real_speech(talker: Talker, path: Path, transcript: str, seed: int) -> dict[str, Any]:
-    """Score real speech against faces animated from pocketsphinx's alignment of the transcript."""
-    from edgetalker.models.online.align import align
-
-    samples = _read(path)
-    segments = align(samples, transcript)
-    session = targets(samples, samples, segments, np.random.default_rng(seed), True)
-    return {"clip": path.name, "seconds": samples.size / 16000, **_real_scores(talker, session, seed)}
-
-
-def _real_scores(talker: Talker, session: Session, seed: int) -> dict[str, Any]:
+def real_scores(talker: Talker, recording: real.Recording, seed: int) -> dict[str, Any]:
+    """Score real speech against faces animated from pocketsphinx's alignment of what is said."""
+    session = recording.session
     truth = [_truth(session)]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"seconds": recording.seconds, "clips": recording.clips}
     for schedule in ("full", "one"):
         mouth = mouth_of(play(talker, [session.mel], schedule, seed)[0])
         found[schedule] = summary([mouth], truth) | {"by_phone": _by_phone([mouth], [session])}
@@ -283,16 +278,7 @@ def _real_scores(talker: Talker, session: Session, seed: int) -> dict[str, Any]:
     mean = session.mouth[session.speech > 0.5].mean(0)
     still = replace(session, mouth=np.tile(mean, (session.mouth.shape[0], 1)))
     found["mean face"] = summary([still.mouth], truth)
-    found["jaw from loudness (fitted on the clip itself)"] = summary(
+    found["jaw from loudness (fitted on this speech)"] = summary(
         [LoudnessMouth([session], only_jaw=True)(session)], truth
     )
     return found
-
-
-def _read(path: Path) -> Array:
-    import soundfile
-    import soxr
-
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    mono: Array = np.asarray(soxr.resample(samples.mean(1), rate, 16000), np.float32)
-    return mono

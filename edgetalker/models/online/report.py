@@ -35,10 +35,10 @@ def tables(results: Mapping[str, Any]) -> str:
         parts.append("Closures by phone: " + ", ".join(f"{p} {hit}/{n}" for p, (n, hit) in counts.items()))
     for group, curve in results["curve"].items():
         parts.append(f"### look-ahead, {group} (trunk alone)\n\n" + _table("frames", curve, _COLUMNS))
-    if "real" in results:
-        rows = {k: v for k, v in results["real"].items() if isinstance(v, dict) and "mae" in v}
-        rows |= {f"trunk, look-ahead {d}": v for d, v in results["real"]["curve"].items()}
-        parts.append(f"### real speech: {results['real']['clip']}\n\n" + _table("", rows, _COLUMNS))
+    for name, scores in results.get("real", {}).items():
+        rows = {k: v for k, v in scores.items() if isinstance(v, dict) and "mae" in v}
+        rows |= {f"trunk, look-ahead {d}": v for d, v in scores["curve"].items()}
+        parts.append(f"### real speech: {name} ({scores['seconds']:.0f} s)\n\n" + _table("", rows, _COLUMNS))
     for name in ("upper", "emotion", "nonspeech"):
         first = next(iter(results[name].values()))
         parts.append(f"### {name}\n\n" + _table("", results[name], {key: key for key in first}))

@@ -1,0 +1,93 @@
+"""Recordings of people, with the faces that belong to what pocketsphinx hears in them: to score, never to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.models.online.align import align
+from edgetalker.models.online.data.phones import Segment
+from edgetalker.models.online.data.sessions import Session, targets
+from edgetalker.models.online.data.synths import RATE
+
+__all__ = ["Recording", "recordings"]
+
+Array = NDArray[np.float32]
+_BETWEEN = 0.5
+"""Seconds of quiet between the clips of one speaker."""
+_SEED = 5
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One speaker. session: the clips one after another, sound kept; clips: how many; seconds: without the quiet."""
+
+    session: Session
+    clips: int
+    seconds: float
+
+
+def recordings(audio: Path | None, transcript: str | None, folders: Sequence[Path]) -> dict[str, Recording]:
+    """Return the recordings that the options name, by the name of the file or folder.
+
+    Raises OptionError for a clip without its words, InputError for files that are missing, cannot be read or aligned.
+    """
+    if audio and not transcript:
+        raise OptionError("--audio needs --transcript", hint="say what is spoken in it")
+    spoken = {folder.name: _pairs(folder) for folder in folders}
+    if audio and transcript:
+        spoken[audio.name] = [(audio, transcript)]
+    return {name: _recording(pairs) for name, pairs in spoken.items()}
+
+
+def _pairs(folder: Path) -> list[tuple[Path, str]]:
+    clips = sorted(path for path in folder.glob("*") if path.suffix in (".wav", ".flac"))
+    if not clips:
+        raise InputError(f"{folder} has no .wav or .flac", hint="a folder for each speaker, CLIP.wav with CLIP.txt")
+    silent = [path.name for path in clips if not path.with_suffix(".txt").exists()]
+    if silent:
+        raise InputError(f"{folder}: no .txt beside {', '.join(silent)}", hint="write there what is said, in English")
+    return [(path, path.with_suffix(".txt").read_text(encoding="utf-8").strip()) for path in clips]
+
+
+def _recording(pairs: Sequence[tuple[Path, str]]) -> Recording:
+    rng = np.random.default_rng(_SEED)
+    pieces: list[Array] = []
+    segments: list[Segment] = []
+    spoken = 0
+    for path, transcript in pairs:
+        samples = _read(path)
+        if pieces:
+            pieces.append(_quiet(rng))
+        start = sum(piece.size for piece in pieces) / RATE
+        try:
+            aligned = align(samples, transcript)
+        except InputError as error:
+            raise InputError(f"{path}: {error}", hint=error.hint) from error
+        segments += [Segment(s.phone, s.start + start, s.end + start) for s in aligned]
+        pieces.append(samples)
+        spoken += samples.size
+    sound = np.concatenate(pieces)
+    session = targets(sound, sound, segments, rng, keep_sound=True)
+    return Recording(session, len(pairs), spoken / RATE)
+
+
+def _quiet(rng: np.random.Generator) -> Array:
+    return np.asarray(1e-5 * rng.standard_normal(int(_BETWEEN * RATE)), np.float32)
+
+
+def _read(path: Path) -> Array:
+    import soundfile
+    import soxr
+
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: {error}", hint="give a WAV or FLAC file") from error
+    mono: Array = np.asarray(soxr.resample(samples.mean(1), rate, RATE), np.float32)
+    return mono

@@ -1,0 +1,74 @@
+"""Scoring recordings of people: clips with what is said in them, from the command line of the recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.models.online import align, real
+from edgetalker.models.online.data.phones import PHONE_INDEX
+from edgetalker.models.online.data.synths import RATE, Voice, available, speak
+
+soundfile = pytest.importorskip("soundfile")
+
+needs_tools = pytest.mark.skipif(
+    not (align.available() and available("flite")), reason="pocketsphinx or flite is not installed"
+)
+
+
+def clip(folder: Path, name: str, text: str) -> float:
+    """Write a clip with its words; return its length in seconds."""
+    folder.mkdir(exist_ok=True)
+    samples = speak(Voice("flite", "slt"), [text], 1.0, 50)[0].samples
+    soundfile.write(folder / f"{name}.wav", samples, RATE)
+    (folder / f"{name}.txt").write_text(text)
+    return samples.size / RATE
+
+
+@needs_tools
+def test_a_folder_is_one_speaker_with_its_clips_one_after_another(tmp_path: Path) -> None:
+    folder = tmp_path / "anna"
+    first = clip(folder, "1", "my mother made a map")
+    second = clip(folder, "2", "bob picked up a pipe")
+    found = real.recordings(None, None, [folder])["anna"]
+    assert found.clips == 2
+    assert found.seconds == pytest.approx(first + second, abs=0.001)
+    assert found.session.phone.size == pytest.approx(30 * (first + 0.5 + second), abs=2)
+    starts = [start for phone, start, _ in found.session.times if phone == PHONE_INDEX["b"]]
+    assert starts
+    assert min(starts) > first + 0.4, "the only b are in the second clip"
+    assert float(found.session.touch[:, 0].max()) == pytest.approx(1.0, abs=0.01)
+
+
+@needs_tools
+def test_one_clip_and_a_folder_go_together(tmp_path: Path) -> None:
+    clip(tmp_path / "anna", "1", "my mother made a map")
+    clip(tmp_path / "more", "b", "bob picked up a pipe")
+    found = real.recordings(tmp_path / "more" / "b.wav", "bob picked up a pipe", [tmp_path / "anna"])
+    assert set(found) == {"anna", "b.wav"}
+
+
+def test_a_clip_without_words_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(1600, np.float32), RATE)
+    with pytest.raises(InputError, match=r"no \.txt beside a\.wav, b\.wav"):
+        real.recordings(None, None, [tmp_path])
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no \.wav or \.flac"):
+        real.recordings(None, None, [tmp_path])
+
+
+def test_a_sound_without_its_transcript_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--transcript"):
+        real.recordings(tmp_path / "a.wav", None, [])
+
+
+def test_what_is_no_sound_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_text("no sound")
+    with pytest.raises(InputError, match=r"a\.wav"):
+        real.recordings(tmp_path / "a.wav", "no sound", [])
