@@ -30,7 +30,7 @@ __all__ = ["add_arguments", "drift", "play", "run"]
 
 Array = NDArray[np.float32]
 SCHEDULES = ("full", "fast", "one")
-HELD_OUT = ("rms", "italian", "slt-hts")
+HELD_OUT = ("rms", "italian", "slt-hts", "italian-diphone")
 NEUTRAL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
 
 

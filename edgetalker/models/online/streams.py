@@ -85,7 +85,9 @@ class Streams:
         session = int(self.rng.integers(len(self.corpus.mel)))
         length = self.corpus.phone[session].shape[0]
         at = int(self.rng.integers(0, max(length - 2 * self.frames, 1)))
-        return _Place(session, at, int(self.rng.integers(2, 12)), draw(self.rng, self.corpus.loud[session]))
+        loud = self.corpus.loud
+        wear = draw(self.rng, loud[session], loud[int(self.rng.integers(len(loud)))])
+        return _Place(session, at, int(self.rng.integers(2, 12)), wear)
 
     def next(self) -> Chunk:
         fresh = np.zeros(len(self.places), bool)

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder to fill; sessions that are there are kept")
-    parser.add_argument("--sessions", type=int, default=480, help="training sessions of a minute (default %(default)s)")
+    parser.add_argument("--sessions", type=int, default=720, help="training sessions of a minute (default %(default)s)")
     parser.add_argument("--held-out", type=int, default=5, help="sessions of each held-out group (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")

@@ -23,7 +23,7 @@ __all__ = ["TrunkPlan", "load_trunk", "save_checkpoint", "train_trunk"]
 _FLAGS = (1.6, 0.8, 0.6)
 """Weights of lips, teeth and voice in the loss."""
 _ALIKE = torch.ones(len(PHONES))
-_ALIKE[[PHONES.index(name) for name in "p b m n ng ny t d k g f v".split()]] = 2.0
+_ALIKE[[PHONES.index(name) for name in "p b m n ng ny t d dh k g f v".split()]] = 2.0
 """Where lips are easily mistaken: stops, nasals and labiodentals weigh double."""
 
 

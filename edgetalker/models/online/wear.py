@@ -13,14 +13,22 @@ from edgetalker.models.online.features import BANDS, FLOOR
 
 __all__ = ["Wear", "draw", "textured"]
 
-_WARPS = np.linspace(0.82, 1.2, 20)
-_PLAIN = 9  # the warp that is none, nearly
+_WARPS = 48
+_PLAIN = 0  # the warp that is none
 _TAPS = 36  # of the exponential room tail, 120 Hz: 0.3 s
 
 
 def _warp_matrices() -> Tensor:
-    """Return (16, 80, 80): linear interpolation along the mel axis, stretched about its low end."""
-    place = np.arange(BANDS)[None, :] * _WARPS[:, None]
+    """Return (48, 80, 80): linear interpolation along the mel axis, stretched about its low end, each unevenly.
+
+    Throats differ in length (a stretch by 0.8 to 1.22 of the whole) and in shape (by 0.86 to 1.16 from place to place).
+    """
+    rng = np.random.default_rng(17)
+    stretch = np.exp(np.linspace(np.log(0.8), np.log(1.22), _WARPS)[:, None] + rng.normal(0, 0.07, (_WARPS, 5)))
+    stretch[_PLAIN] = 1.0
+    knots, bands = np.linspace(0, BANDS - 1, 5), np.arange(BANDS)
+    slopes = np.stack([np.interp(bands, knots, row) for row in stretch])
+    place = np.cumsum(slopes, 1) - slopes[:, :1]
     rows = np.arange(BANDS)[None, :, None]
     weight = np.maximum(0.0, 1.0 - np.abs(rows - np.minimum(place, BANDS - 1)[:, None, :]))
     return torch.tensor(weight, dtype=torch.float32)
@@ -93,13 +101,19 @@ def _reverberate(power: Tensor, rooms: list[tuple[float, float]]) -> Tensor:
     return power + share * (1 - decay) * tail
 
 
-def draw(rng: np.random.Generator, loud: Tensor, clean: float = 0.22) -> Wear:
-    """Draw the wear of one sound. loud: (80,) mean power of its louder frames; clean: chance of none at all."""
+def draw(rng: np.random.Generator, loud: Tensor, other: Tensor | None = None, clean: float = 0.15) -> Wear:
+    """Draw the wear of one sound. loud: (80,) mean power of its louder frames, other: of another speaker's, whose
+    colour it takes on now and then (MixStyle, Zhou et al. 2021); clean: chance of no wear at all."""
     if rng.random() < clean:
         return Wear(_PLAIN, torch.ones(BANDS), torch.zeros(BANDS), 0.0, (0.0, 0.5))
     axis = np.linspace(-1, 1, BANDS)
-    knots = np.interp(axis, np.linspace(-1, 1, 6), rng.normal(0, 3.0, 6))
+    knots = np.interp(axis, np.linspace(-1, 1, 8), rng.normal(0, 4.0, 8))
     decibels = rng.uniform(-12, 12) + rng.normal(0, 5.0) * axis + knots
+    if other is not None and rng.random() < 0.4:
+        colour = 10 * np.log10((other / loud.clamp_min(1e-12)).clamp(1e-4, 1e4).numpy())
+        decibels = decibels + rng.uniform(0.3, 1.0) * (colour - colour.mean())
+    if rng.random() < 0.3:
+        decibels = decibels - _notches(rng)
     if rng.random() < 0.25:
         decibels = decibels - 50.0 * (axis > rng.uniform(0.35, 0.95)) - 40.0 * (axis < rng.uniform(-1.2, -0.8))
     gain = torch.tensor(10 ** (decibels / 10), dtype=torch.float32)
@@ -112,7 +126,16 @@ def draw(rng: np.random.Generator, loud: Tensor, clean: float = 0.22) -> Wear:
     swing = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
     crowd = float(10 ** (-rng.uniform(10, 40) / 10)) if rng.random() < 0.35 else 0.0
     texture = (float(rng.uniform(-0.5, 0.8)), float(rng.uniform(-0.3, 0.6))) if rng.random() < 0.6 else (0.0, 0.0)
-    return Wear(int(rng.integers(len(_WARPS))), gain, noise, swing, room, crowd, texture)
+    return Wear(int(rng.integers(_WARPS)), gain, noise, swing, room, crowd, texture)
+
+
+def _notches(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return dB (80,) to take away: one or two bands nearly missing (SpecAugment's, Park et al. 2019)."""
+    taken = np.zeros(BANDS)
+    for _ in range(int(rng.integers(1, 3))):
+        start, width = int(rng.integers(0, BANDS)), int(rng.integers(3, 13))
+        taken[start : start + width] = rng.uniform(10, 40)
+    return taken
 
 
 def _peaks(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,31 @@ def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
     worn = Wear.apply([draw(rng, mel[0].exp().mean(0), clean=0.0) for _ in range(6)], mel)
     assert bool(torch.isfinite(worn).all())
     assert float((worn - mel).abs().mean(dim=(1, 2)).min()) > 0.05
+
+
+def test_warps_move_power_along_the_bands_and_make_none_up() -> None:
+    peaks = torch.full((48, 4, 80), -30.0)
+    peaks[:, :, 40] = 0.0
+    plain = Wear(0, torch.ones(80), torch.zeros(80), 0.0, (0.0, 0.5))
+    worn = Wear.apply([replace(plain, warp=index) for index in range(48)], peaks)
+    torch.testing.assert_close(worn[0].exp(), peaks[0].exp(), atol=1e-6, rtol=0.0)
+    places = worn[:, 0].argmax(-1)
+    assert int(places.min()) < 36
+    assert int(places.max()) > 46
+    assert float(worn.max()) < 1e-3
+
+
+def test_a_sound_takes_on_the_colour_of_another_speaker() -> None:
+    rng, axis = np.random.default_rng(0), np.linspace(-1, 1, 80)
+    loud = torch.ones(80)
+    bright = loud * torch.tensor(10 ** (2 * axis), dtype=torch.float32)  # 40 dB from low to high
+
+    def mean_slope(other: torch.Tensor | None) -> float:
+        gains = torch.stack([draw(rng, loud, other, clean=0.0).gain for _ in range(300)])
+        return float(np.polyfit(axis, (10 * gains.log10()).mean(0).numpy(), 1)[0])
+
+    alone = mean_slope(None)
+    assert mean_slope(bright) - alone == pytest.approx(0.4 * 0.65 * 20, abs=2.0), "a part of the way, now and then"
 
 
 def test_a_texture_blurs_or_sharpens_and_none_changes_nothing() -> None:

@@ -59,12 +59,13 @@ def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Sessio
 
 
 def _spoken(voice: Voice, rng: np.random.Generator, dice: random.Random, varied: bool) -> list[Utterance]:
-    """Speak enough sentences. varied: drills among them, and half of the recorded voices played faster or slower."""
+    """Speak enough sentences. varied: drills among them, and most recorded voices played faster or slower."""
     rate, pitch = float(rng.uniform(0.8, 1.3)), int(rng.integers(20, 80))
     texts = [(practice if varied else sentence)(dice, voice.language) for _ in range(26)]
-    if not varied or voice.engine == "espeak" or rng.random() < 0.5:
+    if not varied or voice.engine == "espeak" or rng.random() < 0.25:
         return speak(voice, texts, rate, pitch)
-    speed = float(rng.uniform(0.86, 1.17))  # moves pitch and throat together: another speaker of the same recordings
+    # A speed moves pitch and throat together: another speaker of the same recordings.
+    speed = float(np.exp(rng.uniform(-0.22, 0.22)))
     return [faster(utterance, speed) for utterance in speak(voice, texts, rate / speed, pitch)]
 
 

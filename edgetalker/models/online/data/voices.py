@@ -8,7 +8,11 @@ from edgetalker.models.online.data.synths import Voice
 
 __all__ = ["HELD_OUT", "training_voice"]
 
-_VARIANTS = ("", "", "+f1", "+f2", "+f3", "+f4", "+f5", "+m1", "+m2", "+m3", "+m4", "+m5", "+m6", "+m7")
+_VARIANTS = ("", *(f"+{name}" for name in (
+    "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 klatt klatt2 klatt3 klatt4 Alex Alicia Andrea Andy Annie Denis Diogo Gene "
+    "Hugo Lee Marco Mario Michael Nguyen adam anika antonio belinda boris caleb croak david edward grandma gustave "
+    "iven3 kaukovalta linda max norbert pablo quincy rob sandro shelby steph travis victor zac"
+).split()))  # fmt: skip
 _ESPEAK = (
     ("en-us", "en"), ("en-us", "en"), ("en-gb-x-rp", "en"), ("en-gb-scotland", "en"), ("de", "de"), ("fr", "fr"),
     ("es", "es"), ("pt-br", "pt"), ("pl", "pl"), ("nl", "nl"), ("tr", "tr"), ("sv", "sv"), ("hu", "hu"),
@@ -28,15 +32,12 @@ _ESPEAK_WEIGHT = 22.0
 
 HELD_OUT: dict[str, tuple[Voice, ...]] = {
     "rms": (Voice("flite", "rms"),),
-    "italian": (
-        Voice("festival", "pc_diphone", "it"),
-        Voice("festival", "lp_diphone", "it"),
-        Voice("espeak", "it", "it"),
-    ),
+    "italian": (Voice("espeak", "it", "it"), Voice("espeak", "it+f2", "it")),
     "slt-hts": (Voice("festival", "cmu_us_slt_arctic_hts"),),
+    "italian-diphone": (Voice("festival", "pc_diphone", "it"), Voice("festival", "lp_diphone", "it")),
 }
-"""A voice never heard; a language never heard (two recorded speakers and espeak-ng); another synthesizer's
-rendering (HTS) of a speaker that training knows through flite."""
+"""A voice never heard; a language never heard, from a known synthesizer; another synthesizer's rendering (HTS) of a
+speaker that training knows through flite; two recorded speakers never heard, of a language never heard."""
 
 
 def training_voice(rng: random.Random) -> Voice:
