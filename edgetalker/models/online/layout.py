@@ -79,7 +79,7 @@ class Decoder(nn.Module):
     scale: Tensor
     expand: Tensor
 
-    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.3, high: float = 0.6) -> None:
+    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.4, high: float = 0.65) -> None:
         super().__init__()
         for name, value in {"mean": mean, "spread": spread, "scale": scale, "expand": expansion()}.items():
             self.register_buffer(name, value)
