@@ -35,10 +35,14 @@ class Recording:
 def recordings(audio: Path | None, transcript: str | None, folders: Sequence[Path]) -> dict[str, Recording]:
     """Return the recordings that the options name, by the name of the file or folder.
 
-    Raises OptionError for a clip without its words, InputError for files that are missing, cannot be read or aligned.
+    Raises OptionError for a clip without its words and for names that come twice, InputError for files that are
+    missing, cannot be read or aligned.
     """
-    if audio and not transcript:
-        raise OptionError("--audio needs --transcript", hint="say what is spoken in it")
+    if (audio is None) != (transcript is None):
+        raise OptionError("--audio and --transcript go together", hint="give the clip and what is spoken in it")
+    names = [path.name for path in (*folders, *([audio] if audio else []))]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise OptionError(f"two speakers are called {', '.join(twice)}", hint="results go by name: rename one")
     spoken = {folder.name: _pairs(folder) for folder in folders}
     if audio and transcript:
         spoken[audio.name] = [(audio, transcript)]

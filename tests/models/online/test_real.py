@@ -63,9 +63,15 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         real.recordings(None, None, [tmp_path])
 
 
-def test_a_sound_without_its_transcript_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="--transcript"):
-        real.recordings(tmp_path / "a.wav", None, [])
+@pytest.mark.parametrize(("audio", "transcript"), [(Path("a.wav"), None), (None, "what is said")])
+def test_a_sound_and_its_transcript_go_together(audio: Path | None, transcript: str | None) -> None:
+    with pytest.raises(OptionError, match="--transcript go together"):
+        real.recordings(audio, transcript, [])
+
+
+def test_two_speakers_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="two speakers are called clips"):
+        real.recordings(None, None, [tmp_path / "anna" / "clips", tmp_path / "berta" / "clips"])
 
 
 def test_what_is_no_sound_is_refused_with_its_name(tmp_path: Path) -> None:
