@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
-from edgetalker.runtime.sources.file import FileSource
+from edgetalker.runtime.sources.file import read_whole
 
 __all__ = ["SUFFIXES", "made_up_voice", "recordings", "sound_of"]
 
@@ -41,12 +41,7 @@ def recordings(folder: Path, rate: int) -> Iterator[NDArray[np.float32]]:
     if not files:
         raise InputError(f"{folder} holds no sound file", hint=f"files that end in {', '.join(SUFFIXES)} are read")
     for path in files:
-        source = FileSource(path, rate)
-        pieces = []
-        while len(piece := source.read(1 << 16)):
-            pieces.append(piece)
-        source.close()
-        yield np.concatenate(pieces)
+        yield read_whole(path, rate)
 
 
 def made_up_voice(rate: int, count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgetalker.cli.options import (
     add_bundle,
@@ -24,7 +23,7 @@ from edgetalker.cli.options import (
 )
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.frame import MotionLayout
-from edgetalker.runtime.sources.file import FileSource
+from edgetalker.runtime.sources.file import FileSource, read_whole
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.files import Asset, wav_bytes
 from edgetalker.viewer.player import ClipPlayer
@@ -123,19 +122,9 @@ def _scene(args: argparse.Namespace, layout: MotionLayout) -> tuple[MotionLayout
 
 def _sound(path: Path, assets: dict[str, Asset]) -> dict[str, Any]:
     """Add the sound to what the page loads; return what the page must know of it."""
-    samples = _samples(FileSource(path, LISTENING_RATE))
+    samples = read_whole(path, LISTENING_RATE)
     assets["/audio.wav"] = Asset("audio/wav", wav_bytes(samples, LISTENING_RATE), private=True)
     return {"url": "/audio.wav", "seconds": len(samples) / LISTENING_RATE}
-
-
-def _samples(source: FileSource) -> NDArray[np.float32]:
-    pieces = []
-    try:
-        while not source.ended:
-            pieces.append(source.read(1 << 16))
-    finally:
-        source.close()
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
 
 
 def _serve(

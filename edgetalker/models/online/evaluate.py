@@ -18,6 +18,7 @@ from edgetalker.models.online import real
 from edgetalker.models.online.baselines import LoudnessMouth, MeanMouth
 from edgetalker.models.online.data.degrade import add_noise
 from edgetalker.models.online.data.sessions import Session, load
+from edgetalker.models.online.data.voices import HELD_OUT
 from edgetalker.models.online.features import log_mel
 from edgetalker.models.online.head import HISTORY
 from edgetalker.models.online.layout import CHANCE, MADE
@@ -30,7 +31,6 @@ __all__ = ["add_arguments", "drift", "play", "run"]
 
 Array = NDArray[np.float32]
 SCHEDULES = ("full", "fast", "one")
-HELD_OUT = ("rms", "italian", "slt-hts", "italian-diphone")
 NEUTRAL = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
 
 

@@ -14,6 +14,7 @@ from edgetalker.models.online.align import align
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import Session, targets
 from edgetalker.models.online.data.synths import RATE
+from edgetalker.runtime.sources.file import read_whole
 
 __all__ = ["Recording", "recordings"]
 
@@ -65,7 +66,7 @@ def _recording(pairs: Sequence[tuple[Path, str]]) -> Recording:
     segments: list[Segment] = []
     spoken = 0
     for path, transcript in pairs:
-        samples = _read(path)
+        samples = read_whole(path, RATE)
         if pieces:
             pieces.append(_quiet(rng))
         start = sum(piece.size for piece in pieces) / RATE
@@ -83,15 +84,3 @@ def _recording(pairs: Sequence[tuple[Path, str]]) -> Recording:
 
 def _quiet(rng: np.random.Generator) -> Array:
     return np.asarray(1e-5 * rng.standard_normal(int(_BETWEEN * RATE)), np.float32)
-
-
-def _read(path: Path) -> Array:
-    import soundfile
-    import soxr
-
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"{path}: {error}", hint="give a WAV or FLAC file") from error
-    mono: Array = np.asarray(soxr.resample(samples.mean(1), rate, RATE), np.float32)
-    return mono

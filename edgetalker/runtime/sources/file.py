@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import InputError
 from edgetalker.runtime.sources.convert import Converter, SampleQueue
 
-__all__ = ["FileSource"]
+__all__ = ["FileSource", "read_whole"]
 
 BLOCK = 4096
 """Frames of sound read at once."""
@@ -125,6 +125,18 @@ class FileSource:
                 f"1 to {CHANNELS} channels at {RATES[0]} to {RATES[1]} Hz were wanted",
                 hint="its header is most likely corrupt",
             )
+
+
+def read_whole(path: Path | str, rate: int) -> NDArray[np.float32]:
+    """Return all sound of a file at `rate`, mono (n,). Raises InputError as FileSource does."""
+    source = FileSource(path, rate)
+    pieces = [np.zeros(0, np.float32)]
+    try:
+        while not source.ended:
+            pieces.append(source.read(1 << 16))
+    finally:
+        source.close()
+    return np.concatenate(pieces)
 
 
 def _open(path: Path) -> _Reader:
