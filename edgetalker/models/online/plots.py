@@ -13,7 +13,7 @@ from edgetalker.models.online.metrics import lip_gap
 
 __all__ = ["draw_all", "draw_tracks"]
 
-_COLOURS = ("#1b6ca8", "#d1495b", "#2e7d5b", "#8d6a9f")
+_COLOURS = ("#1b6ca8", "#d1495b", "#2e7d5b", "#8d6a9f", "#c98a1b")
 
 
 def _axes(width: float, height: float, rows: int = 1, columns: int = 1) -> Any:
@@ -52,7 +52,7 @@ def _lookahead(results: Mapping[str, Any], path: Path) -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xticks([0, 1, 2])
         axis.set_xlabel("look-ahead (frames of 33 ms)")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 2].legend(fontsize=8)
     _save(figure, path)
 
 
