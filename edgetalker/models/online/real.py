@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.models.online.align import align
+from edgetalker.models.online.data.align import align
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import Session, targets
-from edgetalker.models.online.data.synths import RATE
+from edgetalker.models.online.data.utterance import RATE
 from edgetalker.runtime.sources.file import read_whole
 
 __all__ = ["Recording", "recordings"]

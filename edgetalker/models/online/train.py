@@ -1,6 +1,6 @@
 """The whole recipe, from text to bundle: `python -m edgetalker.models.online.train STAGE ...`.
 
-    data      speak and animate the training and held-out sessions     (espeak-ng, flite, festival)
+    data      speak and animate the training and held-out sessions     (every synthesizer that is installed)
     trunk     train the causal audio trunk                             -> WORK/trunk.pt
     teacher   train condition network and ten-step denoiser on it      -> WORK/teacher.pt
     student   distill the denoiser into one step                       -> WORK/talker.pt

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.errors import InputError
-from edgetalker.models.online import align
-from edgetalker.models.online.data.synths import Voice, speak
+from edgetalker.models.online.data import align
 from edgetalker.models.online.data.synths import available as installed
+from edgetalker.models.online.data.synths import speak
+from edgetalker.models.online.data.utterance import Voice
 
 needs = pytest.mark.skipif(not align.available(), reason="pocketsphinx with its English model is not installed")
 

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
+from edgetalker.models.online.data.espeak import move_bursts
 from edgetalker.models.online.data.phones import PHONES, Segment, fold, fold_ipa
-from edgetalker.models.online.data.synths import _move_bursts
 from edgetalker.models.online.data.text import LANGUAGES, sentence
 from edgetalker.models.online.data.voices import HELD_OUT, training_voice
 
@@ -67,8 +67,8 @@ def test_stops_get_the_silence_before_their_burst() -> None:
     samples = np.ones(16000, np.float32) * 0.3
     samples[4000:4800] = 0.0  # 0.25 s to 0.30 s: the hold
     segments = [Segment("aa", 0.0, 0.3), Segment("p", 0.3, 0.34), Segment("aa", 0.34, 1.0)]
-    moved = _move_bursts(samples, segments)
+    moved = move_bursts(samples, segments)
     assert moved[1].start == pytest.approx(0.25, abs=0.006)
     assert moved[0].end == moved[1].start
     unvoiced = [Segment("aa", 0.0, 0.3), Segment("s", 0.3, 0.34)]
-    assert _move_bursts(samples, unvoiced) == tuple(unvoiced)
+    assert move_bursts(samples, unvoiced) == tuple(unvoiced)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.models.online import align, real
+from edgetalker.models.online import real
+from edgetalker.models.online.data import align
 from edgetalker.models.online.data.phones import PHONE_INDEX
-from edgetalker.models.online.data.synths import RATE, Voice, available, speak
+from edgetalker.models.online.data.synths import available, speak
+from edgetalker.models.online.data.utterance import RATE, Voice
 
 soundfile = pytest.importorskip("soundfile")
 

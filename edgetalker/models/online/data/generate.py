@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetalker.models.online.data.sessions import make, save
-from edgetalker.models.online.data.synths import Voice, available
+from edgetalker.models.online.data.synths import ENGINES, available
+from edgetalker.models.online.data.utterance import Voice
 from edgetalker.models.online.data.voices import HELD_OUT, training_voice
 
 __all__ = ["Order", "generate", "orders"]
@@ -59,7 +60,7 @@ def generate(folder: Path, sessions: int, held_out: int, seed: int, workers: int
 
     What was left out, and why, is printed.
     """
-    missing = [engine for engine in ("espeak", "flite", "festival") if not available(engine)]
+    missing = [engine for engine in ENGINES if not available(engine)]
     if missing:
         print(f"not installed, their voices are left out: {', '.join(missing)}")
     plan = [order for order in orders(folder, sessions, held_out, seed) if order.voice.engine not in missing]

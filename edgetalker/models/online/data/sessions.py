@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edgetalker.engines.files import write_whole
 from edgetalker.models.online.data import degrade
 from edgetalker.models.online.data.phones import PHONE_INDEX, VOWELS, Segment
-from edgetalker.models.online.data.synths import RATE, Utterance, Voice, faster, speak
+from edgetalker.models.online.data.synths import speak
 from edgetalker.models.online.data.text import practice, sentence
 from edgetalker.models.online.data.upper import EMOTIONS, Mood, Prosody, animate
+from edgetalker.models.online.data.utterance import RATE, Utterance, Voice, faster
 from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts, phone_track
 from edgetalker.models.online.features import log_mel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from edgetalker.models.online.data.synths import Voice
+from edgetalker.models.online.data.utterance import Voice
 
 __all__ = ["HELD_OUT", "training_voice"]
 
@@ -27,6 +27,12 @@ _RECORDED = (
     (Voice("festival", "upc_ca_ona_hts", "ca"), 3.0), (Voice("festival", "msu_ru_nsh_clunits", "ru"), 3.0),
     (Voice("festival", "hindi_NSK_diphone", "hi"), 3.0), (Voice("festival", "telugu_NSK_diphone", "te"), 1.5),
     (Voice("festival", "marathi_NSK_diphone", "mr"), 1.5),
+    (Voice("rhvoice", "bdl"), 6.0), (Voice("rhvoice", "clb"), 5.0), (Voice("rhvoice", "alan"), 5.0),
+    (Voice("pico", "en-US"), 4.0), (Voice("pico", "en-GB"), 4.0), (Voice("jtalk", "nitech", "ja"), 3.0),
+    (Voice("pico", "de-DE", "de"), 2.5), (Voice("pico", "es-ES", "es"), 2.5), (Voice("pico", "fr-FR", "fr"), 2.5),
+    (Voice("rhvoice", "aleksandr", "ru"), 2.0), (Voice("rhvoice", "anna", "ru"), 2.0),
+    (Voice("rhvoice", "elena", "ru"), 2.0), (Voice("rhvoice", "irina", "ru"), 2.0),
+    (Voice("rhvoice", "spomenka", "eo"), 2.0),
 )  # fmt: skip
 _ESPEAK_WEIGHT = 22.0
 

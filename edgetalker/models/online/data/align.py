@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,17 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.phones import Segment, fold
-from edgetalker.models.online.data.synths import RATE
+from edgetalker.models.online.data.utterance import RATE
 
-__all__ = ["align", "available"]
+__all__ = ["align", "align_phones", "available"]
 
 _MODEL = Path("/usr/share/pocketsphinx/model/en-us")
 _DICTIONARY = _MODEL / "cmudict-en-us.dict"
+_SOUNDS = {
+    "ax": "AH", "ix": "IH|UH", "ue": "UW|IY", "oe": "ER|EH", "x": "HH|K", "h": "HH", "ny": "N Y|N", "r": "R|D",
+    "q": "T|K", "ao": "AO|OW", "eh": "EH|EY", "aa": "AA|AH",
+}  # fmt: skip
+"""What of the recognizer's English phones can stand for those of ours that it has not, or that vary."""
 
 
 def available() -> bool:
@@ -35,11 +41,28 @@ def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
 
     Raises InputError where pocketsphinx is missing, a word is not in its dictionary, or the alignment fails.
     """
+    _demand()
+    return _place(samples, _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()]))
+
+
+def align_phones(samples: NDArray[np.float32], words: Sequence[Sequence[str]]) -> list[Segment]:
+    """Return where the phones (ours) of the words of any language are in the sound, silences included.
+
+    The English acoustics stand in for the other language's. Raises InputError as `align` does.
+    """
+    _demand()
+    return _place(samples, [[" ".join(phones)] for phones in words if phones])
+
+
+def _demand() -> None:
     if not available():
         raise InputError(
             "pocketsphinx or its English model is not installed", hint="apt-get install pocketsphinx pocketsphinx-en-us"
         )
-    spoken = _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()])
+
+
+def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]]) -> list[Segment]:
+    """Align words, each given by its pronunciations: strings of phones, ours or CMU's."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_task(folder, samples, spoken)
@@ -52,16 +75,20 @@ def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
 
 def _pronunciations(words: Sequence[str]) -> list[list[str]]:
     """Return for each word its pronunciations, each a string of phones."""
-    found: dict[str, list[str]] = {word: [] for word in words}
+    known = _dictionary()
+    missing = [f"`{word}`" for word in dict.fromkeys(words) if word not in known]
+    if missing:
+        raise InputError(f"pocketsphinx's dictionary has no word {', '.join(missing)}", hint="spell it in words it has")
+    return [known[word] for word in words]
+
+
+@cache
+def _dictionary() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     for line in _DICTIONARY.read_text(encoding="utf-8").splitlines():
         head, _, phones = line.partition(" ")
-        word = head.split("(")[0]
-        if word in found:
-            found[word].append(phones.strip())
-    for word, ways in found.items():
-        if not ways:
-            raise InputError(f"pocketsphinx's dictionary has no word `{word}`", hint="spell it in words that it has")
-    return [found[word] for word in words]
+        found.setdefault(head.split("(")[0], []).append(phones.strip().lower())
+    return found
 
 
 def _write_task(folder: Path, samples: NDArray[np.float32], spoken: Sequence[Sequence[str]]) -> None:
@@ -69,10 +96,15 @@ def _write_task(folder: Path, samples: NDArray[np.float32], spoken: Sequence[Seq
 
     soundfile.write(folder / "a.wav", samples, RATE, subtype="PCM_16")
     (folder / "list").write_text("a\n")
-    phones = sorted({phone for ways in spoken for way in ways for phone in way.split()} | {"SIL"})
-    (folder / "phones.dict").write_text("".join(f"ph_{phone} {phone}\n" for phone in phones))
+    phones = sorted({phone for ways in spoken for way in ways for phone in way.split()} | {"sil"})
+    entries = [
+        f"ph_{phone}{f'({number})' if number > 1 else ''} {sound}\n"
+        for phone in phones
+        for number, sound in enumerate(_SOUNDS.get(phone, phone.upper()).split("|"), 1)
+    ]
+    (folder / "phones.dict").write_text("".join(entries))
     words = ["( " + " | ".join(" ".join(f"ph_{p}" for p in way.split()) for way in ways) + " )" for ways in spoken]
-    sentence = " [ ph_SIL ] ".join(["", *words, ""])
+    sentence = " [ ph_sil ] ".join(["", *words, ""])
     (folder / "task.gram").write_text(f"#JSGF V1.0;\ngrammar task;\npublic <task> = {sentence};\n")
 
 
@@ -96,7 +128,7 @@ def _read(text: str) -> list[Segment]:
     edges = [*starts[1:], last]
     segments: list[Segment] = []
     for index, start, end in zip(places, starts, edges, strict=True):
-        names = fold(items[index][3:].lower())
+        names = fold(items[index][3:].split("(")[0])
         cuts = np.linspace(start / 100, end / 100, len(names) + 1)
         segments += [Segment(n, float(a), float(b)) for n, a, b in zip(names, cuts[:-1], cuts[1:], strict=True)]
     return segments
