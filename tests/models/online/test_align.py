@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +12,7 @@ from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data import align
 from edgetalker.models.online.data.synths import available as installed
 from edgetalker.models.online.data.synths import speak
+from edgetalker.models.online.data.text import sentence
 from edgetalker.models.online.data.utterance import Voice
 
 needs = pytest.mark.skipif(not align.available(), reason="pocketsphinx with its English model is not installed")
@@ -23,6 +27,25 @@ def test_an_alignment_finds_the_closures_of_a_synthesizer_within_a_frame() -> No
     wanted = [s for s in spoken.segments if s.phone in "pbm"]
     assert [s.phone for s in found] == [s.phone for s in wanted]
     assert np.median([abs(a.start - b.start) for a, b in zip(found, wanted, strict=True)]) < 1 / 30
+
+
+KNOWN = [Voice("festival", "kal_diphone"), Voice("festival", "hindi_NSK_diphone", "hi")]
+
+
+@needs
+@pytest.mark.parametrize("voice", KNOWN, ids=[voice.name for voice in KNOWN])
+def test_known_phones_of_any_language_are_found_within_a_frame(voice: Voice) -> None:
+    if not any(Path("/usr/share/festival/voices").glob(f"*/{voice.name}")):
+        pytest.skip(f"Festival's voice {voice.name} is not installed")
+    dice = random.Random(7)
+    apart = []
+    for spoken in speak(voice, [sentence(dice, voice.language) for _ in range(4)], 1.0, 50):
+        wanted = [s for s in spoken.segments if s.phone != "sil"]
+        found = [s for s in align.align_phones(spoken.samples, [[s.phone for s in wanted]]) if s.phone != "sil"]
+        assert [s.phone for s in found] == [s.phone for s in wanted]
+        apart += [abs(a.start - b.start) for a, b in zip(found, wanted, strict=True) if b.phone in "pbm"]
+    assert len(apart) > 10
+    assert np.median(apart) < 1 / 30
 
 
 @needs

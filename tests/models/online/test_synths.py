@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetalker.models.online.data import jtalk
+from edgetalker.models.online.data import aligned, jtalk
 from edgetalker.models.online.data.phones import PHONES, VOWELS
 from edgetalker.models.online.data.synths import available, speak
 from edgetalker.models.online.data.text import practice
@@ -18,13 +18,16 @@ FESTIVAL = Path("/usr/share/festival/voices")
 
 
 def here(voice: Voice) -> bool:
+    if voice.engine == "rhvoice":
+        return available("rhvoice") and (aligned.RHVOICES / voice.name).exists()
     return available(voice.engine) and (voice.engine != "festival" or any(FESTIVAL.glob(f"*/{voice.name}")))
 
 
 VOICES = [
     Voice("espeak", "en-us"), Voice("flite", "slt"), Voice("festival", "kal_diphone"),
     Voice("festival", "hindi_NSK_diphone", "hi"), Voice("festival", "telugu_NSK_diphone", "te"),
-    Voice("rhvoice", "bdl"), Voice("pico", "en-GB"), Voice("jtalk", "nitech", "ja"),
+    Voice("rhvoice", "bdl"), Voice("rhvoice", "anna", "ru"), Voice("pico", "en-GB"), Voice("pico", "de-DE", "de"),
+    Voice("jtalk", "nitech", "ja"),
 ]  # fmt: skip
 
 
@@ -57,6 +60,12 @@ def test_a_voice_without_phone_times_is_timed_by_alignment(voice: Voice) -> None
     hold = next(segment for segment in spoken[0].segments if segment.phone == "p")
     level = np.sqrt(np.mean(spoken[0].samples[int(hold.start * RATE) + 160 : int(hold.start * RATE) + 480] ** 2))
     assert level < 0.3 * np.sqrt(np.mean(spoken[0].samples ** 2))  # lips shut: nearly silent
+
+
+@pytest.mark.skipif(not available("rhvoice"), reason="RHVoice or pocketsphinx is not installed")
+def test_rhvoice_never_speaks_with_another_voice_than_asked() -> None:
+    with pytest.raises(RuntimeError, match="no voice nobody"):
+        speak(Voice("rhvoice", "nobody"), ["hello"], 1.0, 50)
 
 
 @pytest.mark.parametrize(
