@@ -37,7 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default %(default)s)")
     stages = parser.add_subparsers(dest="stage", required=True)
     _data(stages.add_parser("data", help="speak and animate"))
-    _training(stages.add_parser("trunk", help="train the audio trunk"), minutes=72.0, rows=32, rate=1.3e-3)
+    trunk = stages.add_parser("trunk", help="train the audio trunk")
+    _training(trunk, minutes=72.0, rows=32, rate=1.3e-3)
+    trunk.add_argument(
+        "--early-share", type=float, default=0.0, metavar="S",
+        help="mix the weights at a quarter of the schedule into the finished ones: 0.25 where a trunk is trained on",
+    )  # fmt: skip
     _training(stages.add_parser("teacher", help="train the ten-step head"), minutes=12.0, rows=768, rate=1.2e-3)
     _training(stages.add_parser("student", help="distill the one-step head"), minutes=12.0, rows=256, rate=5e-4)
     for name, module in _ELSEWHERE.items():
@@ -110,7 +115,9 @@ def _train(options: argparse.Namespace) -> int:
     from edgetalker.models.online.train_trunk import TrunkPlan, train_trunk
 
     if options.stage == "trunk":
-        plan = TrunkPlan(options.minutes, options.rows, rate=options.rate, seed=options.seed)
+        plan = TrunkPlan(
+            options.minutes, options.rows, rate=options.rate, seed=options.seed, early_share=options.early_share
+        )
         print(train_trunk(options.data, options.work, plan))
         return 0
     work = HeadPlan(options.minutes, options.rows, options.rate, options.lookahead, options.seed)

@@ -31,7 +31,7 @@ from edgetalker.models.online.train_head import (
     train_teacher,
     wander,
 )
-from edgetalker.models.online.train_trunk import TrunkPlan, load_trunk, spread, train_trunk, trunk_loss
+from edgetalker.models.online.train_trunk import TrunkPlan, load_trunk, mean_of, spread, train_trunk, trunk_loss
 from edgetalker.models.online.trunk import Trunk
 from edgetalker.models.online.wear import Wear, draw, textured
 from tests.models.online.conftest import HEAD, TRUNK
@@ -164,6 +164,18 @@ def test_only_what_moves_is_spoiled(talker: Talker) -> None:
 
 
 @pytest.mark.slow
+def test_early_weights_are_mixed_in_once_where_they_are_wanted(corpus: Path, tmp_path: Path) -> None:
+    early, late = {"w": torch.tensor([0.0, 4.0])}, {"w": torch.tensor([8.0, 0.0])}
+    assert mean_of(early, late, 0.25)["w"].tolist() == [6.0, 1.0]
+    plan = TrunkPlan(SHORT, rows=4, frames=32, early_share=1.0)
+    path = train_trunk(corpus, tmp_path, plan, TRUNK)
+    stored = torch.load(path, weights_only=True)
+    assert "early" not in stored  # mixed in once: what is trained on from here starts afresh
+    weights = load_trunk(path).state_dict()
+    again = load_trunk(train_trunk(corpus, tmp_path, plan, TRUNK)).state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in again.items())
+
+
 def test_the_recipe_gives_a_talker_results_and_goes_on_where_it_stopped(
     work: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
