@@ -26,8 +26,8 @@ __all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "r
 _KEPT = len(CHANNELS)
 _GLIDE = 0.3
 ORIGIN = (
-    "Trained by this project on synthetic speech (espeak-ng, flite and Festival voices) with procedurally animated "
-    "faces; no recording of a real face was used."
+    "Trained by this project on synthetic speech (espeak-ng, flite, Festival, RHVoice, SVOX Pico and Open JTalk "
+    "voices) with procedurally animated faces; no recording of a real face was used."
 )
 
 
