@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +28,7 @@ _SOUNDS = {
     "ax": "AH", "ix": "IH|UH", "ue": "UW|IY", "oe": "ER|EH", "x": "HH|K", "h": "HH", "ny": "N Y|N", "r": "R|D",
     "q": "T|K", "ao": "AO|OW", "eh": "EH|EY", "aa": "AA|AH",
 }  # fmt: skip
-"""What of the recognizer's English phones can stand for those of ours that it has not, or that vary."""
+"""What of the recognizer's English phones can stand for ours in other languages."""
 
 
 def available() -> bool:
@@ -42,7 +42,7 @@ def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
     Raises InputError where pocketsphinx is missing, a word is not in its dictionary, or the alignment fails.
     """
     _demand()
-    return _place(samples, _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()]))
+    return _place(samples, _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()]), {})
 
 
 def align_phones(samples: NDArray[np.float32], words: Sequence[Sequence[str]]) -> list[Segment]:
@@ -51,7 +51,7 @@ def align_phones(samples: NDArray[np.float32], words: Sequence[Sequence[str]]) -
     The English acoustics stand in for the other language's. Raises InputError as `align` does.
     """
     _demand()
-    return _place(samples, [[" ".join(phones)] for phones in words if phones])
+    return _place(samples, [[" ".join(phones)] for phones in words if phones], _SOUNDS)
 
 
 def _demand() -> None:
@@ -61,11 +61,11 @@ def _demand() -> None:
         )
 
 
-def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]]) -> list[Segment]:
-    """Align words, each given by its pronunciations: strings of phones, ours or CMU's."""
+def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds: Mapping[str, str]) -> list[Segment]:
+    """Align words, each given by its pronunciations: strings of phones, CMU's or those that `sounds` explains."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        _write_task(folder, samples, spoken)
+        _write_task(folder, samples, spoken, sounds)
         subprocess.run(_command(folder), capture_output=True, check=False, cwd=folder, timeout=300)
         result = folder / "out.seg"
         if not result.exists():
@@ -91,7 +91,9 @@ def _dictionary() -> dict[str, list[str]]:
     return found
 
 
-def _write_task(folder: Path, samples: NDArray[np.float32], spoken: Sequence[Sequence[str]]) -> None:
+def _write_task(
+    folder: Path, samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds: Mapping[str, str]
+) -> None:
     import soundfile
 
     soundfile.write(folder / "a.wav", samples, RATE, subtype="PCM_16")
@@ -100,7 +102,7 @@ def _write_task(folder: Path, samples: NDArray[np.float32], spoken: Sequence[Seq
     entries = [
         f"ph_{phone}{f'({number})' if number > 1 else ''} {sound}\n"
         for phone in phones
-        for number, sound in enumerate(_SOUNDS.get(phone, phone.upper()).split("|"), 1)
+        for number, sound in enumerate(sounds.get(phone, phone.upper()).split("|"), 1)
     ]
     (folder / "phones.dict").write_text("".join(entries))
     words = ["( " + " | ".join(" ".join(f"ph_{p}" for p in way.split()) for way in ways) + " )" for ways in spoken]
