@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from edgetalker.models.online.data import aligned, synths
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import save, targets
+from edgetalker.models.online.data.utterance import Voice
 from edgetalker.models.online.head import Head, HeadSize
 from edgetalker.models.online.layout import CHANNELS, MADE, Decoder
 from edgetalker.models.online.talker import Talker
@@ -17,6 +19,14 @@ from edgetalker.models.online.trunk import Trunk, TrunkSize
 
 TRUNK = TrunkSize(entry=24, width=16)
 HEAD = HeadSize(features=16, width=24, hidden=32, blocks=1, past=12)
+FESTIVAL = Path("/usr/share/festival/voices")
+
+
+def here(voice: Voice) -> bool:
+    """Tell whether a voice can speak on this machine."""
+    if voice.engine == "rhvoice":
+        return synths.available("rhvoice") and (aligned.RHVOICES / voice.name).exists()
+    return synths.available(voice.engine) and (voice.engine != "festival" or any(FESTIVAL.glob(f"*/{voice.name}")))
 
 
 def small_talker() -> Talker:

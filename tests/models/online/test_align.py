@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from edgetalker.models.online.data.synths import available as installed
 from edgetalker.models.online.data.synths import speak
 from edgetalker.models.online.data.text import sentence
 from edgetalker.models.online.data.utterance import Voice
+from tests.models.online.conftest import here
 
 needs = pytest.mark.skipif(not align.available(), reason="pocketsphinx with its English model is not installed")
 
@@ -35,7 +35,7 @@ KNOWN = [Voice("festival", "kal_diphone"), Voice("festival", "hindi_NSK_diphone"
 @needs
 @pytest.mark.parametrize("voice", KNOWN, ids=[voice.name for voice in KNOWN])
 def test_known_phones_of_any_language_are_found_within_a_frame(voice: Voice) -> None:
-    if not any(Path("/usr/share/festival/voices").glob(f"*/{voice.name}")):
+    if not here(voice):
         pytest.skip(f"Festival's voice {voice.name} is not installed")
     dice = random.Random(7)
     apart = []

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgetalker.models.online.data import aligned, jtalk
+from edgetalker.models.online.data import jtalk
 from edgetalker.models.online.data.phones import PHONES, VOWELS
 from edgetalker.models.online.data.synths import available, speak
 from edgetalker.models.online.data.text import practice
 from edgetalker.models.online.data.utterance import RATE, Voice, faster
-
-FESTIVAL = Path("/usr/share/festival/voices")
-
-
-def here(voice: Voice) -> bool:
-    if voice.engine == "rhvoice":
-        return available("rhvoice") and (aligned.RHVOICES / voice.name).exists()
-    return available(voice.engine) and (voice.engine != "festival" or any(FESTIVAL.glob(f"*/{voice.name}")))
-
+from tests.models.online.conftest import here
 
 VOICES = [
     Voice("espeak", "en-us"), Voice("flite", "slt"), Voice("festival", "kal_diphone"),

@@ -1,4 +1,4 @@
-"""Phone times of real speech from its transcript, by Debian's pocketsphinx: a recognizer that knows nothing of us.
+"""Phone times of speech whose words are known, by Debian's pocketsphinx: a recognizer that knows nothing of us.
 
 pocketsphinx has no phone alignment on its command line; a dictionary with one "word" a phone and a JSGF grammar that
 spells the sentence, with optional silences between words, gives one.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.phones import Segment, fold
-from edgetalker.models.online.data.utterance import RATE
+from edgetalker.models.online.data.utterance import RATE, spread
 
 __all__ = ["align", "align_phones", "available"]
 
@@ -130,7 +130,5 @@ def _read(text: str) -> list[Segment]:
     edges = [*starts[1:], last]
     segments: list[Segment] = []
     for index, start, end in zip(places, starts, edges, strict=True):
-        names = fold(items[index][3:].split("(")[0])
-        cuts = np.linspace(start / 100, end / 100, len(names) + 1)
-        segments += [Segment(n, float(a), float(b)) for n, a, b in zip(names, cuts[:-1], cuts[1:], strict=True)]
+        segments += spread(fold(items[index][3:].split("(")[0]), start / 100, end / 100)
     return segments

@@ -28,10 +28,10 @@ def speak(text: str, rate: float, pitch: int) -> Utterance:
     """Speak a Japanese sentence at `rate` times the usual speed; pitch 0..99 is five half tones down to five up."""
     with tempfile.TemporaryDirectory() as name:
         sound, trace = Path(name) / "a.wav", Path(name) / "a.txt"
-        options = {"x": _DICTIONARY, "m": _VOICE, "r": f"{rate:.3f}", "fm": f"{(pitch - 50) / 10:.1f}", "ow": sound}
-        command = ["open_jtalk", *(str(part) for key, value in options.items() for part in (f"-{key}", value))]
+        command = ["open_jtalk", "-x", str(_DICTIONARY), "-m", str(_VOICE), "-ow", str(sound), "-ot", str(trace)]
+        command += ["-r", f"{rate:.3f}", "-fm", f"{(pitch - 50) / 10:.1f}"]
         said = text.replace(" ", "")  # a space would be a pause
-        subprocess.run([*command, "-ot", str(trace)], input=said, text=True, capture_output=True, check=True)
+        subprocess.run(command, input=said, text=True, capture_output=True, check=True)
         labels = trace.read_text(encoding="utf-8", errors="replace").split("[Output label]")[1]
         samples = read_sound(sound)
     ends = [(phone, int(end) * 1e-7) for end, phone in _LABEL.findall(labels)]
