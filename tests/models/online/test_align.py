@@ -22,7 +22,7 @@ needs = pytest.mark.skipif(not align.available(), reason="pocketsphinx with its 
 @pytest.mark.skipif(not installed("flite"), reason="flite is not installed")
 def test_an_alignment_finds_the_closures_of_a_synthesizer_within_a_frame() -> None:
     text = "my brother met the people from the big company"
-    spoken = speak(Voice("flite", "slt"), [text], 1.0, 50)[0]
+    (spoken,) = speak(Voice("flite", "slt"), [text], 1.0, 50)
     found = [s for s in align.align(spoken.samples, text) if s.phone in "pbm"]
     wanted = [s for s in spoken.segments if s.phone in "pbm"]
     assert [s.phone for s in found] == [s.phone for s in wanted]

@@ -24,7 +24,8 @@ needs_tools = pytest.mark.skipif(
 def clip(folder: Path, name: str, text: str) -> float:
     """Write a clip with its words; return its length in seconds."""
     folder.mkdir(exist_ok=True)
-    samples = speak(Voice("flite", "slt"), [text], 1.0, 50)[0].samples
+    (spoken,) = speak(Voice("flite", "slt"), [text], 1.0, 50)
+    samples = spoken.samples
     soundfile.write(folder / f"{name}.wav", samples, RATE)
     (folder / f"{name}.txt").write_text(text)
     return samples.size / RATE

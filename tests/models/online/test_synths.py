@@ -27,7 +27,7 @@ def test_every_phone_is_known_and_lies_in_the_sound(voice: Voice) -> None:
     if not here(voice):
         pytest.skip(f"{voice.engine}'s voice {voice.name} is not installed")
     dice = random.Random(2)
-    spoken = speak(voice, [practice(dice, voice.language) for _ in range(6)], 1.0, 50)
+    spoken = list(speak(voice, [practice(dice, voice.language) for _ in range(6)], 1.0, 50))
     # Invented words are in no dictionary: the aligner leaves their sentences out.
     assert len(spoken) >= 3 if voice.engine in ("rhvoice", "pico") else len(spoken) == 6
     names = [segment.phone for utterance in spoken for segment in utterance.segments]
@@ -44,7 +44,7 @@ def test_every_phone_is_known_and_lies_in_the_sound(voice: Voice) -> None:
 def test_a_voice_without_phone_times_is_timed_by_alignment(voice: Voice) -> None:
     if not here(voice):
         pytest.skip(f"{voice.engine} with its English voices, or pocketsphinx, is not installed")
-    spoken = speak(voice, ["my mother made a map", "the zzyxq is a map"], 1.0, 50)
+    spoken = list(speak(voice, ["my mother made a map", "the zzyxq is a map"], 1.0, 50))
     assert len(spoken) == 1  # nobody's dictionary has the other sentence
     names = [segment.phone for segment in spoken[0].segments if segment.phone != "sil"]
     assert [name for name in names if name in "mp"] == ["m", "m", "m", "m", "p"]
@@ -56,7 +56,7 @@ def test_a_voice_without_phone_times_is_timed_by_alignment(voice: Voice) -> None
 @pytest.mark.skipif(not available("rhvoice"), reason="RHVoice or pocketsphinx is not installed")
 def test_rhvoice_never_speaks_with_another_voice_than_asked() -> None:
     with pytest.raises(RuntimeError, match="no voice nobody"):
-        speak(Voice("rhvoice", "nobody"), ["hello"], 1.0, 50)
+        next(speak(Voice("rhvoice", "nobody"), ["hello"], 1.0, 50))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.phones import Segment, fold
 from edgetalker.models.online.data.utterance import RATE, spread
 
-__all__ = ["align", "align_phones", "available"]
+__all__ = ["align", "align_phones", "available", "unknown"]
 
 _MODEL = Path("/usr/share/pocketsphinx/model/en-us")
 _DICTIONARY = _MODEL / "cmudict-en-us.dict"
@@ -42,7 +42,20 @@ def align(samples: NDArray[np.float32], transcript: str) -> list[Segment]:
     Raises InputError where pocketsphinx is missing, a word is not in its dictionary, or the alignment fails.
     """
     _demand()
-    return _place(samples, _pronunciations([word.strip('.,;:!?"').lower() for word in transcript.split()]), {})
+    if missing := [f"`{word}`" for word in unknown(transcript)]:
+        raise InputError(f"pocketsphinx's dictionary has no word {', '.join(missing)}", hint="spell it in words it has")
+    known = _dictionary()
+    return _place(samples, [known[word] for word in _words(transcript)], {})
+
+
+def unknown(transcript: str) -> list[str]:
+    """Return the words of an English sentence that the dictionary of `align` lacks, each once."""
+    known = _dictionary()
+    return [word for word in dict.fromkeys(_words(transcript)) if word not in known]
+
+
+def _words(transcript: str) -> list[str]:
+    return [word.strip('.,;:!?"').lower() for word in transcript.split()]
 
 
 def align_phones(samples: NDArray[np.float32], words: Sequence[Sequence[str]]) -> list[Segment]:
@@ -73,17 +86,9 @@ def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds
         return _read(result.read_text())
 
 
-def _pronunciations(words: Sequence[str]) -> list[list[str]]:
-    """Return for each word its pronunciations, each a string of phones."""
-    known = _dictionary()
-    missing = [f"`{word}`" for word in dict.fromkeys(words) if word not in known]
-    if missing:
-        raise InputError(f"pocketsphinx's dictionary has no word {', '.join(missing)}", hint="spell it in words it has")
-    return [known[word] for word in words]
-
-
 @cache
 def _dictionary() -> dict[str, list[str]]:
+    """Return for each word its pronunciations, each a string of phones."""
     found: dict[str, list[str]] = {}
     for line in _DICTIONARY.read_text(encoding="utf-8").splitlines():
         head, _, phones = line.partition(" ")

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -34,7 +34,7 @@ def has_pico() -> bool:
     return shutil.which("pico2wave") is not None and align.available()
 
 
-def speak(voice: Voice, texts: Sequence[str], rate: float) -> list[Utterance]:
+def speak(voice: Voice, texts: Sequence[str], rate: float) -> Iterator[Utterance]:
     """Speak sentences at `rate` times the usual speed; those the aligner cannot place are left out.
 
     English words are looked up in the aligner's dictionary; for other languages espeak-ng says which phones they have.
@@ -43,17 +43,14 @@ def speak(voice: Voice, texts: Sequence[str], rate: float) -> list[Utterance]:
     """
     if voice.engine == "rhvoice" and not (RHVOICES / voice.name).exists():
         raise RuntimeError(f"RHVoice has no voice {voice.name}")  # it would speak with another one, without a word
-    spoken = []
     for text in texts:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "a.wav"
-            _say(voice, text, rate, path)
-            samples = read_sound(path)
+        if voice.language == "en" and align.unknown(text):
+            continue
+        samples = _say(voice, text, rate)
         try:
-            spoken.append(Utterance(samples, tuple(_times(samples, text, voice.language))))
+            yield Utterance(samples, tuple(_times(samples, text, voice.language)))
         except InputError:
             continue
-    return spoken
 
 
 def _times(samples: NDArray[np.float32], text: str, language: str) -> list[Segment]:
@@ -62,11 +59,14 @@ def _times(samples: NDArray[np.float32], text: str, language: str) -> list[Segme
     return align.align_phones(samples, espeak.pronounce(language, re.findall(r"\w+", text)))
 
 
-def _say(voice: Voice, text: str, rate: float, path: Path) -> None:
+def _say(voice: Voice, text: str, rate: float) -> NDArray[np.float32]:
     percent = str(round(100 * rate))
-    if voice.engine == "rhvoice":
-        command = ["RHVoice-test", "-p", voice.name, "-r", percent, "-o", str(path)]
-        subprocess.run(command, input=text, text=True, capture_output=True, check=True)
-    else:
-        marked = f'<speed level="{percent}">{escape(text)}</speed>'
-        subprocess.run(["pico2wave", "-l", voice.name, "-w", str(path), marked], capture_output=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        if voice.engine == "rhvoice":
+            command = ["RHVoice-test", "-p", voice.name, "-r", percent, "-o", str(path)]
+            subprocess.run(command, input=text, text=True, capture_output=True, check=True)
+        else:
+            marked = f'<speed level="{percent}">{escape(text)}</speed>'
+            subprocess.run(["pico2wave", "-l", voice.name, "-w", str(path), marked], capture_output=True, check=True)
+        return read_sound(path)

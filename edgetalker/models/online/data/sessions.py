@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,18 @@ def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Sessio
     return targets(heard, clean, segments, rng, keep_sound)
 
 
-def _spoken(voice: Voice, rng: np.random.Generator, dice: random.Random, varied: bool) -> list[Utterance]:
-    """Speak enough sentences. varied: drills among them, and most recorded voices played faster or slower."""
+def _spoken(voice: Voice, rng: np.random.Generator, dice: random.Random, varied: bool) -> Iterator[Utterance]:
+    """Speak enough sentences, each when it is asked for where the synthesizer can.
+
+    varied: drills among them, and most recorded voices played faster or slower.
+    """
     rate, pitch = float(rng.uniform(0.8, 1.3)), int(rng.integers(20, 80))
     texts = [(practice if varied else sentence)(dice, voice.language) for _ in range(26)]
     if not varied or voice.engine == "espeak" or rng.random() < 0.25:
         return speak(voice, texts, rate, pitch)
     # A speed moves pitch and throat together: another speaker of the same recordings.
     speed = float(np.exp(rng.uniform(-0.22, 0.22)))
-    return [faster(utterance, speed) for utterance in speak(voice, texts, rate / speed, pitch)]
+    return (faster(utterance, speed) for utterance in speak(voice, texts, rate / speed, pitch))
 
 
 def _sound(voice: Voice, rng: np.random.Generator, dice: random.Random, *, varied: bool) -> tuple[Array, list[Segment]]:

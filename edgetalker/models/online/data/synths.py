@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,22 +32,25 @@ def available(engine: str) -> bool:
     return ENGINES[engine]()
 
 
-def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> list[Utterance]:
+def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> Iterator[Utterance]:
     """Speak the sentences at `rate` times the usual speed; `pitch` (0..99, 50 usual) is for espeak and jtalk.
 
-    A sentence that the synthesizer cannot speak, or whose phones cannot be timed, is left out.
+    Sentences are spoken when they are asked for, where the synthesizer takes one at a time. A sentence that it cannot
+    speak, or whose phones cannot be timed, is left out. Raises RuntimeError where espeak-ng or RHVoice lacks the voice.
     """
     if voice.engine == "espeak":
         # espeak-ng's breath and flutter go on from call to call and cannot be seeded: a fresh process starts them anew.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            return pool.submit(espeak.speak_all, voice, texts, rate, pitch).result()
-    if voice.engine == "flite":
-        return [_flite(voice, text, rate) for text in texts]
-    if voice.engine == "jtalk":
-        return [jtalk.speak(text, rate, pitch) for text in texts]
-    if voice.engine in ("rhvoice", "pico"):
-        return aligned.speak(voice, texts, rate)
-    return _festival(voice, texts, rate)
+            spoken = pool.submit(espeak.speak_all, voice, texts, rate, pitch).result()
+        yield from spoken
+    elif voice.engine == "flite":
+        yield from (_flite(voice, text, rate) for text in texts)
+    elif voice.engine == "jtalk":
+        yield from (jtalk.speak(text, rate, pitch) for text in texts)
+    elif voice.engine in ("rhvoice", "pico"):
+        yield from aligned.speak(voice, texts, rate)
+    else:
+        yield from _festival(voice, texts, rate)
 
 
 def _flite(voice: Voice, text: str, rate: float) -> Utterance:
