@@ -20,10 +20,9 @@ from edgetalker.models.online.data.degrade import add_noise
 from edgetalker.models.online.data.sessions import Session, load
 from edgetalker.models.online.data.voices import HELD_OUT
 from edgetalker.models.online.features import log_mel
-from edgetalker.models.online.head import HISTORY
-from edgetalker.models.online.layout import CHANCE, MADE
-from edgetalker.models.online.metrics import closures_of, mouth_of, summary, upper
-from edgetalker.models.online.rollout import Heard, Runner, hear, hear_many, sampler
+from edgetalker.models.online.layout import MADE
+from edgetalker.models.online.metrics import Truth, closures_of, mouth_of, summary, upper
+from edgetalker.models.online.rollout import Heard, Runner, hear_many, sampler
 from edgetalker.models.online.talker import Talker, load_talker
 from edgetalker.models.online.trunk import LOOKAHEADS
 
@@ -117,14 +116,18 @@ def _group(folder: Path) -> list[Session]:
     return [load(path) for path in sorted(folder.glob("*.npz"))]
 
 
-def _truth(session: Session) -> tuple[Array, Array, NDArray[np.uint8], Array]:
+def _truth(session: Session) -> Truth:
     return session.mouth, session.touch[:, 0], session.phone, session.speech
 
 
-def _heard(talker: Talker, mels: Sequence[Array], length: int | None = None) -> Heard:
+def _cut(truths: Sequence[Truth], frames: int) -> list[Truth]:
+    return [(mouth[:frames], lips[:frames], phone[:frames], speech[:frames]) for mouth, lips, phone, speech in truths]
+
+
+def _heard(talker: Talker, mels: Sequence[Array]) -> Heard:
     """Hear several sounds side by side, cut to the shortest."""
     parts = hear_many(talker.trunk, [torch.tensor(mel) for mel in mels], talker.lookahead)
-    short = length or min(part.mouth.shape[0] for part in parts)
+    short = min(part.mouth.shape[0] for part in parts)
     rows = ([getattr(part, name)[:short] for part in parts] for name in ("features", "mouth", "logits"))
     return Heard(*(torch.stack(row) for row in rows))
 
@@ -139,21 +142,19 @@ def play(talker: Talker, mels: Sequence[Array], schedule: str, seed: int, contro
     return motion
 
 
-def _talker_scores(talker: Talker, sessions: Sequence[Session], truths: Any, seed: int) -> dict[str, Any]:
+def _talker_scores(talker: Talker, sessions: Sequence[Session], truths: Sequence[Truth], seed: int) -> dict[str, Any]:
     mels = [s.mel for s in sessions]
     found: dict[str, Any] = {}
     for schedule in SCHEDULES:
         motion = play(talker, mels, schedule, seed)
         mouths = [mouth_of(m) for m in motion]
-        cut = [tuple(track[: mouths[0].shape[0]] for track in truth) for truth in truths]
-        found[schedule] = summary(mouths, cut)
+        found[schedule] = summary(mouths, _cut(truths, mouths[0].shape[0]))
         if schedule == "one":
             found[schedule]["by_phone"] = _by_phone(mouths, sessions)
     rng = np.random.default_rng(seed)
     noisy = [log_mel(add_noise(s.samples, 15.0, rng, slope=1.0), s.phone.size) for s in sessions]
     mouths = [mouth_of(m) for m in play(talker, noisy, "one", seed)]
-    cut = [tuple(track[: mouths[0].shape[0]] for track in truth) for truth in truths]
-    found["one, 15 dB noise"] = summary(mouths, cut)
+    found["one, 15 dB noise"] = summary(mouths, _cut(truths, mouths[0].shape[0]))
     return found
 
 
@@ -169,22 +170,23 @@ def _by_phone(mouths: Sequence[Array], sessions: Sequence[Session]) -> dict[str,
 
 def _curve(talker: Talker, sessions: Sequence[Session]) -> dict[str, Any]:
     """Score the trunk alone at each look-ahead: its regressed mouth with contacts blended in."""
-    return {
-        str(d): summary([trunk_mouth(talker, s.mel, d) for s in sessions], [_truth(s) for s in sessions])
-        for d in LOOKAHEADS
-    }
+    mels, truths = [s.mel for s in sessions], [_truth(s) for s in sessions]
+    found = {}
+    for lookahead in LOOKAHEADS:
+        mouths = trunk_mouths(talker, mels, lookahead)
+        found[str(lookahead)] = summary(mouths, _cut(truths, mouths[0].shape[0]))
+    return found
 
 
-def trunk_mouth(talker: Talker, mel: Array, lookahead: int) -> Array:
-    """Return what the trunk's regression alone shows, (T, 14)."""
-    heard = hear(talker.trunk, torch.tensor(mel), lookahead)
-    frames = heard.mouth.shape[0]
-    base = torch.zeros(frames, MADE)
-    base[:, : heard.mouth.shape[1]] = heard.mouth
-    eyes = talker.decoder.rest().expand(frames, HISTORY, -1), torch.zeros(frames, CHANCE)  # they do not matter here
-    motion, _ = talker.decoder(torch.zeros_like(base), heard.logits, base, *eyes)
-    shown: Array = mouth_of(motion.numpy())
-    return shown
+@torch.no_grad()
+def trunk_mouths(talker: Talker, mels: Sequence[Array], lookahead: int) -> list[Array]:
+    """Return what the trunk shows without a denoiser, (T, 14) each, cut to the shortest sound."""
+    heard = _heard(replace(talker, lookahead=lookahead), mels)
+    batch, frames = heard.mouth.shape[:2]
+    runner, still = Runner(talker.decoder, batch, 0), torch.zeros(batch, MADE)
+    wish = torch.tensor(NEUTRAL).expand(batch, len(NEUTRAL))
+    shown = [runner.take(still, heard.logits[:, t], heard.mouth[:, t], wish) for t in range(frames)]
+    return [mouth_of(motion) for motion in torch.stack(shown, 1).numpy()]
 
 
 def _upper(talker: Talker, sessions: Sequence[Session], seed: int) -> dict[str, Any]:

@@ -12,7 +12,19 @@ from edgetalker.models.online.data.shapes import HEAD_ANGLES, MOTION_NAMES
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.eyes import DRAWS, EYES, Eyes, with_droop
 
-__all__ = ["CHANCE", "CHANNELS", "CONTROLS", "MADE", "MOVING", "NOISE", "Decoder", "column", "expansion", "reduction"]
+__all__ = [
+    "CHANCE",
+    "CHANNELS",
+    "CONTROLS",
+    "EASE",
+    "MADE",
+    "MOVING",
+    "NOISE",
+    "Decoder",
+    "column",
+    "expansion",
+    "reduction",
+]
 
 
 def _pair(name: str) -> tuple[str, str]:
@@ -38,8 +50,15 @@ CHANCE = DRAWS + 1
 LEAK = 0.003
 """How much of its way to the mean a moving channel is pulled back in every frame: sums of small errors must not
 wander."""
-QUIET, VOICED = 0.1, 0.5
-"""Probability of a voice below which the mouth rests, and above which it moves in full."""
+MOVES, ROUSES = (0.1, 0.5), (0.5, 0.9)
+"""Probability of a voice below which the mouth rests, and above which it moves in full: for one that moves, and for one
+that rests. A click or a breath before a phrase sounds a little like a voice; it must not part lips that are shut."""
+STIRS = (0.02, 0.07)
+"""JawOpen of the frame before, up to which the mouth rests, and from which it moves."""
+WAKES = 3.0
+"""How much sooner than its base the offset of a mouth moves in full."""
+EASE = 0.2
+"""How much of the last frame's mouth stays: a sixth less jitter for a sixth of a frame of delay (measured)."""
 CONTROLS = ("joy", "sadness", "anger", "surprise", "articulation", "head")
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
 
@@ -69,7 +88,8 @@ class Decoder(nn.Module):
     """What a denoised frame means: offsets from a base, in units of each channel's usual offset.
 
     The base of a mouth channel is what the trunk heard, of an expression its mean, and of what moves the frame
-    before, so that noise becomes movement and not jitter. mean, spread: (32,) statistics of the channels, for the
+    before, so that noise becomes movement and not jitter. What the lips part by needs a voice, and the mouth keeps a
+    little of the frame before. mean, spread: (32,) statistics of the channels, for the
     history; scale: (27,) of the offsets. Contacts are blended in by the rules that the data follows: where the trunk
     hears lips touch, MouthClose cancels JawOpen and the lips press.
     """
@@ -78,11 +98,15 @@ class Decoder(nn.Module):
     spread: Tensor
     scale: Tensor
     expand: Tensor
+    parting: Tensor
 
-    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.4, high: float = 0.65) -> None:
+    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.37, high: float = 0.62) -> None:
         super().__init__()
         for name, value in {"mean": mean, "spread": spread, "scale": scale, "expand": expansion()}.items():
             self.register_buffer(name, value)
+        parting = torch.zeros(MADE)
+        parting[[column(name) for name in ("JawOpen", "MouthLowerDownLeft", "MouthUpperUpLeft")]] = 1.0
+        self.register_buffer("parting", parting, persistent=False)
         self.eyes = Eyes()
         self.low, self.high = low, high
 
@@ -102,10 +126,17 @@ class Decoder(nn.Module):
         """
         before = last * self.spread + self.mean
         still = self.mean[len(MOUTH) : MOVING.start].expand(mouth.shape[0], -1)
-        return torch.cat([mouth * voice(logits), still, before[:, MOVING]], -1)
+        return torch.cat([mouth * self._awake(logits, last), still, before[:, MOVING]], -1)
+
+    def _awake(self, logits: Tensor, last: Tensor) -> Tensor:
+        """Return how far the mouth may move, (B, 1) in [0, 1], from logits (B, 3) and the last row (B, 32)."""
+        jaw = column("JawOpen")
+        moving = _ramp(last[:, jaw, None] * self.spread[jaw] + self.mean[jaw], *STIRS)
+        rouse = _ramp(torch.sigmoid(logits[:, 2:]), *ROUSES)
+        return rouse + moving * (voice(logits) - rouse)
 
     def encode(self, channels: Tensor, base: Tensor) -> Tensor:
-        """Return the frame (B, 27) that `forward` turns back into these channels, contacts and leak aside."""
+        """Return the frame (B, 27) that `forward` turns into these channels, but for contacts, leak, rest and ease."""
         return (channels[:, :MADE] - base) / self.scale
 
     def forward(
@@ -115,11 +146,14 @@ class Decoder(nn.Module):
 
         value, base (B, 27); logits (B, 3); history (B, H, 32), normalised; chance (B, 5): draws and droop of the eyes.
         """
-        raw = base + value * self.scale
+        # Only speech parts the lips; the other offsets are wishes too, and a smile stays in a pause.
+        free = (WAKES * self._awake(logits, history[:, -1])).clamp(max=1.0)
+        raw = base + value * self.scale * (1.0 - self.parting * (1.0 - free))
+        mouth = self._eased(raw[:, : len(MOUTH)], history[:, -1, : len(MOUTH)])
         moving = raw[:, MOVING]
         moving = moving + LEAK * (self.mean[MOVING] - moving)
         angles = len(HEAD_ANGLES)
-        made = torch.cat([raw[:, : MOVING.start], moving[:, :-angles]], -1).clamp(0.0, 1.0)
+        made = torch.cat([mouth, raw[:, len(MOUTH) : MOVING.start], moving[:, :-angles]], -1).clamp(0.0, 1.0)
         parts = [*made.unbind(-1), *moving[:, -angles:].clamp(-0.6, 0.6).unbind(-1)]
         touch = ((torch.sigmoid(logits[:, :2]) - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
         touch = touch * touch * (3.0 - 2.0 * touch)
@@ -130,6 +164,10 @@ class Decoder(nn.Module):
         face = torch.stack(parts, -1)
         shown = torch.cat([face, with_droop(eyes, chance[:, DRAWS:])], -1)
         return shown @ self.expand, self.normalise(torch.cat([face, eyes], -1))
+
+    def _eased(self, mouth: Tensor, last: Tensor) -> Tensor:
+        """Return a mouth (B, 14) that keeps a little of the last one (B, 14), normalised."""
+        return mouth + EASE * (last * self.spread[: len(MOUTH)] + self.mean[: len(MOUTH)] - mouth)
 
     @staticmethod
     def _touch(parts: list[Tensor], lips: Tensor, teeth: Tensor) -> None:
@@ -146,5 +184,10 @@ class Decoder(nn.Module):
 
 
 def voice(logits: Tensor) -> Tensor:
-    """Return how far the mouth may move, (B, 1) in [0, 1], from the trunk's logits (B, 3)."""
-    return ((torch.sigmoid(logits[:, 2:]) - QUIET) / (VOICED - QUIET)).clamp(0.0, 1.0)
+    """Return how much voice there is, (B, 1) in [0, 1], from the trunk's logits (B, 3)."""
+    return _ramp(torch.sigmoid(logits[:, 2:]), *MOVES)
+
+
+def _ramp(value: Tensor, low: float, high: float) -> Tensor:
+    """Return 0 below `low`, 1 above `high`, and a straight line between."""
+    return ((value - low) / (high - low)).clamp(0.0, 1.0)

@@ -12,9 +12,23 @@ from edgetalker.models.online.data.phones import BILABIALS, PHONES
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.data.visemes import FPS, MOUTH
 
-__all__ = ["CLOSED", "Closures", "closures", "closures_of", "delay", "jitter", "lip_gap", "mouth_of", "rest", "summary"]
+__all__ = [
+    "CLOSED",
+    "Closures",
+    "Truth",
+    "closures",
+    "closures_of",
+    "delay",
+    "jitter",
+    "lip_gap",
+    "mouth_of",
+    "rest",
+    "summary",
+]
 
 Array = NDArray[np.float32]
+Truth = tuple[Array, Array, NDArray[np.uint8], Array]
+"""What `summary` scores against: target mouth (T, 14), lips (T,), phone (T,), speech (T,)."""
 CLOSED = 0.05
 """Lips count as shut where the gap is below this; open phones of the animator stay above 0.1."""
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
@@ -162,9 +176,7 @@ def upper(motion: Array) -> dict[str, float]:
     return {**spread, "head_speed": speed, "blinks_per_minute": blinks_per_minute(motion)}
 
 
-def summary(
-    mouths: Sequence[Array], truths: Sequence[tuple[Array, Array, NDArray[np.uint8], Array]]
-) -> dict[str, float]:
+def summary(mouths: Sequence[Array], truths: Sequence[Truth]) -> dict[str, float]:
     """Score mouths (T, 14) against truths (target mouth, lips, phone, speech), all sounds of a group together."""
     total, errors, ours, theirs, lags = Closures(), [], [], [], []
     for mouth, (target, lips, phone, speech) in zip(mouths, truths, strict=True):

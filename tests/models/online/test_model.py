@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ from edgetalker.models.online.head import (
     chance_of,
     rows,
 )
-from edgetalker.models.online.layout import CHANCE, CHANNELS, LEAK, MADE, MOVING, NOISE, Decoder, column
+from edgetalker.models.online.layout import CHANCE, CHANNELS, EASE, LEAK, MADE, MOVING, NOISE, Decoder, column
 from edgetalker.models.online.stages import AudioStage
 from edgetalker.models.online.streams import stack_mel
 from edgetalker.models.online.talker import Talker
@@ -203,7 +205,7 @@ def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
     decoder, base = decoder_of(0.0, 1.0, 1.0), torch.zeros(200, MADE)
     eyes = eyes_at_rest(decoder, 200)
     value, logits = 3 * torch.randn(200, MADE), torch.zeros(200, 3)
-    logits[:, 0], logits[:, 1] = 9.0, -9.0
+    logits[:] = torch.tensor([9.0, -9.0, 9.0])
     motion, kept = decoder(value, logits, base, *eyes)
     assert motion.shape == (200, 55)
     assert float(motion[:, :52].min()) >= 0.0
@@ -211,7 +213,7 @@ def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
     torch.testing.assert_close(motion[:, 18], motion[:, 17], atol=1e-6, rtol=0.0)  # MouthClose cancels JawOpen
     assert float(motion[:, [37, 38, 39, 40]].max()) == 0.0
     torch.testing.assert_close(motion[:, 23], motion[:, 24])
-    again, _ = decoder(kept[:, :MADE], logits, base, *eyes)
+    again, _ = decoder(kept[:, :MADE], logits, base, kept[:, None].repeat(1, HISTORY, 1), eyes[1])
     still = [name for name in range(52) if name not in (43, 44, 45)]  # brows are pulled to their mean
     torch.testing.assert_close(again[:, still], motion[:, still], atol=1e-5, rtol=0.0)
     logits[:, 0] = -9.0
@@ -235,6 +237,53 @@ def test_brows_and_head_go_on_from_where_they_were_and_the_mouth_from_what_is_he
     wanted = decoder.normalise(target)
     torch.testing.assert_close(kept[:, 14 : MOVING.start], wanted[:, 14 : MOVING.start], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(kept[:, MOVING], (1 - LEAK) * wanted[:, MOVING], atol=1e-4, rtol=1e-4)
+
+
+def logits_of(probability: float) -> torch.Tensor:
+    """Return logits (1, 3): no contact, and a voice of this probability."""
+    return torch.tensor([[-9.0, -9.0, math.log(probability / (1.0 - probability))]])
+
+
+def history_of(decoder: Decoder, jaw: float) -> torch.Tensor:
+    """Return a history (1, HISTORY, 32) of a face whose jaw alone is open."""
+    return decoder.normalise(torch.zeros(32).index_fill(0, torch.tensor(column("JawOpen")), jaw)).repeat(1, HISTORY, 1)
+
+
+@pytest.mark.parametrize(
+    ("probability", "jaw", "share"),
+    [
+        (0.05, 0.0, 0.0), (0.5, 0.0, 0.0), (0.7, 0.0, 0.5), (0.95, 0.0, 1.0),
+        (0.05, 0.2, 0.0), (0.3, 0.2, 0.5), (0.6, 0.2, 1.0),
+    ],
+)  # fmt: skip
+def test_lips_at_rest_need_a_surer_voice_to_part_than_lips_that_move(
+    probability: float, jaw: float, share: float
+) -> None:
+    decoder = decoder_of(0.1, 0.2, 0.05)
+    mouth = torch.full((1, 14), 0.6)
+    base = decoder.base(mouth, logits_of(probability), history_of(decoder, jaw)[:, -1])
+    torch.testing.assert_close(base[:, :14], share * mouth)
+
+
+def test_in_a_pause_an_offset_smiles_but_parts_no_lips() -> None:
+    decoder = decoder_of(0.0, 1.0, 1.0)
+    smile, parts = column("MouthSmileLeft"), [column(n) for n in ("JawOpen", "MouthLowerDownLeft", "MouthUpperUpLeft")]
+    value, chance = torch.zeros(1, MADE), torch.zeros(1, CHANCE)
+    value[:, [smile, *parts]] = 0.4
+    for probability, parted in ((0.3, 0.0), (0.95, 0.4)):
+        history = history_of(decoder, 0.0)
+        base = decoder.base(torch.zeros(1, 14), logits_of(probability), history[:, -1])
+        _, kept = decoder(value, logits_of(probability), base, history, chance)
+        assert float(kept[0, smile]) == pytest.approx(0.4 * (1 - EASE))
+        assert kept[0, parts].tolist() == pytest.approx([parted * (1 - EASE)] * 3)
+
+
+def test_a_mouth_eases_from_the_frame_before() -> None:
+    decoder, history = decoder_of(0.0, 1.0, 1.0), history_of(decoder_of(0.0, 1.0, 1.0), 0.2)
+    value = torch.zeros(1, MADE)
+    value[:, column("JawOpen")] = 0.7
+    _, kept = decoder(value, logits_of(0.99), torch.zeros(1, MADE), history, torch.zeros(1, CHANCE))
+    assert float(kept[0, column("JawOpen")]) == pytest.approx(EASE * 0.2 + (1 - EASE) * 0.7)
 
 
 def test_only_the_past_of_brows_and_head_is_seen(talker: Talker) -> None:
