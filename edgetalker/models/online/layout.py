@@ -114,6 +114,10 @@ class Decoder(nn.Module):
         """Return channels as the history keeps them."""
         return (channels - self.mean) / self.spread
 
+    def _shown(self, rows: Tensor, part: slice) -> Tensor:
+        """Return these channels (..., n) of rows (..., 32) of the history as they were before `normalise`."""
+        return rows[..., part] * self.spread[part] + self.mean[part]
+
     def rest(self) -> Tensor:
         """Return the row (32,) of a face at rest, as the history keeps it."""
         return self.normalise(torch.zeros_like(self.mean))
@@ -124,14 +128,13 @@ class Decoder(nn.Module):
         mouth (B, 14), logits (B, 3) from the trunk; last (B, 32), the newest row of the normalised history. Where the
         trunk hears no voice, the mouth's base goes to rest: noise between phrases must not move the lips.
         """
-        before = last * self.spread + self.mean
         still = self.mean[len(MOUTH) : MOVING.start].expand(mouth.shape[0], -1)
-        return torch.cat([mouth * self._awake(logits, last), still, before[:, MOVING]], -1)
+        return torch.cat([mouth * self._awake(logits, last), still, self._shown(last, MOVING)], -1)
 
     def _awake(self, logits: Tensor, last: Tensor) -> Tensor:
         """Return how far the mouth may move, (B, 1) in [0, 1], from logits (B, 3) and the last row (B, 32)."""
         jaw = column("JawOpen")
-        moving = _ramp(last[:, jaw, None] * self.spread[jaw] + self.mean[jaw], *STIRS)
+        moving = _ramp(self._shown(last, slice(jaw, jaw + 1)), *STIRS)
         rouse = _ramp(torch.sigmoid(logits[:, 2:]), *ROUSES)
         return rouse + moving * (voice(logits) - rouse)
 
@@ -149,7 +152,7 @@ class Decoder(nn.Module):
         # Only speech parts the lips; the other offsets are wishes too, and a smile stays in a pause.
         free = (WAKES * self._awake(logits, history[:, -1])).clamp(max=1.0)
         raw = base + value * self.scale * (1.0 - self.parting * (1.0 - free))
-        mouth = self._eased(raw[:, : len(MOUTH)], history[:, -1, : len(MOUTH)])
+        mouth = self._eased(raw[:, : len(MOUTH)], history[:, -1])
         moving = raw[:, MOVING]
         moving = moving + LEAK * (self.mean[MOVING] - moving)
         angles = len(HEAD_ANGLES)
@@ -159,15 +162,15 @@ class Decoder(nn.Module):
         touch = touch * touch * (3.0 - 2.0 * touch)
         lips, teeth = touch[:, 0], touch[:, 1]
         self._touch(parts, lips, teeth * (1.0 - lips))
-        past = history[:, :, MADE:] * self.spread[MADE:] + self.mean[MADE:]
+        past = self._shown(history, slice(MADE, None))
         eyes = self.eyes(past, chance[:, :DRAWS], voice(logits))
         face = torch.stack(parts, -1)
         shown = torch.cat([face, with_droop(eyes, chance[:, DRAWS:])], -1)
         return shown @ self.expand, self.normalise(torch.cat([face, eyes], -1))
 
     def _eased(self, mouth: Tensor, last: Tensor) -> Tensor:
-        """Return a mouth (B, 14) that keeps a little of the last one (B, 14), normalised."""
-        return mouth + EASE * (last * self.spread[: len(MOUTH)] + self.mean[: len(MOUTH)] - mouth)
+        """Return a mouth (B, 14) that keeps a little of the one in the last row (B, 32)."""
+        return mouth + EASE * (self._shown(last, slice(len(MOUTH))) - mouth)
 
     @staticmethod
     def _touch(parts: list[Tensor], lips: Tensor, teeth: Tensor) -> None:

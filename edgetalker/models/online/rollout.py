@@ -16,7 +16,7 @@ from edgetalker.models.online.streams import Corpus, stack_mel
 from edgetalker.models.online.trunk import Trunk
 from edgetalker.models.online.wear import Wear, draw
 
-__all__ = ["Heard", "Runner", "Sampler", "hear", "hear_corpus", "hear_many", "sampler"]
+__all__ = ["Heard", "Runner", "Sampler", "hear_corpus", "hear_many", "sampler"]
 
 Sampler = Callable[[Tensor, Tensor], Tensor]
 
@@ -33,17 +33,12 @@ class Heard:
     logits: Tensor
 
 
-def hear(trunk: Trunk, mel: Tensor, lookahead: int) -> Heard:
-    """Run the trunk over ln mel power (4T, 80) as a stream does: the first step hears `lookahead` frames ahead.
-
-    The last steps hear silence behind the sound's end.
-    """
-    return hear_many(trunk, [mel], lookahead)[0]
-
-
 @torch.no_grad()
 def hear_many(trunk: Trunk, mels: Sequence[Tensor], lookahead: int) -> list[Heard]:
-    """Hear several sounds of any lengths side by side; each gives what it would give alone."""
+    """Run the trunk over ln mel power (4T, 80) of several sounds of any lengths; each gives what it would give alone.
+
+    It hears as a stream does: the first step `lookahead` frames ahead, the last ones silence behind the sound's end.
+    """
     quiet, device = float(np.log(FLOOR)), trunk.device
     longest = max(mel.shape[0] for mel in mels)
     padded = torch.full((len(mels), PER_FRAME * (lookahead + 1) + longest, mels[0].shape[1]), quiet)
