@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.soak_live import free_port
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Options, rehearse
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sinks.registry import sink_for
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.looped import LoopedSource
 from edgetalker.runtime.sources.paced import PacedSource

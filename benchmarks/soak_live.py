@@ -28,12 +28,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Observer, Options, rehearse
 from edgetalker.runtime.open import open_session
-from edgetalker.runtime.sinks.registry import sink_for
 from edgetalker.runtime.sources.looped import LoopedSource
 from edgetalker.runtime.sources.paced import PacedSource
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import threading
 
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import rehearse
-from edgetalker.runtime.sinks.registry import sink_for
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.paced import PacedSource
 from edgetalker.runtime.stream import Talker

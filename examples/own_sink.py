@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 
-from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.frame import Frame, MotionLayout, Sink
 from edgetalker.runtime.loop import Loop
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.stream import Talker
 
 
-class Watcher:
+class Watcher(Sink):
     """Any object with open, send and close is a sink. `send` must return quickly: the talker waits for it."""
 
     def open(self, layout: MotionLayout) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.setting import Setting
 from edgetalker.engines.bundle import Bundle
-from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.frame import Frame, MotionLayout, Sink
 from edgetalker.runtime.loop import Loop, Options, rehearse
 from edgetalker.runtime.stats import Summary
 
@@ -68,7 +68,7 @@ class NoiseSource:
         """Do nothing."""
 
 
-class Costs:
+class Costs(Sink):
     """A sink that keeps each frame's cost."""
 
     def __init__(self) -> None:

@@ -21,11 +21,11 @@ from edgetalker.cli.options import (
 from edgetalker.cli.progress import Progress
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
 from edgetalker.engines.errors import OptionError
+from edgetalker.outputs import is_receiver, sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, rehearse
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sinks.registry import is_receiver, sink_for
 from edgetalker.runtime.tally import Tally
 
 __all__ = ["add_parser", "run"]

@@ -22,12 +22,12 @@ from edgetalker.cli.options import (
     set_controls,
 )
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Sink
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import LATE_POLICIES, Options, rehearse
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sinks.registry import sink_for
 
 __all__ = ["add_parser", "run"]
 

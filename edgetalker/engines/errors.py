@@ -12,6 +12,7 @@ __all__ = [
     "InputError",
     "MissingPackageError",
     "OptionError",
+    "OutputError",
     "UserError",
     "nearest",
 ]
@@ -44,6 +45,12 @@ class InputError(UserError):
     """An input (sound, file, checkpoint) that cannot be read or used."""
 
     exit_code = 65
+
+
+class OutputError(UserError):
+    """A result that cannot be written."""
+
+    exit_code = 74
 
 
 class BundleError(UserError):

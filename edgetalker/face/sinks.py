@@ -15,11 +15,12 @@ from edgetalker.face.plot import plot_motion
 from edgetalker.face.sheet import render_sheet
 from edgetalker.face.vertexmotion import write_vertex_glb
 from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["GlbSink", "PlotSink"]
 
 
-class _Kept:
+class _Kept(Sink):
     """Keeps copies of all motion until the end."""
 
     def __init__(self, path: Path | str) -> None:

@@ -10,7 +10,7 @@ from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.loop import Observer
 from edgetalker.runtime.pace import Pace
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sinks.statistics import Spread
+from edgetalker.runtime.stats import Spread
 
 __all__ = ["DelayMeter", "Delays"]
 

@@ -103,22 +103,4 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class Sink(Protocol):
-    """Where motion goes. Called from the loop's thread; `send` must not block on a slow receiver.
-
-    A sink that needs the sound too has a method `hear(samples, rate)`: it gets every piece of sound as the loop
-    reads it, mono float32, valid only during the call. One that counts frames or samples has a method `reset()`: it
-    is called when the talker begins anew.
-    """
-
-    def open(self, layout: MotionLayout) -> None:
-        """Called once before the first frame. Raises UserError when this layout cannot be sent there."""
-        ...
-
-    def send(self, frame: Frame) -> None:
-        """Take one frame. The motion array is only valid during the call."""
-        ...
-
-    def close(self) -> None:
-        """Finish: files take their name now. Called once, also after an interrupt or an error."""
-        ...
+from edgetalker.runtime.sinks.sink import Sink  # noqa: E402 - its own types come from here

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,9 @@ from edgetalker.runtime.frame import Sink, Source
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Loop, Observer, Options
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sinks.network import NetworkSink
+from edgetalker.runtime.sinks.net.sender import NetworkSink
 from edgetalker.runtime.sinks.rest import RestStage
-from edgetalker.runtime.sinks.statistics import SinkStatistics
+from edgetalker.runtime.sinks.sink import SinkStatistics
 from edgetalker.runtime.tally import Tally
 
 __all__ = ["Live", "LiveSource", "Report"]
@@ -176,8 +176,7 @@ class Live:
             ladder=ladder,
         )
         for sink in self.sinks:  # a viewer, whose page has sliders and a button to begin anew
-            if (attach := getattr(sink, "attach", None)) is not None:
-                attach(session, self)
+            sink.attach(session, self)
 
     def run(self) -> Report:
         """Play until the sound ends, the limit is reached or `stop` is called; sinks are closed in every case."""

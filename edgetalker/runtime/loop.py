@@ -92,7 +92,6 @@ class Loop:
         self._ladder = ladder or self._own_ladder()
         budget = self.options.budget if self.options.budget is not None else 1 / float(fps)
         self._pace = Pace(audio.rate, fps, audio.lookahead, audio.block, int(budget * 1e9))
-        self._hearers = [hear for sink in self.sinks if (hear := getattr(sink, "hear", None)) is not None]
         # The last sound motion, rest before the first: what held and starved frames show.
         self._good = np.zeros(session.motion.shape, np.float32)
         self._good_view = self._good.view()
@@ -144,8 +143,7 @@ class Loop:
         self._heard = 0
         self.tally.resets += 1
         for sink in self.sinks:
-            if (begin := getattr(sink, "reset", None)) is not None:
-                begin()
+            sink.reset()
 
     def _await_sound(self) -> bool:
         """Read until the next frame's sound is there. False when something else must be looked at first."""
@@ -172,8 +170,8 @@ class Loop:
         self._window.append(samples)
         self._heard += len(samples)
         self._pace.hear(self._window.total, self.clock.now_ns())
-        for hear in self._hearers:
-            hear(samples, self.source.rate)
+        for sink in self.sinks:
+            sink.hear(samples, self.source.rate)
         for observer in self.observers:
             observer.sound(self._heard)
 

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.files import PartFile, checked_target
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.sinks.part import PartFile, checked_target
 
 __all__ = ["CAPACITY", "COLUMNS", "Timed", "Trace"]
 

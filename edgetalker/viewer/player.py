@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgetalker.engines.errors import OptionError, UserError
 from edgetalker.runtime.frame import Frame, MotionLayout, Source
+from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.wire import Request, shown
 
@@ -22,7 +23,7 @@ SETTLE = 0.15
 """Seconds of rest after a slider moved before the clip is animated anew."""
 
 
-class _Screen:
+class _Screen(Sink):
     """The sink of one take."""
 
     def __init__(self, stream: Stream) -> None:
@@ -33,9 +34,6 @@ class _Screen:
 
     def send(self, frame: Frame) -> None:
         self._stream.frame(shown(frame))
-
-    def close(self) -> None:
-        pass
 
 
 class ClipPlayer:

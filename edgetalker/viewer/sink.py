@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.options import switch
+from edgetalker.runtime.sinks.sink import Running, Sink
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page
@@ -31,13 +32,7 @@ _FORM = "view://127.0.0.1:8080?browser=no&template=MESH.obj"
 _OPTIONS = ("browser", "template")
 
 
-class _Talker(Protocol):
-    """What can begin anew: a `Loop` or a `Live`."""
-
-    def reset(self) -> None: ...
-
-
-class ViewerSink:
+class ViewerSink(Sink):
     """Shows live motion in a page on this machine; `hear` lets the page play the sound too.
 
     The page's sliders reach the session that was given to `attach`; without one it has no sliders. `send` copies
@@ -54,7 +49,7 @@ class ViewerSink:
         self._triangles = read_template(template)[1] if template is not None else None
         self._browser = browser
         self._session: Session | None = None
-        self._talker: _Talker | None = None
+        self._running: Running | None = None
         self.stream = Stream("live", title)
         self._server = ViewerServer(self.stream, port=port, assets={"/face.glb": face_asset()}, answer=self._answer)
 
@@ -68,9 +63,9 @@ class ViewerSink:
         """How many pages look on."""
         return self._server.viewers
 
-    def attach(self, session: Session, talker: _Talker | None = None) -> None:
+    def attach(self, session: Session, running: Running | None = None) -> None:
         """Let the page's sliders set this session's controls, and its reset button let the talker begin anew."""
-        self._session, self._talker = session, talker
+        self._session, self._running = session, running
 
     def open(self, layout: MotionLayout) -> None:
         """Start the page and print its address. Raises DeviceError when the port is taken."""
@@ -106,9 +101,9 @@ class ViewerSink:
 
     def _answer(self, request: Request) -> None:
         if request.type == "reset":
-            if self._talker is None:
+            if self._running is None:
                 raise OptionError("this talker cannot be reset from the page")
-            self._talker.reset()
+            self._running.reset()
         elif self._session is None:
             raise OptionError("this talker has no controls")
         else:

@@ -16,7 +16,6 @@ from edgetalker.engines.manifest import FORMAT, VERSION, Manifest, parse
 from edgetalker.engines.verify import contradictions
 from tests.support.toy import description, stages, tables
 
-
 FILES = (*stages(), *tables())
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.face.names import MOTION_NAMES, SHAPE_INDEX
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.registry import sink_for
 from tests.face.glb_reader import Glb
 
 ARKIT = MotionLayout("arkit", (55,), Fraction(25), MOTION_NAMES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetalker.runtime.sinks import websocket
+from edgetalker.runtime.sinks.net import websocket
 from tests.live.meter import RATE, tone
 from tests.live.test_stream import write_wav
 from tests.runtime.sinks_net.test_websocket import free_port

@@ -133,8 +133,8 @@ def test_barge_in_begins_anew_and_forgets_what_waits(meter: Bundle) -> None:
 
 def test_a_sink_that_steers_gets_the_session_and_the_run(meter: Bundle) -> None:
     class Steering(Collect):
-        def attach(self, session: object, loop: Live) -> None:
-            self.session, self.loop = session, loop
+        def attach(self, session: object, running: object) -> None:
+            self.session, self.loop = session, running
 
     sink = Steering()
     run: Live = Live(session := open_session(meter), Pieces(tone(0.1)), [sink], clock=FakeClock())
@@ -224,7 +224,7 @@ def test_ten_minutes_of_a_looped_file_drift_nowhere(meter: Bundle) -> None:
 
 
 def test_sinks_are_closed_and_named_in_the_report(meter: Bundle) -> None:
-    from edgetalker.runtime.sinks import livelink
+    from edgetalker.runtime.sinks.net import livelink
     from tests.runtime.sinks_net.tools import receiver
 
     with receiver() as bound:

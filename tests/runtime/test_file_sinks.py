@@ -20,13 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError
+from edgetalker.engines.errors import OptionError, OutputError
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
-from edgetalker.runtime.sinks.csv import LiveLinkCsvSink, timecode
-from edgetalker.runtime.sinks.jsonl import JsonlSink
+from edgetalker.runtime.sinks.files.csv import LiveLinkCsvSink, timecode
+from edgetalker.runtime.sinks.files.recordings import JsonlSink, NpzSink
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES, HEAD_ANGLES, LIVELINK_NAMES
-from edgetalker.runtime.sinks.npz import NpzSink
-from edgetalker.runtime.sinks.part import OutputError
 from edgetalker.runtime.sinks.registry import SCHEMES, SUFFIXES, sink_for
 
 NTSC = Fraction(30000, 1001)
@@ -331,20 +329,62 @@ class TestRegistry:
             sink_for("a.npz", {"rate": 60})
 
     def test_urls_reach_the_factory_with_their_options(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(SCHEMES, "test", f"{__name__}:remember")
+        monkeypatch.setitem(SCHEMES, "test", remember)
         for target in ("test://host:1?a=b", "test:", "test"):
             assert sink_for(target, {"rate": 60}) == (target, {"rate": 60})  # type: ignore[comparison-overlap]
 
-    def test_nothing_is_imported_before_it_is_used(self) -> None:
+    def test_nothing_heavy_is_imported_before_it_is_used(self) -> None:
         script = (
-            "import sys; from edgetalker.runtime.sinks import registry\n"
-            "modules = [e.partition(':')[0] for e in [*registry.SCHEMES.values(), *registry.SUFFIXES.values()]]\n"
-            "print([m for m in modules if m in sys.modules])"
+            "import sys, edgetalker.outputs\n"
+            "print([m for m in sys.modules if m.startswith(('edgetalker.face', 'edgetalker.viewer', 'websockets'))])"
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout == "[]\n"
-        assert set(SUFFIXES) == {".npz", ".jsonl", ".csv", ".glb", ".png"}
+        assert {".npz", ".jsonl", ".csv", ".glb", ".png"} <= set(SUFFIXES)
+        assert {"livelink", "vmc", "vrchat", "ws", "view"} <= set(SCHEMES)
+
+    def test_other_packages_bring_outputs_by_entry_points(self, tmp_path: Path) -> None:
+        """A package as pip would install it: found when its scheme or suffix is asked for, without a word to us."""
+        (tmp_path / "theirs.py").write_text(
+            "def of_url(url, table): return (url, table)\ndef of_path(path): return path.name\n"
+        )
+        info = tmp_path / "theirs-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+        (info / "entry_points.txt").write_text("[edgetalker.sinks]\nrobot = theirs:of_url\n.fbx = theirs:of_path\n")
+        script = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from edgetalker.outputs import sink_for\n"
+            "print(sink_for('robot://arm?speed=1', {'a': 1}), sink_for('take.FBX'))"
+        )
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+        assert done.stdout == "('robot://arm?speed=1', {'a': 1}) take.FBX\n"
 
 
-def remember(*arguments: object) -> tuple[object, ...]:
+class TestHooks:
+    def test_what_is_not_overridden_does_nothing(self) -> None:
+        class Least(Sink):
+            def send(self, frame: Frame) -> None:
+                pass
+
+        sink = Least()
+        sink.open(MESH)
+        sink.hear(np.zeros(4, np.float32), 16000)
+        sink.reset()
+        sink.close()
+        with pytest.raises(NotImplementedError, match="Sink has no `send`"):
+            Sink().send(Frame(0, 0, Fraction(0), np.zeros(1, np.float32)))
+
+    @pytest.mark.parametrize(
+        ("wrong", "right"), [("heer", "hear"), ("sends", "send"), ("resets", "reset"), ("close_", "close")]
+    )
+    def test_a_misspelt_hook_is_refused_when_the_class_is_made(self, wrong: str, right: str) -> None:
+        with pytest.raises(TypeError, match=f"Ears.{wrong} is no hook of a sink; did you mean `{right}`"):
+            type("Ears", (Sink,), {wrong: lambda self: None})
+
+    def test_other_names_are_free(self) -> None:
+        type("Fine", (Sink,), {"written": lambda self: 0, "closest": 3, "path": None, "shaping_ms": lambda self: 0})
+
+
+def remember(*arguments: object) -> Any:
     return arguments

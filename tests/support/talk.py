@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.runtime.clock import FakeClock
-from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Session
 
@@ -91,7 +91,7 @@ class Live:
         pass
 
 
-class Collect:
+class Collect(Sink):
     """A sink that keeps copies of what it gets."""
 
     def __init__(self) -> None:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, InputError, OptionError
 from edgetalker.face.names import MOTION_NAMES
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.open import open_session
-from edgetalker.runtime.sinks.npz import NpzSink
-from edgetalker.runtime.sinks.registry import sink_for
+from edgetalker.runtime.sinks.files.recordings import NpzSink
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import mesh_asset

@@ -1,16 +1,27 @@
-"""Names and orders of what is sent: ARKit's 52 shapes, Live Link Face's 61 values, and reading them from a layout."""
+"""Names and orders of what is sent, how they are read from a layout, and how a user renames them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError
+from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.runtime.frame import MotionLayout
 
-__all__ = ["ARKIT_SHAPES", "EYE_ANGLES", "HEAD_ANGLES", "LIVELINK_NAMES", "positions", "require_named"]
+__all__ = [
+    "ARKIT_SHAPES",
+    "EYE_ANGLES",
+    "HEAD_ANGLES",
+    "LIVELINK_NAMES",
+    "NameMap",
+    "Selection",
+    "positions",
+    "require_named",
+]
 
 # Apple gives a dictionary, no order. This is the order of Epic's EARFaceBlendShape, which Live Link Face sends.
 ARKIT_SHAPES: tuple[str, ...] = tuple(
@@ -47,3 +58,63 @@ def positions(wanted: Sequence[str], names: Sequence[str]) -> NDArray[np.intp]:
     """Return for each wanted name its place in `names`, shape (len(wanted),); -1 where there is none."""
     place = {name: index for index, name in enumerate(names)}
     return np.array([place.get(name, -1) for name in wanted], dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of a sink's values are sent, in order: their names, places (n,) and gains (n,)."""
+
+    names: tuple[str, ...]
+    places: NDArray[np.intp]
+    gains: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class NameMap:
+    """Says that what would be sent as `A` is sent as `B`, times a gain, or not at all."""
+
+    entries: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, value: Any) -> NameMap:
+        """Read `A:B,C:D*1.2,E:` or a table {A = "B", C = "D*1.2", E = ""}. Raises ValueError on another form."""
+        if isinstance(value, str):
+            pairs = [part.partition(":") for part in value.split(",") if part]
+            if any(not colon for _, colon, _ in pairs):
+                raise ValueError("wants NAME:OTHER, NAME:OTHER*GAIN or NAME: (not sent), with commas between")
+            return cls({name.strip(): _target(target) for name, _, target in pairs})
+        if isinstance(value, Mapping) and all(isinstance(target, str) for target in value.values()):
+            return cls({str(name): _target(target) for name, target in value.items()})
+        raise ValueError("wants a table of names")
+
+    def select(self, names: Sequence[str], receiver: str) -> Selection:
+        """Apply the map to a sink's own names.
+
+        Raises OptionError for names that the sink does not send and for two values under one name.
+        """
+        for name in self.entries:
+            if name not in names:
+                raise OptionError(f"{receiver}: `map` names `{name}`, which is not sent{nearest(name, names)}")
+        sent = [(index, *self.entries.get(name, (name, 1.0))) for index, name in enumerate(names)]
+        sent = [entry for entry in sent if entry[1]]
+        targets = [target for _, target, _ in sent]
+        for target in targets:
+            if targets.count(target) > 1:
+                raise OptionError(
+                    f"{receiver}: `map` sends two values as `{target}`",
+                    hint=f"rename the other one too, or leave it out with `map={target}:`",
+                )
+        places = np.array([index for index, _, _ in sent], dtype=np.intp)
+        gains = np.array([gain for _, _, gain in sent], dtype=np.float32)
+        return Selection(tuple(targets), places, gains)
+
+
+def _target(entry: str) -> tuple[str, float]:
+    target, star, gain = entry.strip().partition("*")
+    try:
+        factor = float(gain) if star else 1.0
+    except ValueError:
+        factor = float("nan")
+    if not -10 <= factor <= 10:
+        raise ValueError(f"wants a gain from -10 to 10 after `*`, not `{gain}`")
+    return target.strip(), factor

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgetalker.engines.errors import OptionError, nearest
-from edgetalker.runtime.sinks.namemap import NameMap
+from edgetalker.runtime.sinks.names import NameMap
 
 __all__ = ["COMMON", "Endpoint", "Option", "choice", "choices", "number", "read_endpoint", "switch", "text", "whole"]
 

@@ -1,58 +1,68 @@
-"""From what a user names to the sink: a file by its suffix, a receiver by the scheme of its URL."""
+"""From what a user names to the sink: a file by its suffix, a receiver by the scheme of its URL.
+
+Other packages add outputs without a change here: `register` at run time, or an entry point of the group
+`edgetalker.sinks` whose name is a scheme (`fbx`) or a suffix (`.fbx`), found when a user asks for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from edgetalker.engines.errors import OptionError, nearest
-from edgetalker.runtime.frame import Sink
+from edgetalker.runtime.sinks.files.csv import LiveLinkCsvSink
+from edgetalker.runtime.sinks.files.recordings import JsonlSink, NpzSink
+from edgetalker.runtime.sinks.net import livelink, vmc, vrchat, websocket
+from edgetalker.runtime.sinks.sink import Sink
 
-__all__ = ["SCHEMES", "SUFFIXES", "is_receiver", "sink_for"]
+__all__ = ["GROUP", "SCHEMES", "SUFFIXES", "is_receiver", "register", "sink_for"]
 
-_SINKS = "edgetalker.runtime.sinks"
+GROUP = "edgetalker.sinks"
+FileFactory = Callable[[Path], Sink]
+UrlFactory = Callable[[str, "Mapping[str, object] | None"], Sink]
 
-SUFFIXES: dict[str, str] = {
-    ".npz": f"{_SINKS}.npz:NpzSink",
-    ".jsonl": f"{_SINKS}.jsonl:JsonlSink",
-    ".csv": f"{_SINKS}.csv:LiveLinkCsvSink",
-    ".glb": "edgetalker.face.sinks:GlbSink",
-    ".png": "edgetalker.face.sinks:PlotSink",
+SUFFIXES: dict[str, FileFactory] = {".npz": NpzSink, ".jsonl": JsonlSink, ".csv": LiveLinkCsvSink}
+"""Suffix -> what makes the sink of a path."""
+
+SCHEMES: dict[str, UrlFactory] = {
+    "livelink": livelink.from_url,
+    "vmc": vmc.from_url,
+    "vrchat": vrchat.from_url,
+    "ws": websocket.from_url,
 }
-"""Suffix -> `module:factory`, called with the path. Imported when used, so that nothing is loaded in vain."""
+"""URL scheme -> what makes the sink of a URL and the options of a configuration file (or None)."""
 
-SCHEMES: dict[str, str] = {
-    "livelink": f"{_SINKS}.livelink:from_url",
-    "vmc": f"{_SINKS}.vmc:from_url",
-    "vrchat": f"{_SINKS}.vrchat:from_url",
-    "ws": f"{_SINKS}.websocket:from_url",
-    "view": "edgetalker.viewer.sink:from_url",
-}
-"""URL scheme -> `module:factory`, called with the URL and the options of a configuration file (or None)."""
+
+def register(name: str, factory: FileFactory | UrlFactory) -> None:
+    """Add an output: a suffix such as `.fbx`, whose factory takes the path, or a scheme, whose factory takes the URL
+    and a table of options (or None)."""
+    if name.startswith("."):
+        SUFFIXES[name] = cast(FileFactory, factory)
+    else:
+        SCHEMES[name] = cast(UrlFactory, factory)
 
 
 def sink_for(target: str | Path, options: Mapping[str, object] | None = None) -> Sink:
     """Return the sink for a file name or a URL; `options` go with URLs only. `view` alone is `view:`.
 
-    A sink that has a method `hear(samples, rate)` also gets the sound: mono float32, valid during the call.
     Raises OptionError for an unknown suffix or scheme, and what the factory raises.
     """
     text = str(target)
     scheme = _scheme(text)
     if scheme is not None:
-        if scheme not in SCHEMES:
+        if not _found(scheme, SCHEMES):
             raise OptionError(f"`{text}`: no output `{scheme}:`{nearest(scheme, SCHEMES)}", hint=_known())
-        return _made(SCHEMES[scheme], text, options)
+        return SCHEMES[scheme](text, options)
     suffix = Path(text).suffix.lower()
-    if suffix not in SUFFIXES:
+    if not suffix or not _found(suffix, SUFFIXES):
         what = f"no output with suffix `{suffix}`" if suffix else "no suffix that says what to write"
         raise OptionError(f"`{text}`: {what}{nearest(suffix, SUFFIXES)}", hint=_known())
     if options:
         raise OptionError(f"`{text}` is a file and takes no options; got {', '.join(options)}")
-    return _made(SUFFIXES[suffix], Path(text))
+    return SUFFIXES[suffix](Path(text))
 
 
 def is_receiver(target: str | Path) -> bool:
@@ -68,9 +78,12 @@ def _scheme(text: str) -> str | None:
     return scheme if len(scheme) > 1 and text[len(scheme)] == ":" else None
 
 
-def _made(entry: str, *arguments: Any) -> Sink:
-    module, _, name = entry.partition(":")
-    return cast(Sink, getattr(import_module(module), name)(*arguments))
+def _found(name: str, known: Mapping[str, object]) -> bool:
+    """Return whether there is such an output, after a look at what other packages bring."""
+    if name not in known:
+        for entry in entry_points(group=GROUP, name=name):
+            register(name, entry.load())
+    return name in known
 
 
 def _known() -> str:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
+from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.vad import VoiceActivity
 
 __all__ = ["MouthRest", "RestStage", "speech_shapes"]
@@ -77,7 +78,7 @@ class MouthRest:
         return replace(frame, motion=self._motion)
 
 
-class RestStage:
+class RestStage(Sink):
     """A sink in front of others: they get what MouthRest makes of each frame."""
 
     def __init__(self, sinks: Sequence[Sink], rate: int) -> None:
@@ -86,7 +87,6 @@ class RestStage:
         self._rate = rate
         self._rest: MouthRest | None = None
         self._opened = ExitStack()
-        self._hearers = [hear for sink in sinks if (hear := getattr(sink, "hear", None)) is not None]
 
     @property
     def rest(self) -> MouthRest:
@@ -107,14 +107,13 @@ class RestStage:
         """Begin anew with the talker."""
         self.rest.reset()
         for sink in self.sinks:
-            if (begin := getattr(sink, "reset", None)) is not None:
-                begin()
+            sink.reset()
 
     def hear(self, samples: NDArray[np.float32], rate: int) -> None:
         """Take sound and pass it to the sinks that want it."""
         self.rest.hear(samples)
-        for hear in self._hearers:
-            hear(samples, rate)
+        for sink in self.sinks:
+            sink.hear(samples, rate)
 
     def send(self, frame: Frame) -> None:
         rested = self.rest.apply(frame)

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from edgetalker.runtime.sinks import livelink, sender, vmc, vrchat
-from edgetalker.runtime.sinks.livelink import LiveLinkEncoder, LiveLinkSink
-from edgetalker.runtime.sinks.network import NetworkSink, UdpSink
+from edgetalker.runtime.sinks.net import livelink, sender, vmc, vrchat
+from edgetalker.runtime.sinks.net.livelink import LiveLinkEncoder, LiveLinkSink
+from edgetalker.runtime.sinks.net.sender import NetworkSink, UdpSink
 from tests.runtime.sinks_net.tools import LAYOUT, frame, read_live_link, receiver, sender_threads, until, unused_port
 
 
@@ -133,7 +133,7 @@ class Blocked:
 
 def test_a_network_that_blocks_costs_old_frames_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     outlet = Blocked()
-    monkeypatch.setattr("edgetalker.runtime.sinks.network.UdpOutlet", lambda host, port: outlet)
+    monkeypatch.setattr("edgetalker.runtime.sinks.net.sender.UdpOutlet", lambda host, port: outlet)
     sink = livelink.from_url("livelink://127.0.0.1?queue=4")
     sink.open(LAYOUT)
     sink.send(frame(0))
@@ -149,7 +149,7 @@ def test_a_network_that_blocks_costs_old_frames_and_no_time(monkeypatch: pytest.
 
 def test_close_returns_although_the_network_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     outlet = Blocked()
-    monkeypatch.setattr("edgetalker.runtime.sinks.network.UdpOutlet", lambda host, port: outlet)
+    monkeypatch.setattr("edgetalker.runtime.sinks.net.sender.UdpOutlet", lambda host, port: outlet)
     sink = livelink.from_url("livelink://127.0.0.1")
     sink.open(LAYOUT)
     sink.send(frame(0))
@@ -220,7 +220,7 @@ def test_close_without_open_and_twice() -> None:
 def test_a_program_that_forgets_to_close_still_ends() -> None:
     program = (
         "from tests.runtime.sinks_net.tools import LAYOUT, frame\n"
-        "from edgetalker.runtime.sinks import livelink, websocket\n"
+        "from edgetalker.runtime.sinks.net import livelink, websocket\n"
         "for sink in (livelink.from_url('livelink://127.0.0.1:9'), websocket.from_url('ws://127.0.0.1:38765')):\n"
         "    sink.open(LAYOUT); sink.send(frame(0))\n"
     )

@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as arrays
 
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.frame import MotionLayout
-from edgetalker.runtime.sinks.livelink import LiveLinkEncoder, from_url
-from edgetalker.runtime.sinks.namemap import NameMap
-from edgetalker.runtime.sinks.pump import Stamp
+from edgetalker.runtime.sinks.names import NameMap
+from edgetalker.runtime.sinks.net.livelink import LiveLinkEncoder, from_url
+from edgetalker.runtime.sinks.net.pump import Stamp
 from tests.runtime.sinks_net.tools import LAYOUT, NAMES, frame, motion, read_live_link, receiver
 
 label = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), min_size=1, max_size=40)

@@ -7,8 +7,8 @@ from fractions import Fraction
 import pytest
 
 from edgetalker.engines.errors import OptionError
-from edgetalker.runtime.sinks.namemap import NameMap
-from edgetalker.runtime.sinks.registry import sink_for
+from edgetalker.outputs import sink_for
+from edgetalker.runtime.sinks.names import NameMap
 from tests.runtime.sinks_net.tools import LAYOUT
 
 

@@ -17,9 +17,9 @@ from pythonosc.osc_server import BlockingOSCUDPServer
 
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.frame import MotionLayout
-from edgetalker.runtime.sinks import vmc, vrchat
-from edgetalker.runtime.sinks.osc import MAX_DATAGRAM, Message, bundles
-from edgetalker.runtime.sinks.pump import Encoder, Stamp
+from edgetalker.runtime.sinks.net import vmc, vrchat
+from edgetalker.runtime.sinks.net.osc import MAX_DATAGRAM, Message, bundles
+from edgetalker.runtime.sinks.net.pump import Encoder, Stamp
 from tests.runtime.sinks_net.tools import LAYOUT, SHAPES, frame, motion
 
 

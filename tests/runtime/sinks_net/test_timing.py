@@ -12,11 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetalker.runtime.sinks.pump import Pump, Stamp
-from edgetalker.runtime.sinks.queue import FrameQueue, Slot
-from edgetalker.runtime.sinks.resample import Resampler, Ticker
-from edgetalker.runtime.sinks.smooth import Smoother
-from edgetalker.runtime.sinks.statistics import SinkStatistics, Spread
+from edgetalker.runtime.sinks.net.pump import FrameQueue, Pump, Resampler, Slot, Smoother, Stamp, Ticker
+from edgetalker.runtime.sinks.sink import SinkStatistics
+from edgetalker.runtime.stats import Spread
 from tests.runtime.sinks_net.tools import LAYOUT, frame
 
 SECOND = 10**9

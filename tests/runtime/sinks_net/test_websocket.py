@@ -18,8 +18,8 @@ from websockets.typing import Origin
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
 from edgetalker.runtime.frame import MotionLayout, Outcome
-from edgetalker.runtime.sinks import websocket
-from edgetalker.runtime.sinks.websocket import WebSocketSink, from_url
+from edgetalker.runtime.sinks.net import websocket
+from edgetalker.runtime.sinks.net.websocket import WebSocketSink, from_url
 from tests.runtime.sinks_net.tools import LAYOUT, NAMES, frame, motion, sender_threads, until
 
 

@@ -16,14 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetalker.engines.files import PartFile, checked_target
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.names import LIVELINK_NAMES, positions, require_named
-from edgetalker.runtime.sinks.part import PartFile, checked_target
+from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["LiveLinkCsvSink", "timecode"]
 
 
-class LiveLinkCsvSink:
+class LiveLinkCsvSink(Sink):
     """Writes each frame as it comes, so that memory does not grow. No frames: no file."""
 
     def __init__(self, path: Path | str) -> None:

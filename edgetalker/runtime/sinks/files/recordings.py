@@ -1,4 +1,11 @@
-"""NumPy archive: everything a frame carries, as arrays (no pickle).
+"""Recordings of any motion: JSON lines and NumPy archives.
+
+**JSON lines**: a header `{"format": "edgetalker-motion", "version": 1, "kind", "shape", "fps": [numerator,
+denominator], "names", "units", "extra"}`, then a line a frame: `{"index", "time", "sample", "outcome", "schedule",
+"motion"}`, time in seconds, motion nested as its shape says, in the order of the header's names. A value that is not
+finite is null.
+
+**NumPy archive**: everything a frame carries, as arrays (no pickle).
 
 | array | shape | what |
 |---|---|---|
@@ -21,21 +28,80 @@ from array import array
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.files import PartFile, checked_target, reported
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.part import PartFile, checked_target, reported
+from edgetalker.runtime.sinks.sink import Sink
 
-__all__ = ["NpzSink"]
+__all__ = ["JsonlSink", "NpzSink"]
 
 INTEGERS = ("index", "sample", "cost_ns", "due_ns", "done_ns")
 PIECE = 1 << 16
 
 
-class NpzSink:
+class JsonlSink(Sink):
+    """Writes each frame as it comes, so that memory does not grow. No frames: no file."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises OutputError when nothing can be written there."""
+        self.path = checked_target(path)
+        self.frames = 0
+
+    def open(self, layout: MotionLayout) -> None:
+        self._part = PartFile(self.path)
+        self._line(
+            {
+                "format": "edgetalker-motion",
+                "version": 1,
+                "kind": layout.kind,
+                "shape": list(layout.shape),
+                "fps": [layout.fps.numerator, layout.fps.denominator],
+                "names": list(layout.names),
+                "units": layout.units,
+                "extra": dict(layout.extra),
+            }
+        )
+
+    def send(self, frame: Frame) -> None:
+        """Write one line. Raises OutputError when the disk is full."""
+        self._line(
+            {
+                "index": frame.index,
+                "time": float(frame.time),
+                "sample": frame.sample,
+                "outcome": frame.outcome.value,
+                "schedule": frame.schedule,
+                "motion": _plain(frame.motion),
+            }
+        )
+        self.frames += 1
+
+    def close(self) -> None:
+        """Give the file its name; without any frame there is none."""
+        if self.frames:
+            self._part.keep()
+        else:
+            self._part.discard()
+
+    def _line(self, values: dict[str, Any]) -> None:
+        text = json.dumps(values, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        self._part.write(text.encode() + b"\n")
+
+
+def _plain(motion: NDArray[np.float32]) -> Any:
+    """Nested lists; a float64 shows every float32 exactly."""
+    if np.isfinite(motion).all():
+        return motion.tolist()
+    values = motion.astype(object)
+    values[~np.isfinite(motion)] = None
+    return values.tolist()
+
+
+class NpzSink(Sink):
     """Spools motion to a nameless file beside the target and packs it at the end.
 
     Memory grows by some 50 bytes a frame, whatever the size of its motion; the disk holds it twice for a moment.

@@ -1,36 +1,63 @@
-"""What became of the frames that a sink was given."""
+"""What a sink is: where motion goes, and what became of the frames that it was given."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SinkStatistics", "Spread"]
+from edgetalker.runtime.stats import Spread
+
+if TYPE_CHECKING:
+    from edgetalker.runtime.frame import Frame, MotionLayout
+    from edgetalker.runtime.session import Session
+
+__all__ = ["HOOKS", "Running", "Sink", "SinkStatistics"]
+
+HOOKS = ("open", "attach", "hear", "send", "reset", "close")
+"""What the loop calls. Each is a method of Sink, so that a subclass overrides only what it needs."""
 
 
-class Spread:
-    """The last `size` durations in nanoseconds, kept in a ring that is allocated once."""
+class Running(Protocol):
+    """What can begin anew: a `Loop` or a `Live`."""
 
-    def __init__(self, size: int = 4096) -> None:
-        self._ring = np.zeros(size, np.int64)
-        self.count = 0
+    def reset(self) -> None: ...
 
-    def add(self, ns: int) -> None:
-        """Keep one more."""
-        self._ring[self.count % len(self._ring)] = ns
-        self.count += 1
 
-    @property
-    def values(self) -> NDArray[np.int64]:
-        """A copy of what is kept, shape (n,), in no order."""
-        kept: NDArray[np.int64] = self._ring[: min(self.count, len(self._ring))].copy()
-        return kept
+class Sink:
+    """Where motion goes. Called from the loop's thread; `send` must not block on a slow receiver.
 
-    def percentile_ms(self, percent: float) -> float:
-        """Return a percentile in milliseconds; NaN when nothing is kept."""
-        return float(np.percentile(self.values, percent)) * 1e-6 if self.count else float("nan")
+    Subclasses override what they need; every hook but `send` does nothing by itself.
+    """
+
+    def __init_subclass__(cls) -> None:
+        """A hook that is misspelt would never be called: refuse it when the class is made."""
+        for name in cls.__dict__:
+            close = get_close_matches(name, HOOKS, n=1, cutoff=0.75)
+            if close and name not in HOOKS and callable(cls.__dict__[name]):
+                raise TypeError(f"{cls.__qualname__}.{name} is no hook of a sink; did you mean `{close[0]}`?")
+
+    def attach(self, session: Session, running: Running) -> None:
+        """Take what the motion comes from, once and before `open`: a page has sliders and a button to begin anew."""
+
+    def open(self, layout: MotionLayout) -> None:
+        """Called once before the first frame. Raises UserError when this layout cannot be sent there."""
+
+    def hear(self, samples: NDArray[np.float32], rate: int) -> None:
+        """Take a piece of sound as the loop reads it: mono float32, valid only during the call."""
+
+    def send(self, frame: Frame) -> None:
+        """Take one frame. The motion array is only valid during the call."""
+        raise NotImplementedError(f"{type(self).__name__} has no `send`")
+
+    def reset(self) -> None:
+        """The talker begins anew: samples and frames are counted from 0 again."""
+
+    def close(self) -> None:
+        """Finish: files take their name now. Called once, also after an interrupt or an error."""
 
 
 @dataclass

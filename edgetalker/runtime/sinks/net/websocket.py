@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
 from edgetalker.runtime.frame import MotionLayout, Outcome
-from edgetalker.runtime.sinks.network import NetworkSink
+from edgetalker.runtime.sinks.net.pump import Encoder, Pump, Stamp
+from edgetalker.runtime.sinks.net.sender import NetworkSink
 from edgetalker.runtime.sinks.options import Endpoint, Option, choice, number, read_endpoint, switch, text, whole
-from edgetalker.runtime.sinks.pump import Encoder, Pump, Stamp
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
