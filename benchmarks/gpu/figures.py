@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.frame_checks import sound_for, worst
 from benchmarks.gpu.setting import NotRunError, Setting
-from edgetalker.calibration.profile import Profiler
-from edgetalker.calibration.profile.rates import Rates, measure_rates
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import UserError
@@ -21,6 +19,8 @@ from edgetalker.engines.manifest import Step
 from edgetalker.engines.onnxtorch import OnnxModule
 from edgetalker.engines.onnxtorch.lockstep import lockstep
 from edgetalker.engines.torch import TorchPool
+from edgetalker.measure.floor import Rates, measure_rates
+from edgetalker.measure.profile import Profiler
 from edgetalker.runtime.session import Session
 from edgetalker.runtime.stats import Summary
 

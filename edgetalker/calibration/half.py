@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgetalker.calibration.onestep import OneStep, compare
-from edgetalker.calibration.ranges import session_of
+from edgetalker.engines.ort import open_session
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import MissingPackageError
 
@@ -24,7 +24,7 @@ def half_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Arra
 
     An output that is not finite is an infinite error. Raises MissingPackageError without PyTorch.
     """
-    session = session_of(full)
+    session = open_session(full)
     names = [item.name for item in session.get_outputs()]
     return compare(session.run, half_runner(converted), names, inputs)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.ranges import session_of
+from edgetalker.engines.ort import open_session
 from edgetalker.engines.engine import Array
 
 __all__ = ["OneStep", "one_step_error"]
@@ -35,7 +35,7 @@ def one_step_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, 
     converted: an emulation (see emulate.py), because ONNX Runtime drops the rounding of a true FP16 network. An
     output of it that is not finite is an infinite error.
     """
-    return compare(session_of(full).run, session_of(converted).run, _output_names(full), inputs)
+    return compare(open_session(full).run, open_session(converted).run, _output_names(full), inputs)
 
 
 def compare(full: Any, other: Any, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]) -> OneStep:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgetalker.engines.engine import Array
+from edgetalker.engines.ort import open_session
 
 if TYPE_CHECKING:
     from edgetalker.calibration.network import Network
 
-__all__ = ["Range", "measure_ranges", "session_of"]
+__all__ = ["Range", "measure_ranges"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> d
     model.graph.node.extend(node for name in names for node in _probes(name))
     del model.graph.output[:]
     model.graph.output.extend(_probe_outputs(names))
-    session = session_of(model.SerializeToString())
+    session = open_session(model.SerializeToString())
     largest, squares, runs = np.zeros(len(names)), np.zeros(len(names)), 0
     for values in inputs:
         found = np.array(session.run(None, dict(values)), np.float64).reshape(-1, 2)
@@ -50,16 +51,6 @@ def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> d
         name: Range(float(top), float(np.sqrt(total / max(1, runs))))
         for name, top, total in zip(names, largest, squares, strict=True)
     }
-
-
-def session_of(model: bytes) -> Any:
-    """Return an ONNX Runtime session on one CPU thread."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _probes(name: str) -> Iterator[Any]:

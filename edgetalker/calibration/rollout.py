@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, TensorSpec
+from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, Layers, TensorSpec
 from edgetalker.engines.host import HostBuffer, HostDevice
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.ort import OrtEngine
@@ -49,7 +49,7 @@ class _RecordingEngine:
 
     def __init__(self, inner: Engine, tape: _Tape) -> None:
         self._inner, self._tape = inner, tape
-        self.name = inner.name
+        self.name, self.file, self.precision = inner.name, inner.file, inner.precision
         self.inputs: Mapping[str, TensorSpec] = inner.inputs
         self.outputs: Mapping[str, TensorSpec] = inner.outputs
 
@@ -57,6 +57,9 @@ class _RecordingEngine:
         read = {name: buffer for name, buffer in buffers.items() if name in self.inputs}
         assert all(isinstance(buffer, HostBuffer) for buffer in read.values())
         return _RecordingBinding(self._inner.bind(buffers), read, self._tape)  # type: ignore[arg-type]
+
+    def layers(self, runs: int) -> Layers:
+        return self._inner.layers(runs)
 
     def close(self) -> None:
         self._inner.close()
@@ -108,7 +111,7 @@ def _turn_controls(session: Session, index: int) -> None:
 
 def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:
     return {
-        name: OrtEngine(name, bundle.onnx(name, precision), stage.inputs, stage.outputs)
+        name: OrtEngine(name, bundle.onnx(name, precision), stage.inputs, stage.outputs, precision=precision)
         for name, stage in bundle.manifest.stages.items()
     }
 

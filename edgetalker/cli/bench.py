@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgetalker.cli.options import add_bundle, add_device, positive
+from edgetalker.cli.options import add_bundle, add_device, positive, session_from
 from edgetalker.engines.files import write_whole
 
 __all__ = ["add_parser", "run"]
+
+_AGAINST = {"eager": "without graphs", "torch": "eager PyTorch"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -21,20 +24,30 @@ def add_parser(subparsers: Any) -> None:
     add_device(parser)
     parser.add_argument("--frames", type=positive, default=300, metavar="N", help="frames to time (default: 300)")
     parser.add_argument("--schedule", action="append", metavar="NAME", help="time this schedule (default: all)")
-    parser.add_argument(
-        "--against", choices=("eager", "torch"), help="time the same frames without graphs, or in PyTorch"
-    )
+    parser.add_argument("--against", choices=tuple(_AGAINST), help="time the same frames without graphs, or in PyTorch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. All figures come from this run; ratios only compare what ran in it."""
-    from edgetalker.calibration.bench import Bench
+    from edgetalker.measure.bench import Bench
 
-    bench = Bench.from_options(args)
+    bench = Bench(
+        partial(session_from, args),
+        frames=args.frames,
+        schedules=args.schedule,
+        against=_AGAINST[args.against] if args.against else "",
+        other=partial(session_from, _changed(args)) if args.against else None,
+    )
     report = bench.run(progress=sys.stderr if sys.stderr.isatty() else None)
     print(report.text())
     if args.json is not None:
         with write_whole(args.json) as file:
             file.write(json.dumps(report.as_dict(), indent=1).encode() + b"\n")
     return 0
+
+
+def _changed(args: argparse.Namespace) -> argparse.Namespace:
+    """Return the options of what is compared with."""
+    engine = "torch" if args.against == "torch" else args.engine
+    return argparse.Namespace(**{**vars(args), "engine": engine, "graphs": "eager"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import write_whole
 
 if TYPE_CHECKING:
-    from edgetalker.calibration.profile.run import Options
+    from edgetalker.measure.profile import Options
 
 __all__ = ["add_parser", "run"]
 
@@ -35,15 +36,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Every figure comes from this run."""
-    from edgetalker.calibration.profile.run import profile
-    from edgetalker.calibration.profile.text import as_text
+    from edgetalker.measure.profile import profile
+    from edgetalker.measure.report import as_text
 
     _check_names(args)
-    session = session_from(args, timings=True)
-    try:
-        report = profile(session, _options(args), progress=sys.stderr if sys.stderr.isatty() else None)
-    finally:
-        session.close()
+    progress = sys.stderr if sys.stderr.isatty() else None
+    report = profile(partial(session_from, args), _options(args), progress=progress)
     print(as_text(report))
     if args.csv is not None:
         _write(args.csv, report.csv())
@@ -53,9 +51,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from edgetalker.calibration.profile.run import Options
+    from edgetalker.measure.profile import Options
 
-    shared = {name: getattr(args, name) for name in ("frames", "precision", "graphs", "threads", "trace")}
+    shared = {name: getattr(args, name) for name in ("frames", "graphs", "threads", "trace")}
     looks = {name: getattr(args, name) for name in ("layers", "kernels", "nvtx")}
     return Options(schedules=tuple(args.schedule or ()), **shared, **looks)
 

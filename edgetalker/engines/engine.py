@@ -10,8 +10,9 @@ may be called from two threads at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "Device",
     "Engine",
     "Graph",
+    "Layers",
     "Mark",
     "Shape",
     "TensorSpec",
@@ -32,6 +34,8 @@ __all__ = [
 
 Shape = tuple[int, ...]
 Array = NDArray[Any]
+Layers = Sequence[tuple[str, float]]
+"""(name, ns) of the layers of one run of a stage, in the order in which they run."""
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("float32", "float16", "int32", "int64", "bool", "uint8")
@@ -208,6 +212,15 @@ class Engine(Protocol):
     def inputs(self) -> Mapping[str, TensorSpec]: ...
     @property
     def outputs(self) -> Mapping[str, TensorSpec]: ...
+    @property
+    def file(self) -> Path | None:
+        """The ONNX file that the stage was made from; None for a module that was made in memory."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """The bundle's precision that runs, such as `fp32`."""
+        ...
 
     def bind(self, buffers: Mapping[str, Buffer]) -> Binding:
         """Give the stage its memory: one buffer for every input and output name.
@@ -215,6 +228,13 @@ class Engine(Protocol):
         Called at start-up only, once for each set of addresses that the program needs (a denoise stage has
         one binding a row). May allocate and may run the stage to warm it. Raises EngineError that names
         every missing, unknown or misshapen tensor.
+        """
+        ...
+
+    def layers(self, runs: int) -> Layers:
+        """Return each layer's median time over `runs` runs of their own, on made-up values.
+
+        For reports: allocates, runs and waits; not while a session steps. Raises EngineError where none can be told.
         """
         ...
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from edgetalker.engines.engine import DTYPES, Buffer, Device, TensorSpec
+import numpy as np
+
+from edgetalker.engines.engine import DTYPES, Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, nearest
 from edgetalker.engines.host import HostDevice
 
-__all__ = ["OrtBinding", "OrtEngine", "check_border", "check_buffers"]
+__all__ = ["OrtBinding", "OrtEngine", "check_border", "check_buffers", "medians", "open_session"]
 
+_KERNEL = "_kernel_time"
 _TYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -53,12 +58,16 @@ class OrtEngine:
         outputs: Mapping[str, TensorSpec],
         *,
         threads: int = 1,
+        precision: str = "fp32",
     ) -> None:
         """Load the stage. Raises EngineError when ONNX Runtime refuses it or its border is not the manifest's."""
         self.name = name
         self.inputs = dict(inputs)
         self.outputs = dict(outputs)
-        self._session = _load(name, path, threads)
+        self.file: Path | None = path
+        self.precision = precision
+        self.threads = threads
+        self._session = open_session(path, threads, stage=name)
         found_in = {item.name: _spec(item) for item in self._session.get_inputs()}
         found_out = {item.name: _spec(item) for item in self._session.get_outputs()}
         check_border(name, found_in, found_out, self.inputs, self.outputs)
@@ -73,9 +82,33 @@ class OrtEngine:
             io.bind_output(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
         return OrtBinding(self.name, self._session, io, buffers)
 
+    def layers(self, runs: int) -> Layers:
+        """Return each layer's median time, by ONNX Runtime's profiler, under the settings that are played."""
+        random = np.random.default_rng(0)
+        inputs = {
+            name: (0.1 * random.standard_normal(spec.shape)).astype(DTYPES[spec.dtype])
+            for name, spec in self.inputs.items()
+        }
+        assert self.file is not None
+        with TemporaryDirectory() as folder:
+            session = open_session(self.file, self.threads, stage=self.name, profile=Path(folder) / self.name)
+            for _ in range(runs):
+                session.run(None, inputs)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
+        return medians((event["name"].removesuffix(_KERNEL), event["dur"] * 1e3) for event in kernels)
+
     def close(self) -> None:
         """Drop ONNX Runtime's session."""
         self._session = None
+
+
+def medians(times: Iterable[tuple[str, float]]) -> Layers:
+    """Return (name, median ns) of layers that were timed in several runs, in the order of their first."""
+    by_name: dict[str, list[float]] = {}
+    for name, ns in times:
+        by_name.setdefault(name, []).append(ns)
+    return [(name, float(np.median(values))) for name, values in by_name.items()]
 
 
 def check_border(
@@ -117,7 +150,14 @@ def _spec(item: Any) -> TensorSpec | str:
     return TensorSpec(dtype, shape)
 
 
-def _load(name: str, path: Path, threads: int) -> Any:
+def open_session(
+    model: Path | bytes, threads: int = 1, *, stage: str = "network", profile: Path | None = None
+) -> Any:
+    """Return an ONNX Runtime session on the CPU: the one way in which this project opens one.
+
+    profile: prefix of the file into which its own profiler writes. Raises EngineError when it refuses the model,
+    MissingPackageError without onnxruntime.
+    """
     try:
         import onnxruntime as ort
     except ImportError:
@@ -129,11 +169,15 @@ def _load(name: str, path: Path, threads: int) -> Any:
     options.log_severity_level = 3
     # Spinning workers steal the cores that the sound and the senders need between frames.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    given, called = (model, "it") if isinstance(model, bytes) else (str(model), model.name)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
         first = str(error).strip().splitlines()[0]
         raise EngineError(
-            f"stage `{name}`: ONNX Runtime {ort.__version__} refuses {path.name}: {first}",
+            f"stage `{stage}`: ONNX Runtime {ort.__version__} refuses {called}: {first}",
             hint="export the bundle again, or install a newer onnxruntime",
         ) from error

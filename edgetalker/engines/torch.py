@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array, Buffer, Device, TensorSpec
+from edgetalker.engines.engine import Array, Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError
 from edgetalker.engines.lazy import LazyModule
-from edgetalker.engines.ort import check_border, check_buffers
+from edgetalker.engines.ort import check_border, check_buffers, medians
 
 __all__ = ["TorchBinding", "TorchEngine", "TorchPool", "torch_engines"]
 
@@ -118,23 +118,34 @@ class TorchEngine:
         pool: TorchPool,
         inputs: Mapping[str, TensorSpec],
         outputs: Mapping[str, TensorSpec],
+        *,
+        file: Path | None = None,
+        precision: str = "fp32",
     ) -> None:
         """Take a module whose weights lie on `pool.where`."""
         self.name = name
+        self.file, self.precision = file, precision
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self._module: Module | None = module
         self._pool = pool
 
     @classmethod
     def from_onnx(
-        cls, name: str, path: Path, pool: TorchPool, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+        cls,
+        name: str,
+        path: Path,
+        pool: TorchPool,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        *,
+        precision: str = "fp32",
     ) -> TorchEngine:
         """Load a stage's ONNX file. Raises EngineError for what PyTorch cannot run or what is not the manifest's."""
         from edgetalker.engines.onnxtorch import OnnxModule
 
         module = OnnxModule(path, pool.where)
         check_border(name, module.inputs, module.outputs, inputs, outputs)
-        return cls(name, module, pool, inputs, outputs)
+        return cls(name, module, pool, inputs, outputs, file=path, precision=precision)
 
     def bind(self, buffers: Mapping[str, Buffer]) -> TorchBinding:
         """Give the stage its memory and warm it. Raises EngineError naming every tensor that does not fit."""
@@ -149,6 +160,28 @@ class TorchEngine:
                 binding.enqueue(pool.device)
             pool.device.synchronize()
         return binding
+
+    def layers(self, runs: int) -> Layers:
+        """Return each ONNX operator's median time, by marks between operators that are enqueued one by one."""
+        from edgetalker.engines.onnxtorch import OnnxModule
+
+        module, device = self._module, self._pool.device
+        if not isinstance(module, OnnxModule):
+            raise EngineError(f"stage `{self.name}`: a module that was not made from ONNX shows no layers")
+        specs = {**self.inputs, **self.outputs}
+        tensors = {name: self._pool.tensor(device.allocate(f"layers {name}", spec)) for name, spec in specs.items()}
+        given, made = ({name: tensors[name] for name in names} for names in (self.inputs, self.outputs))
+        names = module.steps()
+        marks = [device.mark(f"layer {place}") for place in range(len(names) + 1)]
+        found = []
+        for _ in range(runs):
+            later = iter(marks)
+            device.record(next(later))
+            with self._pool.entered():
+                module(given, made, after=lambda later=later: device.record(next(later)))  # type: ignore[misc]
+            device.synchronize()
+            found += [(name, device.elapsed(*marks[place : place + 2])) for place, name in enumerate(names)]
+        return medians(found)
 
     def close(self) -> None:
         """Drop the module."""
@@ -167,6 +200,8 @@ def torch_engines(
     if threads is not None:
         torch.set_num_threads(threads)
     return {
-        name: TorchEngine.from_onnx(name, bundle.onnx(name, precision), pool, stage.inputs, stage.outputs)
+        name: TorchEngine.from_onnx(
+            name, bundle.onnx(name, precision), pool, stage.inputs, stage.outputs, precision=precision
+        )
         for name, stage in bundle.manifest.stages.items()
     }

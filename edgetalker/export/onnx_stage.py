@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgetalker.engines.errors import MissingPackageError, UserError
+from edgetalker.engines.ort import open_session
 
 __all__ = ["OPSET", "Check", "ExportError", "StageFile", "compare", "export_stage", "runner"]
 
@@ -165,14 +166,7 @@ def _first_line(error: Exception) -> str:
 
 def runner(stage: StageFile) -> Any:
     """Return a function from arrays by name to arrays by name that runs the stage in ONNX Runtime on the CPU."""
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingPackageError("onnxruntime", "checking an export", extra="export") from None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = max(1, min(4, os.cpu_count() or 1))
-    options.log_severity_level = 3
-    session = ort.InferenceSession(stage.content, options, providers=["CPUExecutionProvider"])
+    session = open_session(stage.content, max(1, min(4, os.cpu_count() or 1)))
     names = list(stage.outputs)
 
     def run(values: Arrays) -> dict[str, NDArray[Any]]:

@@ -97,6 +97,8 @@ def _host_engines(bundle: Bundle, device: Device, engine: str, precision: str, t
     from edgetalker.engines.ort import OrtEngine
 
     return {
-        name: OrtEngine(name, bundle.onnx(name, precision), stage.inputs, stage.outputs, threads=threads)
+        name: OrtEngine(
+            name, bundle.onnx(name, precision), stage.inputs, stage.outputs, threads=threads, precision=precision
+        )
         for name, stage in bundle.manifest.stages.items()
     }

@@ -16,7 +16,8 @@ from edgetalker.calibration.emulate import emulated
 from edgetalker.calibration.mixed import to_mixed
 from edgetalker.calibration.network import FLOAT, HALF, Network
 from edgetalker.calibration.onestep import one_step_error
-from edgetalker.calibration.ranges import measure_ranges, session_of
+from edgetalker.calibration.ranges import measure_ranges
+from edgetalker.engines.ort import open_session
 from edgetalker.engines.engine import Array
 from tests.calibration.conftest import TINY, network_of, node, weight
 from tests.calibration.test_assign import block
@@ -92,7 +93,7 @@ def test_a_sum_written_as_a_sum_gives_the_same(constant: bool) -> None:
     model = to_mixed(network, assign(network, {}))
     assert "MatMul" not in {item.op_type for item in model.graph.node}
     values: dict[str, Array] = {"x": weight(2, 4, 8, seed=4), **({} if constant else {"mean": column})}
-    (found,) = session_of(model.SerializeToString()).run(None, values)
+    (found,) = open_session(model.SerializeToString()).run(None, values)
     np.testing.assert_allclose(found, values["x"] @ column, rtol=1e-6, atol=1e-6)
 
 
@@ -137,7 +138,7 @@ def test_emulation_rounds_what_onnx_runtime_would_not() -> None:
     """A product with the identity: FP16 loses the bits below 2^-11; ONNX Runtime's own FP16 loses none."""
     network = network_of([node("MatMul", "x w", "y")], {"x": (1, 8)}, {"y": (1, 8)}, w=np.eye(8, dtype=np.float32))
     model, values = to_mixed(network, assign(network, {})), {"x": 1.0 + weight(1, 8) / 100}
-    (found,) = session_of(emulated(model, {"y"})).run(None, values)
+    (found,) = open_session(emulated(model, {"y"})).run(None, values)
     np.testing.assert_array_equal(found, values["x"].astype(np.float16).astype(np.float32))
     assert not np.array_equal(found, values["x"])
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetalker.calibration.bench import kept_bytes
+from edgetalker.measure.bench import kept_bytes
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.host import HostDevice, HostGraph

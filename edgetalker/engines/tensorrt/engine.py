@@ -11,12 +11,13 @@ flavour has alone is asked for with `Api.has`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.driver import require_gpu
-from edgetalker.engines.engine import Buffer, Device, TensorSpec
+from edgetalker.engines.engine import Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.ort import check_border, check_buffers
+from edgetalker.engines.ort import check_border, check_buffers, medians
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.cache import RuntimeCache
 from edgetalker.engines.tensorrt.header import header_faults
@@ -50,6 +51,15 @@ class TensorRTBinding:
         if not self._run(device.stream):
             raise self._engine.error("cannot be enqueued")
 
+    def observe(self, profiler: Any) -> None:
+        """Attach an IProfiler that hears of the layers only when `report` asks, as a captured graph needs it."""
+        self._context.profiler = profiler
+        self._context.enqueue_emits_profile = False
+
+    def report(self) -> bool:
+        """Let the profiler hear of the last launch; False when TensorRT knows nothing of it."""
+        return bool(self._context.report_to_profiler())
+
     def release(self) -> None:
         """Destroy the context, which must go before its engine. The binding cannot be enqueued after it."""
         self._run = self._closed
@@ -72,6 +82,8 @@ class TensorRTEngine:
         outputs: Mapping[str, TensorSpec],
         *,
         cache: RuntimeCache | None = None,
+        file: Path | None = None,
+        precision: str = "fp32",
     ) -> None:
         """Deserialize the plan. The caller has checked its digest.
 
@@ -81,6 +93,7 @@ class TensorRTEngine:
         require_gpu(f"stage `{name}`", getattr(device, "ordinal", 0))  # before a Runtime exists: see driver.py
         self.name = name
         self.inputs, self.outputs = dict(inputs), dict(outputs)
+        self.file, self.precision = file, precision
         self._api, self._device, self._cache = api, device, cache
         self._log = log_of(api)
         self._log.clear()
@@ -159,6 +172,23 @@ class TensorRTEngine:
         self._compiled = True
         return binding
 
+    def layers(self, runs: int) -> Layers:
+        """Return each layer's median time, by TensorRT's profiler on a graph that is captured for it.
+
+        Events between layers cost time, so a context of its own has them; it reports after each launch.
+        """
+        specs = {**self.inputs, **self.outputs}
+        binding = self.bind({name: self._device.allocate(f"layers {name}", spec) for name, spec in specs.items()})
+        profiler = _profiler(self._api)
+        binding.observe(profiler)
+        graph = self._device.capture(f"layers of {self.name}", lambda: binding.enqueue(self._device))
+        for _ in range(runs):
+            self._device.launch(graph)
+            self._device.synchronize()
+            if not binding.report():
+                raise EngineError(f"stage `{self.name}`: TensorRT reports no layers of a captured graph")
+        return medians(profiler.found)
+
     def _make_context(self) -> Any:
         if self._scratch is None:
             share_scratch([self], self._device)
@@ -197,6 +227,23 @@ class TensorRTEngine:
 
 
 _REBUILD = "build it again: `edgetalker build BUNDLE --target auto --force`"
+
+
+def _profiler(api: Api) -> Any:
+    base: Any = api.module.IProfiler
+
+    class Profiler(base):  # type: ignore[misc]
+        """Keeps what TensorRT reports, in ns."""
+
+        def __init__(self) -> None:
+            base.__init__(self)
+            self.found: list[tuple[str, float]] = []
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            """Called by TensorRT for each layer."""
+            self.found.append((layer_name, ms * 1e6))
+
+    return Profiler()
 
 
 def share_scratch(engines: Iterable[TensorRTEngine], device: Device) -> None:

@@ -27,7 +27,7 @@ def open_engines(
     machine = this_machine(getattr(device, "ordinal", 0))
     chosen = pick_flavour(flavour, bundle, precision, machine)
     plans = {stage: choose(bundle, stage, precision, chosen, machine) for stage in bundle.manifest.stages}
-    engines = {stage: _open(bundle, stage, plan, device, chosen, machine) for stage, plan in plans.items()}
+    engines = {stage: _open(bundle, stage, plan, device, chosen, machine, precision) for stage, plan in plans.items()}
     share_scratch(engines.values(), device)
     return engines
 
@@ -38,7 +38,8 @@ def open_engine(
     """Open one stage of a bundle. Raises as `open_engines` does."""
     machine = this_machine(getattr(device, "ordinal", 0))
     chosen = pick_flavour(flavour, bundle, precision, machine)
-    return _open(bundle, stage, choose(bundle, stage, precision, chosen, machine), device, chosen, machine)
+    plan = choose(bundle, stage, precision, chosen, machine)
+    return _open(bundle, stage, plan, device, chosen, machine, precision)
 
 
 def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine) -> str:
@@ -70,10 +71,22 @@ def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine)
     )
 
 
-def _open(bundle: Bundle, stage: str, plan: Found, device: Device, flavour: str, machine: Machine) -> TensorRTEngine:
+def _open(
+    bundle: Bundle, stage: str, plan: Found, device: Device, flavour: str, machine: Machine, precision: str
+) -> TensorRTEngine:
     border = bundle.manifest.stages[stage]
     cache = None
     if flavour == "rtx" and isinstance(machine.gpu, Gpu):
         cache = RuntimeCache(runtime_cache_path(plan.path, machine.gpu, plan_folders(bundle)[1]))
     data = read_plan(plan)
-    return TensorRTEngine(stage, load(flavour), data, device, border.inputs, border.outputs, cache=cache)
+    return TensorRTEngine(
+        stage,
+        load(flavour),
+        data,
+        device,
+        border.inputs,
+        border.outputs,
+        cache=cache,
+        file=bundle.onnx(stage, precision),
+        precision=precision,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.cuda import CudaDevice
-from edgetalker.engines.engine import Buffer, Device, TensorSpec
+from edgetalker.engines.engine import Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.manifest import Stage
 from edgetalker.engines.ort import OrtEngine
 from tests.cuda.double.control import Double
@@ -46,12 +46,17 @@ class _Engine:
     def __init__(self, name: str, bundle: Bundle, stage: Stage, double: Double) -> None:
         self.name, self.inputs, self.outputs = name, stage.inputs, stage.outputs
         self._ort = OrtEngine(name, bundle.onnx(name), stage.inputs, stage.outputs)
+        self.file, self.precision = self._ort.file, self._ort.precision
         self._double = double
 
     def bind(self, buffers: Mapping[str, Buffer]) -> _Binding:
         """Bind ONNX Runtime to the memory behind the device's addresses."""
         binding = self._ort.bind({name: _There(buffer, self._double) for name, buffer in buffers.items()})
         return _Binding(binding._run)
+
+    def layers(self, runs: int) -> Layers:
+        """Time the layers on the host."""
+        return self._ort.layers(runs)
 
     def close(self) -> None:
         """Close the stage."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgetalker.calibration.profile import rates
-from edgetalker.calibration.profile.measure import Profiler
 from edgetalker.engines.cuda import CudaDevice
 from edgetalker.engines.errors import EngineError
+from edgetalker.measure import floor
+from edgetalker.measure.profile import Profiler
 from edgetalker.runtime.session import Session
 from tests.cuda.double.control import Double
 from tests.cuda.double.hostwork import host_engines
@@ -23,12 +23,12 @@ def test_profile_on_the_device(
     def no_pytorch(*_: object) -> float:
         raise EngineError("PyTorch is not under test")  # built for CUDA, it would take the double for a GPU
 
-    monkeypatch.setattr(rates, "_DEVICE_COPY", 1 << 20)
-    monkeypatch.setattr(rates, "_device_product", no_pytorch)
+    monkeypatch.setattr(floor, "_DEVICE_COPY", 1 << 20)
+    monkeypatch.setattr(floor, "_device_product", no_pytorch)
     bundle = toy_bundle(tmp_path / "toy")
     device = open_device()
     session = Session(bundle, host_engines(bundle, device, double), device, timings=True)
-    measured = rates.measure_rates(device)
+    measured = floor.measure_rates(device)
     assert measured.bytes_per_s is not None
     assert measured.operations_per_s is None
     assert "no matrix rate" in measured.notes[1]

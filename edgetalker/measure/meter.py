@@ -1,18 +1,19 @@
-"""What the host does in a frame: when it uploads, enqueues, downloads and waits."""
+"""What the host does in a frame: when it uploads, enqueues, downloads and waits; and the kernels that a GPU ran."""
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgetalker.engines.engine import Mark
+from edgetalker.engines.errors import MissingPackageError
 from edgetalker.runtime.replay import Replay
 from edgetalker.runtime.session import Session
 
-__all__ = ["HOST_PARTS", "HostMeter", "Span", "load_nvtx"]
+__all__ = ["HOST_PARTS", "HostMeter", "Kernels", "Span", "load_nvtx"]
 
 HOST_PARTS = ("upload", "enqueue", "download", "wait")
 _CALLS = {"upload": "upload", "download": "download", "synchronize": "wait"}
@@ -134,3 +135,48 @@ def load_nvtx() -> Any:
         pop_range = staticmethod(torch.cuda.nvtx.range_pop)
 
     return _Ranges
+
+
+class Kernels:
+    """The GPU kernels of one frame through CUPTI, where its Python package (cupti-python) is there.
+
+    Made before the session is opened: CUPTI must be there before graphs are captured, or older drivers hang when one
+    of them is launched under it.
+    """
+
+    def __init__(self) -> None:
+        """Start CUPTI. Raises MissingPackageError."""
+        self._cupti = _load_cupti()
+        self._records: list[Any] = []
+        self._cupti.activity_register_callbacks(lambda: (_BUFFER, 0), self._records.extend)
+        self._kind = self._cupti.ActivityKind.CONCURRENT_KERNEL
+        self._cupti.activity_enable(self._kind)
+
+    def of(self, frame: Callable[[], object]) -> Sequence[tuple[str, int, float]]:
+        """Return (name, count, ns) of the kernels of one call of `frame`, the dearest first."""
+        self._cupti.activity_flush_all(1)
+        self._records.clear()  # of the session's own start
+        frame()
+        self._cupti.activity_flush_all(1)
+        totals: dict[str, tuple[int, float]] = {}
+        for record in self._records:
+            count, ns = totals.get(record.name, (0, 0.0))
+            totals[record.name] = (count + 1, ns + record.end - record.start)
+        return sorted(((name, *figures) for name, figures in totals.items()), key=lambda item: -item[2])
+
+    def close(self) -> None:
+        """Stop recording."""
+        self._cupti.activity_disable(self._kind)
+
+
+_BUFFER = 8 << 20
+
+
+def _load_cupti() -> Any:
+    try:
+        from cupti import cupti
+    except ImportError:
+        missing = MissingPackageError("cupti-python", "--kernels", extra="cuda")
+        missing.hint = "pip install cupti-python"  # too large for an extra that everybody with a GPU installs
+        raise missing from None
+    return cupti

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetalker.calibration.profile import StageCost, stage_cost
 from edgetalker.engines.errors import EngineError
+from edgetalker.measure.floor import StageCost, stage_cost
 
 ROOT = Path(__file__).parents[3]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import platform
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
@@ -18,9 +17,15 @@ from edgetalker import __version__
 from edgetalker.runtime.session import Session
 from edgetalker.runtime.stats import Summary, table
 
-__all__ = ["Bench", "BenchReport", "ScheduleFigures"]
+__all__ = ["Bench", "BenchReport", "Opener", "ScheduleFigures", "frame_times", "kept_bytes", "made_up_sound"]
 
 _WARM = 10
+
+
+class Opener(Protocol):
+    """Opens the session that is measured; each call a new one, which its caller closes."""
+
+    def __call__(self, *, timings: bool) -> Session: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class BenchReport:
 
     bundle: str
     device: str
+    engine: str
+    precision: str
     fps: float
     open_ns: int
     first_ns: int
@@ -57,7 +64,7 @@ class BenchReport:
 
     def text(self) -> str:
         """Return the report for people."""
-        lines = [f"{self.bundle} on {self.device}"]
+        lines = [f"{self.bundle} on {self.device}, {self.engine}, {self.precision}"]
         for name, figures in self.schedules.items():
             lines += ["", *self._schedule(name, figures)]
         lines += [
@@ -104,6 +111,8 @@ class BenchReport:
         return {
             "bundle": self.bundle,
             "device": self.device,
+            "engine": self.engine,
+            "precision": self.precision,
             "edgetalker": __version__,
             "python": platform.python_version(),
             "fps": self.fps,
@@ -121,57 +130,49 @@ class Bench:
 
     def __init__(
         self,
-        opener: Callable[..., Session],
+        opener: Opener,
         *,
         frames: int = 300,
         schedules: list[str] | None = None,
         against: str = "",
-        other: Callable[[], Session] | None = None,
+        other: Opener | None = None,
     ) -> None:
-        """opener(timings=bool) gives a session; other() the one to compare with."""
+        """other opens what to compare with, `against` says what that is."""
         self._opener = opener
         self._frames = frames
         self._schedules = schedules
         self._against = against
         self._other = other
 
-    @classmethod
-    def from_options(cls, args: argparse.Namespace) -> Bench:
-        """Make a bench from the command's options."""
-        from edgetalker.cli.options import session_from
-
-        def opener(*, timings: bool) -> Session:
-            return session_from(args, timings=timings)
-
-        other = _comparison(args) if args.against else None
-        against = {"eager": "without graphs", "torch": "eager PyTorch"}.get(args.against or "", "")
-        return cls(opener, frames=args.frames, schedules=args.schedule, against=against, other=other)
-
     def run(self, *, progress: TextIO | None = None) -> BenchReport:
-        """Measure every schedule."""
-        begin = time.perf_counter_ns()
-        plain = self._opener(timings=False)
-        opened = time.perf_counter_ns()
-        plain.step(_sound(plain))
-        first = time.perf_counter_ns()
-        marked = self._opener(timings=True)
-        other = self._other() if self._other else None
-        schedules = {}
-        for name in self._schedules or plain.schedules:
-            if progress is not None:
-                progress.write(f"schedule {name}: {self._frames} frames …\n")
-            schedules[name] = self._measure(name, plain, marked, other)
-        return BenchReport(
-            bundle=f"{plain.manifest.name} ({plain.manifest.family})",
-            device=plain.device.describe(),
-            fps=float(plain.manifest.motion.fps),
-            open_ns=opened - begin,
-            first_ns=first - opened,
-            session_bytes=plain.nbytes,
-            peak_bytes=peak_bytes(),
-            against=self._against,
-            schedules=schedules,
-        )
+        """Measure every schedule; every session that was opened is closed."""
+        with ExitStack() as stack:
+            begin = time.perf_counter_ns()
+            plain = stack.enter_context(closing(self._opener(timings=False)))
+            opened = time.perf_counter_ns()
+            plain.step(made_up_sound(plain))
+            first = time.perf_counter_ns()
+            marked = stack.enter_context(closing(self._opener(timings=True)))
+            other = stack.enter_context(closing(self._other(timings=False))) if self._other else None
+            schedules = {}
+            for name in self._schedules or plain.schedules:
+                if progress is not None:
+                    progress.write(f"schedule {name}: {self._frames} frames …\n")
+                schedules[name] = self._measure(name, plain, marked, other)
+            engines = plain.engines.values()
+            return BenchReport(
+                bundle=f"{plain.manifest.name} ({plain.manifest.family})",
+                device=plain.device.describe(),
+                engine=", ".join(sorted({type(engine).__name__ for engine in engines})),
+                precision=", ".join(sorted({engine.precision for engine in engines})),
+                fps=float(plain.manifest.motion.fps),
+                open_ns=opened - begin,
+                first_ns=first - opened,
+                session_bytes=plain.nbytes,
+                peak_bytes=peak_bytes(),
+                against=self._against,
+                schedules=schedules,
+            )
 
     def _measure(self, name: str, plain: Session, marked: Session, other: Session | None) -> ScheduleFigures:
         frame = frame_times(plain, name, self._frames)
@@ -190,7 +191,7 @@ class Bench:
 
     def _split(self, session: Session, name: str) -> tuple[dict[str, Summary], Summary | None, Summary]:
         session.reset()
-        sound = _sound(session)
+        sound = made_up_sound(session)
         by_stage: dict[str, list[int]] = {}
         rows: list[int] = []
         overhead: list[int] = []
@@ -218,14 +219,14 @@ def _add_stages(by_stage: dict[str, list[int]], labels: tuple[str, ...], spent: 
 def frame_times(session: Session, schedule: str, frames: int) -> list[int]:
     """Return the wall time of each of `frames` frames in ns, after a warm-up. Starts with a reset."""
     session.reset()
-    sound = _sound(session)
+    sound = made_up_sound(session)
     costs = [session.step(sound if session.listens else None, schedule=schedule).cost_ns for _ in range(_WARM + frames)]
     return costs[_WARM:]
 
 
 def kept_bytes(session: Session, schedule: str, frames: int = 200) -> float:
     """Return the bytes that Python still holds for each frame after `frames` frames; 0 when nothing is kept."""
-    sound = _sound(session)
+    sound = made_up_sound(session)
     for _ in range(_WARM):
         session.step(sound, schedule=schedule)
     tracemalloc.start()
@@ -245,8 +246,8 @@ def _held() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def _sound(session: Session) -> Any:
-    """Noise at speech level: real samples, since zeros can run faster than sound does."""
+def made_up_sound(session: Session) -> Any:
+    """Return noise at speech level for a whole window: zeros can run faster than sound does. None without audio."""
     if session.audio is None:
         return None
     shape = session.audio.shape
@@ -261,13 +262,3 @@ def peak_bytes() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def _comparison(args: argparse.Namespace) -> Callable[[], Session]:
-    from edgetalker.cli.options import session_from
-
-    changed = argparse.Namespace(**vars(args))
-    if args.against == "torch":
-        changed.engine = "torch"
-    changed.graphs = "eager"
-    return lambda: session_from(changed)

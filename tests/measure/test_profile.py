@@ -12,16 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetalker.calibration.profile.advice import warnings_for
-from edgetalker.calibration.profile.kernels import kernels_of
-from edgetalker.calibration.profile.layers import layers_of
-from edgetalker.calibration.profile.measure import Profiler
-from edgetalker.calibration.profile.meter import HOST_PARTS, HostMeter
-from edgetalker.calibration.profile.rates import Rates, measure_rates
-from edgetalker.calibration.profile.report import COLUMNS, Piece
 from edgetalker.cli import profile as command
-from edgetalker.engines.errors import MissingPackageError, OptionError
+from edgetalker.engines.errors import OptionError
 from edgetalker.engines.host import HostDevice
+from edgetalker.measure.floor import Rates, measure_rates
+from edgetalker.measure.meter import HOST_PARTS, HostMeter
+from edgetalker.measure.profile import Options, Profiler, layers_of, profile, warnings_for
+from edgetalker.measure.report import COLUMNS, Piece
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Granularity, Session
 from edgetalker.runtime.stats import Summary
@@ -121,7 +118,8 @@ def test_the_command_writes_everything(folder: Path, tmp_path: Path, capsys: pyt
 def check_csv(path: Path) -> None:
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert tuple(rows[0]) == COLUMNS
-    assert {row["part"] for row in rows} == {"device", "host"}
+    assert {row["part"] for row in rows} == {"device", "host", "frame"}
+    assert {row["name"] for row in rows if row["part"] == "frame"} == {"between pieces", "frame", "without marks"}
     for row in rows:
         assert float(row["min_ns"]) <= float(row["median_ns"]) <= float(row["p99_ns"]) <= float(row["max_ns"])
 
@@ -166,9 +164,12 @@ def test_layers_by_pytorch(folder: Path) -> None:
     from_file = open_session(folder)
     device = HostDevice()
     session = Session(from_file.bundle, torch_engines(from_file.bundle, device), device, timings=True)
-    layers = layers_of(session, "fp32")
-    assert [name.split()[0] for name, _ in layers["denoise"]] == ["Mul", "Slice", "Mul", "Add"]
-    assert all(ns >= 0 for _, ns in layers["denoise"])
+    layers = layers_of(session.engines)["denoise"]
+    assert sorted(layer.name.split()[0] for layer in layers) == ["Add", "Mul", "Mul", "Slice"]
+    assert [layer.ns for layer in layers] == sorted((layer.ns for layer in layers), reverse=True)
+    assert sum(layer.share for layer in layers) == pytest.approx(1)
+    session.close()
+    from_file.close()
 
 
 def test_rates_are_measured_on_the_host() -> None:
@@ -196,7 +197,9 @@ def test_warnings_are_trtexecs() -> None:
     assert warnings_for("host", summary(100.0), host, None, [steady]) == []
 
 
-def test_kernels_come_from_cupti(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_come_from_cupti_which_is_there_before_graphs_are_captured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
     taken: list[Any] = []
     records = [SimpleNamespace(name=name, start=0, end=end) for name, end in (("a", 5), ("b", 20), ("a", 6))]
@@ -208,8 +211,14 @@ def test_kernels_come_from_cupti(session: Session, monkeypatch: pytest.MonkeyPat
         activity_disable=lambda kind: asked.append(f"disable {kind}"),
     )
     monkeypatch.setitem(sys.modules, "cupti", SimpleNamespace(cupti=fake))
-    assert kernels_of(session, "one") == [("b", 1, 20.0), ("a", 2, 11.0)]
-    assert asked == ["enable 10", "disable 10"]
+
+    def opener(*, timings: bool) -> Session:
+        asked.append("open with marks" if timings else "open")
+        return open_session(folder, timings=timings)
+
+    report = profile(opener, Options(frames=2, schedules=("one",), kernels=True))
+    assert report.kernels == [("b", 1, 20.0), ("a", 2, 11.0)]
+    assert asked == ["open with marks", "open", "enable 10", "open", "disable 10"]
     monkeypatch.setitem(sys.modules, "cupti", None)
-    with pytest.raises(MissingPackageError, match="cupti-python"):
-        kernels_of(session, "one")
+    report = profile(opener, Options(frames=2, schedules=("one",), kernels=True))
+    assert "cupti-python" in report.notes[-1]
