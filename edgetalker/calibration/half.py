@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgetalker.calibration.onestep import OneStep, compare
-from edgetalker.engines.ort import open_session
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.ort import open_session
 
 __all__ = ["half_error", "half_runner"]
 

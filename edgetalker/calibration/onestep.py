@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.engines.ort import open_session
 from edgetalker.engines.engine import Array
+from edgetalker.engines.ort import open_session
 
 __all__ = ["OneStep", "one_step_error"]
 

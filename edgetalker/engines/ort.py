@@ -150,9 +150,7 @@ def _spec(item: Any) -> TensorSpec | str:
     return TensorSpec(dtype, shape)
 
 
-def open_session(
-    model: Path | bytes, threads: int = 1, *, stage: str = "network", profile: Path | None = None
-) -> Any:
+def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network", profile: Path | None = None) -> Any:
     """Return an ONNX Runtime session on the CPU: the one way in which this project opens one.
 
     profile: prefix of the file into which its own profiler writes. Raises EngineError when it refuses the model,

@@ -17,8 +17,8 @@ from edgetalker.calibration.mixed import to_mixed
 from edgetalker.calibration.network import FLOAT, HALF, Network
 from edgetalker.calibration.onestep import one_step_error
 from edgetalker.calibration.ranges import measure_ranges
-from edgetalker.engines.ort import open_session
 from edgetalker.engines.engine import Array
+from edgetalker.engines.ort import open_session
 from tests.calibration.conftest import TINY, network_of, node, weight
 from tests.calibration.test_assign import block
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetalker.measure.bench import kept_bytes
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.host import HostDevice, HostGraph
+from edgetalker.measure.bench import kept_bytes
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.replay import GRANULARITIES
 from edgetalker.runtime.session import Session
