@@ -14,7 +14,7 @@ from edgetalker.models.streamingtalker.config import HeadCounts, config_from_sha
 from edgetalker.models.streamingtalker.keys import published_key, with_new_weight_norm
 from edgetalker.models.streamingtalker.model import StreamingTalker
 
-__all__ = ["CheckpointError", "load_checkpoint", "model_from_tensors", "read_tensors"]
+__all__ = ["CheckpointError", "load_checkpoint", "model_from_tensors", "read_tensors", "tensor_faults"]
 
 
 class CheckpointError(InputError):
@@ -123,7 +123,7 @@ def model_from_tensors(
         model = StreamingTalker(config)
     names = {own: published_key(own) for own in model.state_dict()}
     wanted = {names[own]: tuple(value.shape) for own, value in model.state_dict().items()}
-    faults = _faults(wanted, tensors)
+    faults = tensor_faults(wanted, tensors)
     if faults:
         raise CheckpointError(
             where, faults, hint="a StreamingTalker stage-2 checkpoint is wanted; --vae FILE adds a missing VAE"
@@ -135,7 +135,7 @@ def model_from_tensors(
     return model.eval().requires_grad_(False)
 
 
-def _faults(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> list[str]:
+def tensor_faults(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> list[str]:
     faults = [f"missing: {key} {shape}" for key, shape in wanted.items() if key not in given]
     for key, value in given.items():
         shape = tuple(value.shape)
