@@ -59,8 +59,8 @@ class Attention(nn.Module):
         self.all = linear_from(weights, biases)
         self.out = linear_from(out.weight, out.bias)
 
-    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return (L, width) for x (L, width); bias broadcasts to (heads, L, L)."""
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return (L, width) for x (L, width); bias broadcasts to (heads, L, L); None adds nothing."""
         q, k, v = self._split(self.all(x), 3)
         mixed = self._mixed(q, k, v, bias)
         return self._output(mixed.transpose(0, 1))
@@ -78,8 +78,9 @@ class Attention(nn.Module):
         return torch.split(split, self.heads)
 
     @staticmethod
-    def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-        return torch.softmax(q @ k.transpose(1, 2) + bias, dim=-1) @ v
+    def _mixed(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        logits = q @ k.transpose(1, 2)
+        return torch.softmax(logits if bias is None else logits + bias, dim=-1) @ v
 
     def _output(self, mixed: Tensor) -> Tensor:
         result: Tensor = self.out(mixed.flatten(1))

@@ -66,7 +66,7 @@ class Scales:
 
     def features(self, scale: int) -> Matrix:
         """Return (patch, tokens of coarser scales): what scale >= 1 reads of the values before it."""
-        return area_matrix(self.frames, self.patches[scale]) @ self.fused[:, : self.starts[scale]]
+        return np.asarray(area_matrix(self.frames, self.patches[scale]) @ self.fused[:, : self.starts[scale]])
 
     def all_features(self) -> Matrix:
         """Return (tokens - 1, tokens): the features of all scales but the first, of all values."""

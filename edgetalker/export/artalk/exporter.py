@@ -1,0 +1,196 @@
+"""From a published checkpoint to a bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.files import sha256_of
+from edgetalker.engines.pack import pack
+from edgetalker.export.artalk.description import Layout, describe
+from edgetalker.export.artalk.stages import Stages
+from edgetalker.export.artalk.vae_stages import TAIL
+from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
+from edgetalker.export.streamingtalker.exporter import ExportReport
+from edgetalker.models.artalk.checkpoint import load_checkpoint
+from edgetalker.models.artalk.config import HeadCounts, read_settings
+from edgetalker.models.artalk.model import ARTalk
+from edgetalker.models.artalk.offline import start_bits
+from edgetalker.models.artalk.vae import quantised
+
+__all__ = ["ExportOptions", "export_artalk", "export_model"]
+
+Say = Callable[[str], None]
+_STYLE_FRAMES = 50
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Choices of an export.
+
+    heads: None takes those of `config`, or the published ones. config: the published config.json, checked against
+    the tensors. style_motion: a clip that the talker moves like. fix_pose: the head is still unless asked to move.
+    smooth: Savitzky-Golay as published, four frames later. spread: frames of the chunk before over which a chunk is
+    computed (None: a quarter of a chunk). audio_parts: stages that the audio encoder is cut into, so that none of
+    them takes longer than a frame. tolerance: allowed error against PyTorch, relative.
+    """
+
+    heads: HeadCounts | None = None
+    config: Path | None = None
+    fps: Fraction = Fraction(25)
+    style_motion: Path | None = None
+    fix_pose: bool = False
+    smooth: bool = True
+    spread: int | None = None
+    audio_parts: int = 1
+    tolerance: float = 2e-4
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def export_artalk(
+    checkpoint: Path | str,
+    out: Path | str,
+    options: ExportOptions | None = None,
+    *,
+    replace: bool = False,
+    say: Say = lambda line: None,
+) -> ExportReport:
+    """Export a published checkpoint to the bundle folder `out`, which appears whole, or not at all.
+
+    `say` gets one line a stage.
+
+    Raises:
+        CheckpointError: the file does not hold such a network; every fault at once.
+        OptionError: choices that do not fit each other or the network.
+        ExportError: a stage does not compute what PyTorch computes.
+        InputError: `out` exists already, or the configuration or the style clip cannot be used.
+    """
+    options = options or ExportOptions()
+    if Path(out).exists() and not replace:  # pack() asks again; this is before the minutes that an export takes
+        raise InputError(f"{out} exists already", hint="name another folder, or add --force to replace it")
+    settings = read_settings(options.config) if options.config else None
+    model = load_checkpoint(checkpoint, options.heads, settings=settings, fps=options.fps)
+    origin = f"{Path(checkpoint).name} (SHA-256 {sha256_of(Path(checkpoint))[:16]})"
+    return export_model(model, out, options, name=Path(checkpoint).stem, origin=origin, replace=replace, say=say)
+
+
+def export_model(
+    model: ARTalk,
+    out: Path | str,
+    options: ExportOptions,
+    *,
+    name: str,
+    origin: str = "",
+    replace: bool = False,
+    say: Say = lambda line: None,
+) -> ExportReport:
+    """Export a loaded network; see `export_artalk`."""
+    started, config = time.monotonic(), model.config
+    layout, clip = _layout(model, options)
+    stages, checks = _stages(model, layout, options.tolerance, say)
+    failed = [str(check) for check in checks if not check.passed]
+    if failed:
+        raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
+    with torch.no_grad():
+        past = quantised(start_bits(model)).numpy()
+    description = {
+        "name": name,
+        "origin": origin,
+        **describe(config, layout, stages),
+        "notes": _notes(model, layout, options, checks),
+    }
+    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
+    bundle = pack(out, description, {**files, "style_clip.npy": clip, "past_codes.npy": past}, replace=replace)
+    return ExportReport(bundle, tuple(checks), time.monotonic() - started)
+
+
+def _layout(model: ARTalk, options: ExportOptions) -> tuple[Layout, NDArray[np.float32]]:
+    config = model.config
+    spread = config.frames // 4 if options.spread is None else options.spread
+    if not 0 <= spread < config.frames:
+        raise OptionError(f"a spread of {spread} frames; 0 to {config.frames - 1} were wanted", hint="give --spread N")
+    if not 1 <= options.audio_parts <= config.audio_layers:
+        raise OptionError(f"{options.audio_parts} audio parts; the encoder has {config.audio_layers} layers")
+    if options.smooth and config.frames < TAIL:
+        raise OptionError(f"chunks of {config.frames} frames are too short to smooth", hint="add --no-smooth")
+    if options.style_motion is None:
+        clip = np.zeros((_STYLE_FRAMES, config.motion), np.float32)
+    else:
+        clip = read_clip(options.style_motion, config.motion, config.style_positions - 1)
+    layout = Layout(
+        audio_parts=options.audio_parts,
+        smooth=options.smooth,
+        spread=spread,
+        style_frames=len(clip),
+        style_weight=float(options.style_motion is not None),
+        head_weight=float(not options.fix_pose),
+    )
+    return layout, clip[None]
+
+
+def read_clip(path: Path, width: int, longest: int) -> NDArray[np.float32]:
+    """Return the motion (n, width) of a clip: the array `motion` of an .npz (as our own recordings hold it), its only
+    array, or an .npy.
+
+    Raises:
+        InputError: no such array, or one that does not fit.
+    """
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            values = loaded
+        else:
+            with loaded:
+                key = "motion" if "motion" in loaded.files else loaded.files[0] if len(loaded.files) == 1 else None
+                if key is None:
+                    raise InputError(f"{path} holds {', '.join(loaded.files)}; an array named `motion` was wanted")
+                values = loaded[key]
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is no array file (.npy or .npz): {error}") from None
+    if values.ndim != 2 or values.shape[1] != width or values.dtype.kind != "f" or not 1 <= len(values) <= longest:
+        raise InputError(
+            f"{path} is {values.dtype} of {values.shape}; floats of (frames, {width}) were wanted, 1 to {longest} frames"
+        )
+    if not np.isfinite(values).all():
+        raise InputError(f"{path} holds NaN or infinite values")
+    return values.astype(np.float32)
+
+
+def _stages(model: ARTalk, layout: Layout, tolerance: float, say: Say) -> tuple[list[StageFile], list[Check]]:
+    maker = Stages(
+        model,
+        tolerance=tolerance,
+        audio_parts=layout.audio_parts,
+        smooth=layout.smooth,
+        style_frames=layout.style_frames,
+    )
+    stages, checks = [], []
+    for stage, check in maker.make():
+        stages.append(stage)
+        checks.append(check)
+        say(str(check))
+    return stages, checks
+
+
+def _notes(model: ARTalk, layout: Layout, options: ExportOptions, checks: list[Check]) -> dict[str, Any]:
+    config = model.config
+    return {
+        "patches": list(config.patches),
+        "token_evaluations": config.scales.tokens,
+        "token_evaluations_published": sum(config.scales.starts) + config.scales.tokens,
+        "smoothing": "Savitzky-Golay, 5 frames of order 2, head 9 of order 3" if layout.smooth else "none",
+        "smoothing_frames": TAIL // 2 if layout.smooth else 0,
+        "style": options.style_motion.name if options.style_motion else "none",
+        "opset": OPSET,
+        "errors": {check.stage: check.error for check in checks},
+        **options.notes,
+    }
