@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ __all__ = ["AudioStage", "layer_ranges"]
 def layer_ranges(layers: int, parts: int) -> list[range]:
     """Return the layers of each of `parts` stages, as even as they come."""
     bounds = [layers * part // parts for part in range(parts + 1)]
-    return [range(first, last) for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [range(first, last) for first, last in pairwise(bounds)]
 
 
 class AudioStage(nn.Module):
@@ -27,7 +28,9 @@ class AudioStage(nn.Module):
         super().__init__()
         encoder, heads = model.audio_encoder, model.config.audio_heads
         self.front = _Front(encoder, model.config.audio_tokens) if layers.start == 0 else None
-        self.layers = nn.ModuleList(_Layer(layer, heads) for layer in list(encoder.encoder.layers)[layers.start : layers.stop])
+        self.layers = nn.ModuleList(
+            _Layer(layer, heads) for layer in list(encoder.encoder.layers)[layers.start : layers.stop]
+        )
         self.norm = encoder.encoder.layer_norm if layers.stop == model.config.audio_layers else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def read_clip(path: Path, width: int, longest: int) -> NDArray[np.float32]:
         raise InputError(f"{path} is no array file (.npy or .npz): {error}") from None
     if values.ndim != 2 or values.shape[1] != width or values.dtype.kind != "f" or not 1 <= len(values) <= longest:
         raise InputError(
-            f"{path} is {values.dtype} of {values.shape}; floats of (frames, {width}) were wanted, 1 to {longest} frames"
+            f"{path} is {values.dtype} of {values.shape}; floats (frames, {width}), 1 to {longest} of them, were wanted"
         )
     if not np.isfinite(values).all():
         raise InputError(f"{path} holds NaN or infinite values")

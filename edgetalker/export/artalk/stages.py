@@ -96,7 +96,10 @@ class Stages:
         motion = self._normal(1, self.style_frames, self.model.config.motion)
         stage = export_stage("style", StyleStage(self.model), {"clip": motion, "weight": torch.ones(1, 1)}, ["style"])
         run, pairs = runner(stage), []
-        for weight, expected in ((1.0, self.model.style(self.model.style_encoder(motion))), (0.0, self.model.style(None))):
+        for weight, expected in (
+            (1.0, self.model.style(self.model.style_encoder(motion))),
+            (0.0, self.model.style(None)),
+        ):
             found = run({"clip": motion.numpy(), "weight": np.full((1, 1), weight, np.float32)})["style"]
             pairs.append((found, expected))
         return self._checked(stage, pairs)
@@ -158,7 +161,7 @@ class Stages:
         outputs = ["finished", "tail_next"] if self.smooth else ["finished"]
         stage = export_stage("finish", FinishStage(self.model, smooth=self.smooth), {**given, **state}, outputs)
         run, tail, made = runner(stage), np.zeros((1, TAIL, config.motion), np.float32), []
-        for place, chunk in enumerate(clip.split(config.frames)):
+        for place, chunk in enumerate(torch.split(clip, config.frames)):
             values = {"motion": chunk[:, None].numpy(), "turning": np.ones((1, 1), np.float32)}
             if self.smooth:
                 values |= {"tail": tail, "count": np.array([place], np.float32)}

@@ -6,7 +6,7 @@ passes: 181 tokens are evaluated a chunk, where the published loop evaluates 300
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,12 +36,12 @@ class StyleStage(nn.Module):
         super().__init__()
         self.encoder, self.embed = model.style_encoder, model.style_cond_embed
         self.none = nn.Buffer(model.null_style_cond[0].detach().clone())
-        self.guided = model.style
 
     def forward(self, motion: Tensor, weight: Tensor) -> Tensor:
         """Return (1, 1, width) of motion (1, N, M) and a weight (1, 1)."""
         own = 1.1 * self.embed(self.encoder(motion)) - 0.1 * self.none
-        return (weight * own + (1 - weight) * self.none)[None]
+        token: Tensor = (weight * own + (1 - weight) * self.none)[None]
+        return token
 
 
 class ConditionStage(nn.Module):
@@ -53,7 +53,8 @@ class ConditionStage(nn.Module):
         scales, self.heads, self.layers = config.scales, config.heads, config.layers
         self.area = matrix_buffer(np.concatenate([area_matrix(config.audio_tokens, patch) for patch in config.patches]))
         blocks: list[Any] = list(model.attn_blocks)
-        adaptors = [(block.ada_lin[1], (2, 3)) for block in blocks] + [(model.cond_logits_head.ada_lin[1], (0,))]
+        head: Any = model.cond_logits_head
+        adaptors = [(block.ada_lin[1], (2, 3)) for block in blocks] + [(head.ada_lin[1], (0,))]
         self.adapt = _stacked([_with_ones(linear, config.width, places) for linear, places in adaptors])
         self.features = matrix_buffer(scales.all_features())
         self.embed = model.vqfeat_embed
@@ -136,7 +137,7 @@ class _Layer(nn.Module):
         return x, key, value
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (self.heads, -1)).transpose(0, 1)
+        return x.reshape(x.shape[0], self.heads, -1).transpose(0, 1)
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ makes the motion fit to be seen."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,8 @@ class DecodeStage(nn.Module):
         x = self.mapping(torch.cat([self.fused @ before[0], self.fused @ codes[0]]) + self.places)
         for place, block in enumerate(self.blocks):
             x = block(x, self.frames, last=place + 1 == len(self.blocks))
-        return (self.out(x[-self.frames :]) * self.deviation + self.mean)[:, None]
+        motion: Tensor = (self.out(x[-self.frames :]) * self.deviation + self.mean)[:, None]
+        return motion
 
 
 class EncodeStage(nn.Module):
@@ -93,9 +94,7 @@ class FinishStage(nn.Module):
         if smooth:
             face, head = (matrix_buffer(_filter(self.frames, *size)) for size in ((5, 2), (9, 3)))
             self.face, self.head = face, head
-            self.face_start, self.head_start = (
-                matrix_buffer(_start(self.frames, *size)) for size in ((5, 2), (9, 3))
-            )
+            self.face_start, self.head_start = (matrix_buffer(_start(self.frames, *size)) for size in ((5, 2), (9, 3)))
 
     def forward(self, motion: Tensor, turning: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Return motion (frames, 1, M) and, if smoothed, the next tail (1, 8, M).
@@ -153,7 +152,7 @@ class _Block(nn.Module):
         if before and not last:
             mixed = torch.cat([self._mixed(q[:, :before], k[:, :before], v[:, :before]), mixed])
         x = (x[before:] if last else x) + self.out(mixed)
-        return x + self.contract(F.gelu(self.expand(x), approximate="tanh"))
+        return cast(Tensor, x + self.contract(F.gelu(self.expand(x), approximate="tanh")))
 
     def _mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return (torch.softmax(q * self.scale @ k.transpose(1, 2), dim=-1) @ v).transpose(0, 1).flatten(1)

@@ -73,7 +73,7 @@ class Attention(nn.Module):
         return cast(Tensor, self.proj(mixed.transpose(1, 2).flatten(2)))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
 
 class Block(nn.Module):
@@ -179,13 +179,14 @@ class ARTalk(nn.Module):
         """Return the style token (1, 1, width) of a style vector (1, S), guided as published; None is no style."""
         if vector is None:
             return self.null_style_cond
-        own = self.style_cond_embed(vector)[:, None]
-        return cast(Tensor, _STYLE_GUIDANCE * own - (_STYLE_GUIDANCE - 1) * self.null_style_cond)
+        own: Tensor = self.style_cond_embed(vector)[:, None]
+        return _STYLE_GUIDANCE * own - (_STYLE_GUIDANCE - 1) * self.null_style_cond
 
     def past(self, bits: Tensor, style: Tensor) -> Tensor:
         """Return the memory (1, tokens, width) of the chunk before, of its bits (1, tokens, code)."""
         features = self.vqfeat_embed(self.basic_vae.scale_features(bits))
-        return torch.cat([style, features], dim=1) + self.lvl_embed(self.lvl_idx) + self.prev_pos_embed
+        joined = torch.cat([style, features], dim=1) + self.lvl_embed(self.lvl_idx) + self.prev_pos_embed
+        return cast(Tensor, joined)
 
     def logits(self, bits: Tensor | None, past: Tensor, sound: Tensor, style: Tensor) -> Tensor:
         """Return logits (1, T, 2 code) for the scales whose coarser bits (1, n, code) are given: one more of them.

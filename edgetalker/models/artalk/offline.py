@@ -42,13 +42,13 @@ def chunks(model: ARTalk, samples: Tensor, style: Tensor | None = None) -> Itera
     """Yield the chunks of a clip (N,) at 16 kHz, the last filled up with zeros; `style`: a vector (1, S)."""
     vae, size = model.basic_vae, model.config.samples
     before, token = start_bits(model), model.style(style)
-    for sound in F.pad(samples, (0, -len(samples) % size)).split(size):
+    for sound in torch.split(F.pad(samples, (0, -len(samples) % size)), size):
         features = model.audio_features(sound[None])
         heard, past = model.sound(features), model.past(before, token)
         bits: Tensor | None = None
         for _ in model.config.patches:
             logits = model.logits(bits, past, heard, token)
-            bits = logits.unflatten(-1, (-1, 2)).argmax(dim=-1).bool()
+            bits = logits.reshape(1, logits.shape[1], -1, 2).argmax(dim=-1).bool()
         assert bits is not None
         _, motion = vae.decode(vae.fused(before), vae.fused(bits))
         yield Chunk(features, logits, bits, motion[0])
@@ -87,12 +87,12 @@ def smoothed(motion: NDArray[np.float32]) -> NDArray[np.float32]:
     raw = motion.astype(np.float64)
     values = _savgol(raw, 5, 2)
     values[:, HEAD] = _savgol(raw[:, HEAD], 9, 3)
-    return values.astype(np.float32)
+    return np.asarray(values, np.float32)
 
 
 def finished(motion: NDArray[np.float32], *, fix_pose: bool = False) -> NDArray[np.float32]:
     """Return motion as it drives a face: of the jaw only its opening is kept; `fix_pose` holds the head still."""
-    result = motion.copy()
+    result = np.array(motion, np.float32)
     result[:, HEAD.stop + 1 :] = 0
     if fix_pose:
         result[:, HEAD] = 0

@@ -33,24 +33,24 @@ class Attention(nn.Module):
         return cast(Tensor, x + self.to_out(mixed.transpose(1, 2).flatten(2)))
 
 
-class FeedForward(nn.Sequential):
-    """x + MLP(x), without any norm, as published."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__(nn.Linear(width, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, width))
-
-    def forward(self, x: Tensor, _mask: Tensor) -> Tensor:
-        return cast(Tensor, x + super().forward(x))
+def _feed_forward(width: int, inner: int) -> nn.Sequential:
+    """Return the MLP that is added to its input without any norm, as published."""
+    return nn.Sequential(nn.Linear(width, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, width))
 
 
 def _blocks(config: Config) -> nn.ModuleList:
     blocks: list[nn.Module] = []
     for _ in range(config.vae_layers):
-        blocks += [
-            Attention(config.vae_width, config.vae_heads),
-            FeedForward(config.vae_width, config.vae_feed_forward),
-        ]
+        blocks.append(Attention(config.vae_width, config.vae_heads))
+        blocks.append(_feed_forward(config.vae_width, config.vae_feed_forward))
     return nn.ModuleList(blocks)
+
+
+def _through(blocks: nn.ModuleList, x: Tensor, mask: Tensor) -> Tensor:
+    for attention, feed_forward in zip(blocks[::2], blocks[1::2], strict=True):
+        x = attention(x, mask)
+        x = x + feed_forward(x)
+    return x
 
 
 def _mapping(source: int, target: int) -> nn.Sequential:
@@ -67,10 +67,7 @@ class Encoder(nn.Module):
         self.code_mapping = nn.Linear(config.vae_width, config.code)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.inp_mapping(x)
-        for block in self.encoder_transformer:
-            x = block(x, mask)
-        return cast(Tensor, self.code_mapping(x))
+        return cast(Tensor, self.code_mapping(_through(self.encoder_transformer, self.inp_mapping(x), mask)))
 
 
 class Decoder(nn.Module):
@@ -83,10 +80,7 @@ class Decoder(nn.Module):
         self.out_mapping = nn.Linear(config.vae_width, config.motion)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.inp_mapping(x)
-        for block in self.decoder_transformer:
-            x = block(x, mask)
-        return cast(Tensor, self.out_mapping(x))
+        return cast(Tensor, self.out_mapping(_through(self.decoder_transformer, self.inp_mapping(x), mask)))
 
 
 def prefix_mask(before: int, length: int) -> Tensor:
@@ -98,7 +92,7 @@ def prefix_mask(before: int, length: int) -> Tensor:
 
 def quantised(bits: Tensor) -> Tensor:
     """Return the values ±1/√code of bits (…, code) in {0, 1}."""
-    return (2 * bits.to(torch.float32) - 1) * bits.shape[-1] ** -0.5
+    return (2 * bits.to(torch.float32) - 1) * float(bits.shape[-1] ** -0.5)
 
 
 class BitwiseVae(nn.Module):
@@ -145,7 +139,7 @@ class BitwiseVae(nn.Module):
         The area mean of the sum of the coarser scales. Also takes the bits of the coarser scales alone, and then
         returns the features of those scales and the next one.
         """
-        parts = [self._raised(part) for part in bits.split(self.patches[: self._scales(bits)], dim=1)]
+        parts = [self._raised(part) for part in torch.split(bits, list(self.patches[: self._scales(bits)]), dim=1)]
         features, total = [], torch.zeros_like(parts[0])
         for patch, part in zip(self.patches[1:], parts, strict=False):
             total = total + part
@@ -161,7 +155,7 @@ class BitwiseVae(nn.Module):
 
     def fused(self, bits: Tensor) -> Tensor:
         """Return the decoder's codes f̂ (1, frames, code) of all bits (1, tokens, code)."""
-        return torch.stack([self._raised(part) for part in bits.split(self.patches, dim=1)]).sum(0)
+        return torch.stack([self._raised(part) for part in torch.split(bits, list(self.patches), dim=1)]).sum(0)
 
     def decode(self, before: Tensor, this: Tensor) -> tuple[Tensor, Tensor]:
         """Return motion (1, frames, M) of the chunk before and of this one, of codes f̂ (1, frames, code) each."""

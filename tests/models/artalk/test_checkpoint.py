@@ -21,7 +21,7 @@ from edgetalker.models.artalk import (
 )
 from tests.support.artalk import DATA, PUBLISHED, TOY, TOY_HEADS, checkpoint
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "AR_CONFIG": {"T_DEPTH": 2, "T_NUM_HEADS": 4, "PREV_RATIO": 1},
     "VAE_CONFIG": {
         "MOTION_DIM": 106, "V_CODE_DIM": 8, "T_DEPTH": 2, "T_NUM_HEADS": 4, "T_HIDDEN_DIM": 64,
