@@ -30,7 +30,6 @@ PACKAGES = {
     "torch": "torch",
     "onnx": "onnx",
     "transformers": "transformers",
-    "pycuda": "pycuda",
     "cuda-bindings": "cuda",
     "polygraphy": "polygraphy",
 }
@@ -157,8 +156,8 @@ def _cuda() -> Ability:
     name, found = "play on the GPU (--device cuda)", probe()
     if not isinstance(found, Gpu):
         return Ability(name, False, found.reason, "--device host plays on the CPU")
-    if _version("pycuda") is None and _version("cuda-bindings") is None:
-        return Ability(name, False, "needs cuda-bindings or pycuda", 'pip install "edgetalker[cuda]"')
+    if _version("cuda-bindings") is None:
+        return Ability(name, False, "needs cuda-bindings", 'pip install "edgetalker[cuda]"')
     return Ability(name, True, str(found))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetalker.engines.cuda import dlpack
+from edgetalker.engines.cuda import memory as dlpack
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.host import HostDevice
 

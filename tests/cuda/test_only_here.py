@@ -24,7 +24,7 @@ def imported(path: Path) -> set[str]:
 
 def test_cuda_is_called_in_one_folder_only() -> None:
     here = [path for path in ALLOWED.rglob("*.py") if imported(path) & FORBIDDEN]
-    assert {path.name for path in here} == {"driver.py", "with_pycuda.py"}  # so that the search finds what there is
+    assert {path.name for path in here} == {"driver.py"}  # so that the search finds what there is
     outside = [path for path in PACKAGE.rglob("*.py") if ALLOWED not in path.parents]
     assert len(outside) > 50
     assert [path for path in outside if imported(path) & FORBIDDEN] == []

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from edgetalker.engines.cuda.buffers import CudaBuffer
 from edgetalker.engines.cuda.driver import Driver
 from edgetalker.engines.cuda.errors import CudaError
-from edgetalker.engines.cuda.graphs import CudaGraph, CudaMark, capture, elapsed
-from edgetalker.engines.cuda.memory import Memory
-from edgetalker.engines.cuda.resources import Resources
-from edgetalker.engines.cuda.with_pycuda import load_driver
+from edgetalker.engines.cuda.memory import CudaBuffer, Memory
+from edgetalker.engines.cuda.resources import CudaGraph, CudaMark, Resources, capture, elapsed
 from edgetalker.engines.engine import Array, Buffer, Graph, Mark, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError, OptionError, nearest
 
@@ -24,11 +22,12 @@ busy, some tens of microseconds later)."""
 
 
 class CudaDevice:
-    """One NVIDIA GPU with one stream. Belongs to the thread that made it; give every GPU a thread of its own.
+    """One NVIDIA GPU with one stream. Any thread may use it, one at a time.
 
-    It uses the context that is current on that thread, else the GPU's primary context, so that TensorRT, PyTorch
-    and pycuda programs share its addresses and may share a stream. Nothing is allocated after start except by
-    `allocate`, `staging`, `mark` and `capture`.
+    It works in the GPU's primary context, so that TensorRT, PyTorch and pycuda share its addresses and may share a
+    stream; each call makes that context current on its thread and leaves it so, as CUDA's runtime library does.
+    Nothing is allocated after start except by `allocate`, `staging`, `mark` and `capture`. A buffer, a graph or a mark
+    is given back with its last reference, or when the device is closed.
     """
 
     kind = "cuda"
@@ -44,18 +43,18 @@ class CudaDevice:
     ) -> None:
         """Open a GPU. `stream`: somebody else's stream to work on. `poison`: fill fresh buffers with NaN.
 
-        Raises MissingPackageError without cuda-bindings, DeviceError without a driver or GPU, OptionError for an
-        unknown `wait` or a stream that cannot be captured.
+        Raises MissingPackageError without cuda-bindings, DeviceError without a driver or GPU or when a context that
+        is not the primary one is current, OptionError for an unknown `wait` or a stream that cannot be captured.
         """
         if wait not in WAITS:
             raise OptionError(
                 f"wait policy `{wait}` is unknown{nearest(wait, WAITS)}", hint=f"one of {', '.join(WAITS)}"
             )
         self.ordinal = ordinal
-        self._driver = driver or load_driver()
+        self._driver = driver or Driver()
         self._look_up(ordinal)
         self._driver.enter(self._gpu)
-        self._resources = Resources(self._driver, wait)
+        self._resources = Resources(self._driver, self._gpu, wait)
         try:
             self._resources.open_stream(stream)
         except BaseException:
@@ -63,7 +62,7 @@ class CudaDevice:
             raise
         self.stream = self._resources.stream
         self._memory = Memory(self._resources, ordinal, integrated=self.integrated, poison=poison)
-        self._finalizer = weakref.finalize(self, self._resources.release_forgotten)
+        self._finalizer = weakref.finalize(self, self._resources.release)
 
     def _look_up(self, ordinal: int) -> None:
         driver, count = self._driver, self._driver.count()
@@ -78,7 +77,20 @@ class CudaDevice:
     def describe(self) -> str:
         """One line for people."""
         capability, cuda = (".".join(map(str, pair)) for pair in (self.capability, self._driver.version()))
-        return f"{self.name} (compute {capability}, driver for CUDA {cuda}, {self._driver.packages})"
+        return f"{self.name} (compute {capability}, driver for CUDA {cuda})"
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return name, PCI address, compute capability and the driver's CUDA of this GPU; free and total bytes."""
+        free, total = self.memory()
+        return {
+            "name": self.name,
+            "bus": self.bus,
+            "capability": self.capability,
+            "driver": self._driver.version(),
+            "integrated": self.integrated,
+            "free": free,
+            "total": total,
+        }
 
     def memory(self) -> tuple[int, int]:
         """Return free and total bytes of the GPU."""
@@ -119,7 +131,7 @@ class CudaDevice:
         host = own.host
         if not own.block.shared:
             with self._resources.watched():
-                self._driver.to_device(own.address, host, self.stream)
+                self._driver.to_device(own.address, host.address, own.spec.nbytes, self.stream)
 
     def download(self, source: Buffer) -> None:
         """Enqueue `source` -> staging; nothing to do where they are the same memory."""
@@ -127,7 +139,7 @@ class CudaDevice:
         host = own.host
         if not own.block.shared:
             with self._resources.watched():
-                self._driver.to_host(host, own.address, self.stream)
+                self._driver.to_host(host.address, own.address, own.spec.nbytes, self.stream)
 
     def copy(self, target: Buffer, source: Buffer) -> None:
         """Enqueue `target <- source`. Raises ValueError on unequal byte counts or an overlap."""
@@ -150,6 +162,7 @@ class CudaDevice:
             resources.refuse_capture(f"graph `{graph.name}` cannot be launched")
         assert isinstance(graph, CudaGraph)
         try:  # as `watched` does, without its cost: this is the call of every denoise step
+            self._driver.enter(self._gpu)
             self._driver.launch(graph.executable, self.stream)
         except CudaError as error:
             resources.note(error)
@@ -159,13 +172,16 @@ class CudaDevice:
         """Make a mark."""
         self._resources.refuse_capture(f"mark `{name}` cannot be made")
         with self._resources.watched():
-            return CudaMark(name, self._resources.new_event(timed=True))
+            return self._resources.new_mark(name)
 
     def record(self, mark: Mark) -> None:
         """Enqueue the recording of `mark`."""
         assert isinstance(mark, CudaMark)
-        with self._resources.watched():
-            self._driver.record(mark.event, self.stream, capturing=self._resources.capturing)
+        resources = self._resources
+        with resources.watched():
+            self._driver.record(mark.event, self.stream, capturing=resources.capturing)
+        if resources.capturing:
+            resources.recorded.append(mark)
 
     def elapsed(self, first: Mark, last: Mark) -> int:
         """Nanoseconds between two marks. Raises DeviceError when one was not reached yet."""

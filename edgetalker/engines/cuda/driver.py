@@ -1,24 +1,35 @@
-"""The driver calls that this project makes: one method a call, every code checked.
+"""The driver calls that this project makes, all through cuda-bindings: one method a call, every code checked.
 
-`Driver` makes all of them through cuda-bindings. `edgetalker.engines.cuda.with_pycuda` makes those through pycuda
-that pycuda has. `table.py` lists every entry of libcuda that either may reach.
+Handles and addresses are plain integers, so that no caller depends on the package.
 
-Handles and addresses are plain integers, so that no caller depends on either package.
+Contexts: a GPU's primary context is retained once a process and never released, because PyTorch, TensorRT, pycuda
+and other devices of this process live in it too. `enter` makes it current on whatever thread calls.
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from edgetalker.engines.cuda.errors import NOT_READY, CudaError, error_for
-from edgetalker.engines.cuda.hostmemory import HostMemory
+from edgetalker.engines.cuda.errors import INVALID_VALUE, NOT_READY, CudaError, error_for
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
 
-__all__ = ["CAPTURE_RELAXED", "Driver"]
+__all__ = ["CAPTURE_RELAXED", "TABLE", "Driver"]
+
+TABLE = frozenset(
+    """
+    cuInit cuDriverGetVersion cuDeviceGet cuDeviceGetCount cuDeviceGetName cuDeviceGetAttribute cuDeviceGetPCIBusId
+    cuDevicePrimaryCtxRetain cuDevicePrimaryCtxRelease cuDevicePrimaryCtxGetState cuCtxGetCurrent cuCtxSetCurrent
+    cuCtxGetDevice cuMemGetInfo cuMemAlloc cuMemFree cuMemHostAlloc cuMemFreeHost cuMemHostGetDevicePointer
+    cuStreamCreate cuStreamDestroy cuStreamSynchronize cuStreamQuery cuStreamGetCtx cuMemcpyHtoDAsync cuMemcpyDtoHAsync
+    cuMemcpyDtoDAsync cuMemcpy2DAsync cuEventCreate cuEventDestroy cuEventRecordWithFlags cuEventSynchronize
+    cuEventElapsedTime cuThreadExchangeStreamCaptureMode cuStreamBeginCapture cuStreamEndCapture cuGraphGetNodes
+    cuGraphInstantiate cuGraphUpload cuGraphLaunch cuGraphExecDestroy cuGraphDestroy
+    """.split()
+)
+"""Every entry of libcuda that this project may reach, beside cuGetErrorName and cuGetErrorString."""
 
 _STREAM_NON_BLOCKING = 1
 _HOST_DEVICEMAP = 2
@@ -43,16 +54,16 @@ def load_bindings() -> Any:
     return driver
 
 
-class Driver:
-    """The table, through cuda-bindings alone."""
+_primary: dict[int, int] = {}
+"""GPU -> its primary context, once it was retained: for the life of the process."""
 
-    packages = "cuda-bindings"
+
+class Driver:
+    """The table. Holds no state of its own, so that any number of devices may have one each."""
 
     def __init__(self) -> None:
-        """Load the packages and initialize CUDA. Raises MissingPackageError, DeviceError or CudaError."""
+        """Load cuda-bindings and initialize CUDA. Raises MissingPackageError, DeviceError or CudaError."""
         self._cuda = load_bindings()
-        self._retained: int | None = None
-        self._pushed = False
         self.initialize()
 
     # What every call goes through
@@ -65,7 +76,7 @@ class Driver:
     def _text(self, entry: str, code: int) -> str:
         try:
             status, text = getattr(self._cuda, entry)(self._cuda.CUresult(code))
-        except ValueError:  # a code that this cuda-bindings does not know
+        except (ValueError, KeyError):  # a code that this cuda-bindings does not know
             return f"CUresult {code}"
         return text.decode() if status == 0 and text else f"CUresult {code}"
 
@@ -79,8 +90,8 @@ class Driver:
     def _made(self, entry: str, arguments: tuple[Any, ...]) -> Any:
         try:
             return getattr(self._cuda, entry)(*arguments)
-        except ValueError as error:  # a newer driver's code, which this cuda-bindings has no name for
-            unknown = re.match(r"(\d+) is not a valid CUresult", str(error))
+        except (ValueError, KeyError) as error:  # a newer driver's code, which this cuda-bindings has no name for
+            unknown = re.match(r"(\d+)( is not a valid CUresult)?$", str(error.args[0]))
             if unknown is None:
                 raise
             raise self.error(entry, int(unknown[1])) from None
@@ -126,28 +137,57 @@ class Driver:
         return int(self._call("cuDeviceGetAttribute", getattr(names, f"CU_DEVICE_ATTRIBUTE_{name}"), gpu))
 
     def enter(self, gpu: int) -> None:
-        """Make a context of this GPU current on this thread: the one that is, or else the primary context.
+        """Make the primary context of this GPU current on this thread, as CUDA's runtime library does.
 
-        CUDA's runtime library (TensorRT, PyTorch) uses the same one, so that addresses and streams are shared.
+        TensorRT and PyTorch work in it, so that addresses and streams are shared. Raises DeviceError when a context
+        of another kind is current (pycuda.autoinit makes one): PyTorch would destroy it.
         """
-        if int(self._call("cuCtxGetCurrent")) and int(self._call("cuCtxGetDevice")) == gpu:
+        code, current = self._cuda.cuCtxGetCurrent()
+        if code:
+            raise self.error("cuCtxGetCurrent", code)
+        if gpu in _primary and int(current) == _primary[gpu]:
             return
-        context = self._call("cuDevicePrimaryCtxRetain", gpu)
-        try:
-            self._call("cuCtxPushCurrent", context)
-        except CudaError:
-            self._call("cuDevicePrimaryCtxRelease", gpu)
-            raise
-        self._retained, self._pushed = gpu, True
+        if int(current) and not self._is_primary(int(current)):
+            raise DeviceError(
+                "a context that is not the GPU's primary one is current on this thread; TensorRT and PyTorch work in "
+                "the primary one and cannot share the other's memory",
+                hint="with pycuda use `import pycuda.autoprimaryctx` instead of `pycuda.autoinit`, and no cuCtxCreate",
+            )
+        if gpu not in _primary:
+            _primary[gpu] = int(self._call("cuDevicePrimaryCtxRetain", gpu))
+        self._call("cuCtxSetCurrent", _primary[gpu])
 
-    def leave(self) -> None:
-        """Undo `enter`."""
-        if self._pushed:
-            self._pushed = False
-            self._call("cuCtxPopCurrent")
-        if self._retained is not None:
-            gpu, self._retained = self._retained, None
-            self._call("cuDevicePrimaryCtxRelease", gpu)
+    def _is_primary(self, current: int) -> bool:
+        if current in _primary.values():
+            return True
+        gpu = int(self._call("cuCtxGetDevice"))
+        if not self._call("cuDevicePrimaryCtxGetState", gpu)[1]:
+            return False
+        primary = int(self._call("cuDevicePrimaryCtxRetain", gpu))  # active, so this creates nothing
+        self._call("cuDevicePrimaryCtxRelease", gpu)
+        return current == primary
+
+    @contextmanager
+    def visiting(self, gpu: int) -> Iterator[list[CudaError]]:
+        """Work in this GPU's primary context and put back what was current before: for ends that may come anywhere.
+
+        Never raises: yields what went wrong, which stops no end, since the context is most likely current already.
+        """
+        told: list[CudaError] = []
+        before = self._tried(told, "cuCtxGetCurrent")
+        moves = before is not None and int(before) != _primary[gpu]
+        if moves:
+            self._tried(told, "cuCtxSetCurrent", _primary[gpu])
+        yield told
+        if moves:
+            self._tried(told, "cuCtxSetCurrent", before)
+
+    def _tried(self, told: list[CudaError], entry: str, *arguments: Any) -> Any:
+        try:
+            return self._call(entry, *arguments)
+        except CudaError as error:
+            told.append(error)
+        return None
 
     # Memory
 
@@ -164,38 +204,42 @@ class Driver:
         """Free device memory."""
         self._call("cuMemFree", address)
 
-    def pin(self, nbytes: int, *, mapped: bool) -> HostMemory:
-        """Return new page-locked host memory, mapped into the GPU's addresses on request."""
+    def pin(self, nbytes: int, *, mapped: bool) -> tuple[int, int]:
+        """Return the address of new page-locked host memory, and the GPU's address of it when it is mapped, else 0."""
         address = int(self._call("cuMemHostAlloc", nbytes, _HOST_DEVICEMAP if mapped else 0))
         try:
-            on_gpu = int(self._call("cuMemHostGetDevicePointer", address, 0)) if mapped else 0
+            return address, int(self._call("cuMemHostGetDevicePointer", address, 0)) if mapped else 0
         except CudaError:
             self._call("cuMemFreeHost", address)
             raise
-        raw: Any = (ctypes.c_uint8 * nbytes).from_address(address)
-        return HostMemory(np.frombuffer(raw, np.uint8), address, on_gpu, None)
 
-    def unpin(self, memory: HostMemory) -> None:
-        """Free page-locked memory. Nothing may look at its arrays afterwards."""
-        self._call("cuMemFreeHost", memory.address)
+    def unpin(self, address: int) -> None:
+        """Free page-locked memory. Nothing may look at it afterwards."""
+        self._call("cuMemFreeHost", address)
 
     # The queue
 
-    def adopt_stream(self, stream: object) -> int:
-        """Return the handle of a stream of somebody else: an integer or an object of pycuda, PyTorch, cuda.core.
+    def adopt_stream(self, stream: object, gpu: int) -> int:
+        """Return the handle of a stream of somebody else: an integer or an object of pycuda, PyTorch, CuPy, cuda.core.
 
-        Raises OptionError for the default stream, which cannot be captured, and for what is no stream.
+        Raises OptionError for the default stream, which cannot be captured, for what is no stream, and for a stream
+        of another GPU or of a context that is not the primary one.
         """
         handle = _stream_handle(stream)
         if handle is None:
             raise OptionError(
                 f"{stream!r} is no CUDA stream",
-                hint="pass an integer handle, or a stream of pycuda, torch.cuda or cuda.core",
+                hint="pass an integer handle, or a stream of pycuda, torch.cuda, CuPy or cuda.core",
             )
         if handle in (0, 1, 2):
             raise OptionError(
                 "the default stream cannot be captured",
                 hint="pass a stream of your own, such as torch.cuda.Stream()",
+            )
+        if int(self._call("cuStreamGetCtx", handle)) != _primary[gpu]:
+            raise OptionError(
+                f"the stream {handle:#x} belongs to another GPU, or to a context that is not the primary one",
+                hint="make it on the GPU that the device is opened on, in its primary context",
             )
         return handle
 
@@ -218,27 +262,36 @@ class Driver:
             raise self.error("cuStreamQuery", code)
         return not code
 
-    def to_device(self, target: int, source: HostMemory, stream: int) -> None:
-        """Enqueue a copy of pinned memory to the GPU."""
-        self._call("cuMemcpyHtoDAsync", target, source.address, source.array.nbytes, stream)
+    def to_device(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """Enqueue a copy of host memory to the GPU."""
+        self._call("cuMemcpyHtoDAsync", target, source, nbytes, stream)
 
-    def to_host(self, target: HostMemory, source: int, stream: int) -> None:
-        """Enqueue a copy from the GPU to pinned memory."""
-        self._call("cuMemcpyDtoHAsync", target.address, source, target.array.nbytes, stream)
+    def to_host(self, target: int, source: int, nbytes: int, stream: int) -> None:
+        """Enqueue a copy from the GPU to host memory."""
+        self._call("cuMemcpyDtoHAsync", target, source, nbytes, stream)
 
     def on_device(self, target: int, source: int, nbytes: int, stream: int) -> None:
         """Enqueue a copy within the GPU; the two may not overlap."""
         self._call("cuMemcpyDtoDAsync", target, source, nbytes, stream)
 
     def rows(self, target: tuple[int, int], source: tuple[int, int], width: int, height: int, stream: int) -> None:
-        """Enqueue a copy of `height` rows of `width` bytes; `target` and `source` are (address, bytes a row)."""
+        """Enqueue a copy of `height` rows of `width` bytes; `target` and `source` are (address, bytes a row).
+
+        A driver may refuse rows whose distance it did not choose itself (cuda.h, cuMemcpy2DAsync): then one by one.
+        """
         plan = self._cuda.CUDA_MEMCPY2D()
         memory = self._cuda.CUmemorytype(_MEMORY_DEVICE)
         plan.srcMemoryType = plan.dstMemoryType = memory
         plan.dstDevice, plan.dstPitch = self._cuda.CUdeviceptr(target[0]), target[1]
         plan.srcDevice, plan.srcPitch = self._cuda.CUdeviceptr(source[0]), source[1]
         plan.WidthInBytes, plan.Height = width, height
-        self._call("cuMemcpy2DAsync", plan, stream)
+        try:
+            self._call("cuMemcpy2DAsync", plan, stream)
+        except CudaError as error:
+            if error.code != INVALID_VALUE:
+                raise
+            for row in range(height):
+                self.on_device(target[0] + row * target[1], source[0] + row * source[1], width, stream)
 
     # Events
 
@@ -312,7 +365,7 @@ def _stream_handle(stream: object) -> int | None:
     protocol = getattr(stream, "__cuda_stream__", None)
     if callable(protocol):
         return int(protocol()[1])
-    for attribute in ("handle", "cuda_stream"):  # pycuda, PyTorch
+    for attribute in ("handle", "cuda_stream", "ptr"):  # pycuda, PyTorch, CuPy
         if hasattr(stream, attribute):
             return int(getattr(stream, attribute))
     return stream if isinstance(stream, int) else None

@@ -6,7 +6,9 @@ from edgetalker.engines.errors import DeviceError
 
 __all__ = ["STICKY", "CudaError", "OutOfMemoryError", "advice", "error_for"]
 
+INVALID_VALUE = 1
 OUT_OF_MEMORY = 2
+INVALID_HANDLE = 400
 NOT_READY = 600
 
 STICKY = frozenset({4, 214, 215, 216, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999})
@@ -20,7 +22,7 @@ _ADVICE: dict[int, str] = {
     46: "another process has the GPU for itself: nvidia-smi --query-gpu=compute_mode --format=csv",
     100: "no GPU is visible: check nvidia-smi and CUDA_VISIBLE_DEVICES, or run with --device host",
     101: "there is no GPU of that number: nvidia-smi -L lists them",
-    201: "use a device only from the thread that made it, and keep its context current there",
+    201: "another part of this program destroyed or reset the GPU's primary context: nothing may reset it",
     214: _RESTART + "the memory has an uncorrectable fault: nvidia-smi -q -d ECC",
     400: "a handle of a closed device was used, or an event that no work recorded",
     401: "a capture was begun or ended twice",
@@ -37,7 +39,8 @@ _ADVICE: dict[int, str] = {
     901: "an earlier call broke the capture: the first error tells which; --graphs eager runs without capture",
     904: "an engine left work on a second stream: build it with max_aux_streams=0",
     905: "an engine used a stream that was not joined again: build it with max_aux_streams=0",
-    906: "an engine used the default stream while its work was captured: give it the device's stream",
+    906: "the default stream was used while a stream that waits for it was captured: adopt non-blocking streams "
+    "only (pycuda.driver.Stream(1)), and give engines the device's stream",
     907: "an event was recorded as an edge of a graph: record it through the device, which makes it external",
     908: "end a capture on the thread that began it",
     999: _RESTART + "dmesg may show an Xid code",

@@ -1,21 +1,130 @@
-"""Allocation, start-up copies and moves between buffers of one device."""
+"""Device memory with a name, its page-locked twin on the host, and how other libraries look in without a copy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ctypes
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgetalker.engines.cuda.buffers import Block, CudaBuffer
 from edgetalker.engines.cuda.driver import CAPTURE_RELAXED
 from edgetalker.engines.cuda.errors import CudaError, OutOfMemoryError
-from edgetalker.engines.cuda.hostmemory import HostMemory
-from edgetalker.engines.cuda.resources import Resources
+from edgetalker.engines.cuda.resources import BLOCKS, Resources
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec
+from edgetalker.engines.errors import EngineError
 
-__all__ = ["Memory"]
+__all__ = ["CPU", "CUDA", "CudaBuffer", "Memory", "capsule"]
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """Page-locked memory. `array`: its bytes, which own it; `mapped`: the GPU's address of it, 0 when not mapped."""
+
+    array: NDArray[np.uint8]
+    address: int
+    mapped: int
+
+    def part(self, offset: int, nbytes: int) -> HostMemory:
+        """Return a window that starts `offset` bytes in."""
+        mapped = self.mapped + offset if self.mapped else 0
+        return HostMemory(self.array[offset : offset + nbytes], self.address + offset, mapped)
+
+
+@dataclass(eq=False)
+class Block:
+    """One allocation. `host`: its page-locked twin; `shared`: the twin is the memory itself (integrated GPUs)."""
+
+    address: int
+    nbytes: int
+    ordinal: int
+    stream: int
+    synchronize: Callable[[], None]
+    host: HostMemory | None = None
+    shared: bool = False
+
+
+class CudaBuffer:
+    """A block of device memory, or a window into one. Its address never changes.
+
+    Libraries that know `__cuda_array_interface__` (Numba, CuPy, PyTorch) or DLPack read it where it lies. The next
+    frame overwrites it, and it is gone when the device is closed.
+    """
+
+    __slots__ = ("_host", "address", "block", "name", "offset", "spec")
+
+    def __init__(self, name: str, spec: TensorSpec, block: Block, offset: int = 0) -> None:
+        self.name = name
+        self.spec = spec
+        self.block = block
+        self.offset = offset
+        self.address: int = block.address + offset
+        self._host: HostMemory | None = None
+
+    def view(self, name: str, offset: int, spec: TensorSpec) -> CudaBuffer:
+        """Return a window that starts `offset` bytes in. Raises ValueError when it does not lie inside."""
+        if offset < 0 or offset + spec.nbytes > self.spec.nbytes:
+            raise ValueError(f"view `{name}` of {spec} at byte {offset} does not lie inside `{self.name}` {self.spec}")
+        return CudaBuffer(name, spec, self.block, self.offset + offset)
+
+    @property
+    def host(self) -> HostMemory:
+        """The part of the block's page-locked twin that stands for this buffer. Raises EngineError without one."""
+        if self._host is None:
+            if self.block.host is None:
+                raise EngineError(
+                    f"buffer `{self.name}` has no host memory to copy through",
+                    hint="allocate it with staged=True, or call staging() at start",
+                )
+            self._host = self.block.host.part(self.offset, self.spec.nbytes)
+        return self._host
+
+    def staging(self) -> Array:
+        """Return the host twin as an array of this buffer's shape and type."""
+        array: Array = self.host.array.view(DTYPES[self.spec.dtype]).reshape(self.spec.shape)
+        return array
+
+    def overlaps(self, other: CudaBuffer) -> bool:
+        """Return whether the two share a byte."""
+        return self.address < other.address + other.spec.nbytes and other.address < self.address + self.spec.nbytes
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """Version 3 of the interface that Numba defined; `stream` is the queue to wait on."""
+        return {
+            "version": 3,
+            "shape": self.spec.shape,
+            "typestr": DTYPES[self.spec.dtype].str,
+            "data": (self.address, False),
+            "strides": None,
+            "stream": self.block.stream,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's device type and number."""
+        return CUDA, self.block.ordinal
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """Return a DLPack capsule of this memory; waits for the queue unless `stream` is -1 or the queue itself.
+
+        Raises BufferError when a copy or another device is asked for.
+        """
+        if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
+            raise BufferError("the buffer is handed out where it lies: no copy, no other device")
+        if stream not in (-1, self.block.stream):
+            self.block.synchronize()
+        return capsule(self.address, self.spec, self.__dlpack_device__(), self)
 
 
 class Memory:
@@ -45,21 +154,21 @@ class Memory:
     def _new_block(self, what: str, nbytes: int, staged: bool) -> Block:
         shared = staged and self._integrated
         try:
-            host = self._driver.pin(nbytes, mapped=shared) if staged else None
-            address = host.mapped if shared and host else self._allocate_beside(host, nbytes)
+            host = self._pinned(nbytes, mapped=shared) if staged else None
+            address = host.mapped if shared and host else self._driver.allocate(nbytes)
         except OutOfMemoryError as error:
             raise error.while_allocating(what, nbytes, self._memory_or_none()) from None
         block = Block(address, nbytes, self._ordinal, self._stream, self._synchronize, host, shared)
-        self._resources.blocks.append(block)
+        if not shared:
+            self._resources.own(block, self._driver.free, address, BLOCKS)
         return block
 
-    def _allocate_beside(self, host: HostMemory | None, nbytes: int) -> int:
-        try:
-            return self._driver.allocate(nbytes)
-        except CudaError:
-            if host is not None:
-                self._driver.unpin(host)
-            raise
+    def _pinned(self, nbytes: int, *, mapped: bool) -> HostMemory:
+        """Return page-locked memory that lives as long as the last array over it: a frame may outlive its device."""
+        address, on_gpu = self._driver.pin(nbytes, mapped=mapped)
+        raw: Any = (ctypes.c_uint8 * nbytes).from_address(address)
+        self._resources.own_pinned(raw, address)
+        return HostMemory(np.frombuffer(raw, np.uint8), address, on_gpu)
 
     def _memory_or_none(self) -> tuple[int, int] | None:
         try:
@@ -77,7 +186,7 @@ class Memory:
         if buffer.block.host is None:
             self._resources.refuse_capture(f"host memory of `{buffer.name}` cannot be made")
             with self._resources.watched():
-                buffer.block.host = self._driver.pin(buffer.block.nbytes, mapped=False)
+                buffer.block.host = self._pinned(buffer.block.nbytes, mapped=False)
         return buffer.staging()
 
     def write(self, target: CudaBuffer, values: Array) -> None:
@@ -88,9 +197,9 @@ class Memory:
             self._synchronize()
             target.staging()[...] = values
             return
-        source = HostMemory.of(np.ascontiguousarray(values))  # lives until the copy is done
+        source = np.ascontiguousarray(values)  # lives until the copy is done
         with self._resources.watched():
-            self._driver.to_device(target.address, source, self._stream)
+            self._driver.to_device(target.address, source.ctypes.data, source.nbytes, self._stream)
         self._synchronize()
 
     def read(self, source: CudaBuffer) -> Array:
@@ -102,7 +211,7 @@ class Memory:
             return values
         values = np.empty(source.spec.shape, DTYPES[source.spec.dtype])
         with self._resources.watched():
-            self._driver.to_host(HostMemory.of(values), source.address, self._stream)
+            self._driver.to_host(values.ctypes.data, source.address, values.nbytes, self._stream)
         self._synchronize()
         return values
 
@@ -160,3 +269,74 @@ def _poison(dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         return np.nan
     return True if dtype.kind == "b" else np.iinfo(dtype).max
+
+
+# DLPack
+
+CPU, CUDA = 1, 2
+"""DLPack's device types."""
+_CODES = {"i": 0, "u": 1, "f": 2, "b": 6}
+_NAME = b"dltensor"
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+_alive: dict[int, tuple[Any, ...]] = {}
+"""What a consumer still holds, by the number in its context field."""
+_numbers = count(1)
+
+
+def _delete(managed: int) -> None:
+    _alive.pop(_Managed.from_address(managed).context, None)
+
+
+def _drop_unused(handle: int) -> None:
+    """Free what no consumer took: one that took it has renamed the capsule to `used_dltensor`."""
+    if _is_valid(handle, _NAME):
+        _delete(_pointer(handle, _NAME))
+
+
+_deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_delete)
+_destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_drop_unused)
+_make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
+    ("PyCapsule_New", ctypes.pythonapi)
+)
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", ctypes.pythonapi))
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
+def capsule(address: int, spec: TensorSpec, device: tuple[int, int], owner: object) -> object:
+    """Return a DLPack capsule (version 0, `DLManagedTensor` of github.com/dmlc/dlpack's dlpack.h) of dense memory.
+
+    `owner` lives until the consumer lets go. device: DLPack's type and number.
+    """
+    dtype = DTYPES[spec.dtype]
+    shape = (ctypes.c_int64 * len(spec.shape))(*spec.shape)
+    number = next(_numbers)
+    managed = _Managed(
+        _Tensor(address, *device, len(spec.shape), _CODES[dtype.kind], dtype.itemsize * 8, 1, shape, None, 0),
+        number,
+        ctypes.cast(_deleter, ctypes.c_void_p),
+    )
+    _alive[number] = (managed, shape, owner)
+    result: object = _make(ctypes.addressof(managed), _NAME, ctypes.cast(_destructor, ctypes.c_void_p))
+    return result

@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 collect_ignore_glob: list[str] = []
-if not os.environ.get("EDGETALKER_TEST_DRIVER"):
+if not os.environ.get("EDGETALKER_ON_DOUBLE"):
     collect_ignore_glob = ["test_*.py"]  # without the double these would run on a real GPU or on nothing
 else:
     from edgetalker.engines.cuda import CudaDevice
-    from edgetalker.engines.cuda.driver import Driver
-    from edgetalker.engines.cuda.with_pycuda import PycudaDriver
-    from tests.cuda.double.control import Double
-
-    @pytest.fixture(scope="session")
-    def driver_kind() -> type[Driver]:
-        """The table of calls under test: with pycuda, or cuda-bindings alone."""
-        return {"pycuda": PycudaDriver, "bindings": Driver}[os.environ["EDGETALKER_TEST_DRIVER"]]
+    from tests.cuda.double.control import Double, give_spare_streams_back, start_over
 
     @pytest.fixture
     def double() -> Iterator[Double]:
         """The double, fresh; afterwards nothing may live and nothing may have been violated."""
         double = Double()
+        start_over(double)
         double.restart()
-        before = double.live()
         yield double
-        assert double.live() == before
+        gc.collect()
+        give_spare_streams_back()
+        assert not any(double.live().values()), double.live()
         assert double.violations() == (0, "")
 
     @pytest.fixture
-    def open_device(double: Double, driver_kind: type[Driver]) -> Iterator[Callable[..., CudaDevice]]:
+    def open_device(double: Double) -> Iterator[Callable[..., CudaDevice]]:
         """Return a function that opens devices, which are closed in the end."""
-        opened: list[CudaDevice] = []
+        opened: list[weakref.ref[CudaDevice]] = []
 
         def make(**options: Any) -> CudaDevice:
-            opened.append(CudaDevice(driver=driver_kind(), **options))
-            return opened[-1]
+            device = CudaDevice(**options)
+            opened.append(weakref.ref(device))
+            return device
 
         yield make
-        for device in reversed(opened):
-            device.close()
+        for found in reversed(opened):
+            device = found()
+            if device is not None:
+                device.close()
 
     @pytest.fixture
     def device(open_device: Callable[..., CudaDevice]) -> CudaDevice:

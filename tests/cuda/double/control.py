@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-__all__ = ["ORIGINS", "Double"]
+from edgetalker.engines.cuda import driver, resources
 
-ORIGINS = ("blocks", "host_blocks", "streams", "events", "captures", "graphs", "execs", "contexts", "context_depth")
-"""Kinds of things that must be gone after a device was closed."""
+__all__ = ["ORIGINS", "Double", "give_spare_streams_back", "start_over"]
+
+ORIGINS = ("blocks", "host_blocks", "streams", "events", "captures", "graphs", "execs")
+"""Kinds of things that must be gone after a device was closed, spare streams aside."""
 
 _DEFAULTS = {
     "total_memory": 1 << 30,
@@ -19,6 +21,9 @@ _DEFAULTS = {
     "real_clock": 0,
     "log": 1,
     "driver_version": 13000,
+    "at_once": 0,
+    "unified": 0,
+    "any_pitch": 1,
 }
 
 
@@ -86,3 +91,25 @@ class Double:
         if not found:
             raise ValueError(f"{nbytes} bytes at {address:#x} are no live device memory")
         return int(found)
+
+    def count(self, kind: str) -> int:
+        """Return how many of one kind live; `contexts` counts what retained a primary one."""
+        return int(self._library.double_live(kind.encode()))
+
+
+def give_spare_streams_back() -> None:
+    """Destroy the streams that the process keeps for its next devices."""
+    for gpu, spare in resources._spare_streams.items():
+        calls = driver.Driver()
+        with calls.visiting(gpu):
+            while spare:
+                calls.drop_stream(spare.pop())
+
+
+def start_over(double: Double) -> None:
+    """Begin as a new process would: the double holds nothing, and the package remembers nothing of it."""
+    double.recover()
+    resources._spare_streams.clear()
+    resources._waiting.clear()
+    driver._primary.clear()
+    double._library.double_sweep()

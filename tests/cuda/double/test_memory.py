@@ -156,6 +156,20 @@ def test_shift_costs_three_copies_for_any_number_of_talkers(device: CudaDevice) 
         assert device.capture("shift", lambda w=window, n=newest: device.shift(w, n)).nodes == 3  # type: ignore[misc]
 
 
+def test_rows_are_copied_one_by_one_where_a_driver_wants_its_own_pitch(device: CudaDevice, double: Double) -> None:
+    window, newest = TensorSpec("float32", (3, 5, 4)), TensorSpec("float32", (3, 1, 4))
+    host = HostDevice()
+    made = []
+    double.set("any_pitch", 0)
+    for each in (device, host):
+        a, b = each.allocate("window", window), each.allocate("newest", newest)
+        each.write(a, ramp(window))
+        each.write(b, -1 - ramp(newest))
+        each.launch(each.capture("shift", lambda each=each, a=a, b=b: each.shift(a, b)))  # type: ignore[misc]
+        made.append(each.read(a))
+    np.testing.assert_array_equal(made[0], made[1])
+
+
 def test_misfits_are_refused(device: CudaDevice) -> None:
     window = device.allocate("window", TensorSpec("float32", (1, 3, 4)))
     with pytest.raises(ValueError, match="shift of"):

@@ -13,7 +13,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.cuda import CudaDevice, CudaError
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Granularity, Session
-from tests.cuda.double.control import Double
+from tests.cuda.double.control import Double, start_over
 from tests.cuda.double.hostwork import host_engines
 from tests.support.toy import toy_bundle
 
@@ -35,8 +35,8 @@ def play(bundle: Bundle, double: Double, open_device: Callable[..., CudaDevice])
         return opened[-1]
 
     yield make
-    for session in opened:
-        session.close()
+    while opened:
+        opened.pop().close()
 
 
 def frames(session: Session, schedules: tuple[str, ...] = ("full", "one")) -> np.ndarray:
@@ -53,11 +53,16 @@ def frames(session: Session, schedules: tuple[str, ...] = ("full", "one")) -> np
 
 
 @pytest.mark.parametrize("graphs", ["step", "frame", "eager"])
-@pytest.mark.parametrize("integrated", [0, 1])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"at_once": 1}, {"integrated": 1}, {"integrated": 1, "unified": 1}],
+    ids=lambda kind: "+".join(kind),
+)
 def test_frames_are_the_hosts_frames(
-    bundle: Bundle, play: Callable[..., Session], double: Double, graphs: Granularity, integrated: int
+    bundle: Bundle, play: Callable[..., Session], double: Double, graphs: Granularity, settings: dict[str, int]
 ) -> None:
-    double.set("integrated", integrated)
+    for name, value in settings.items():
+        double.set(name, value)
     session = play(graphs=graphs)
     with_host = open_session(bundle, poison=True)
     expected = frames(with_host)
@@ -89,6 +94,7 @@ def test_a_frame_is_one_upload_one_download_one_wait(play: Callable[..., Session
     double.clear_log()
     session.step(np.zeros(1600, np.float32))
     assert Counter(double.entries()) == {
+        "cuCtxGetCurrent": 4,
         "cuMemcpyHtoDAsync": 1,
         "cuGraphLaunch": 1,
         "cuMemcpyDtoHAsync": 1,
@@ -111,5 +117,4 @@ def test_a_lost_gpu_ends_the_session(play: Callable[..., Session], double: Doubl
     with pytest.raises(CudaError):
         session.step(np.zeros(1600, np.float32))
     session.close()
-    double.recover()
-    double._library.double_sweep()
+    start_over(double)

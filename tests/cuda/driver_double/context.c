@@ -1,25 +1,53 @@
-/* Initialization, devices and contexts. The primary context is the only one that this double can make. */
+/* Initialization, devices and contexts: one primary context a GPU, a stack of contexts a thread. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "double.h"
 
+enum { DEEPEST = 64 };
 int initialized;
-static int primary; /* its address is the handle of the primary context */
-static int retained;
+static int forked;
+static Context primaries[MAX_DEVICES]; /* their addresses are their handles */
+static Context *made;                  /* by cuCtxCreate */
+static __thread Context *stack[DEEPEST];
 static __thread int depth;
 
-int context_is_current(void) { return depth > 0 && retained > 0; }
-int context_retained(void) { return retained; }
+static Context *find(void *handle) {
+  for (int i = 0; i < MAX_DEVICES; i++)
+    if (handle == &primaries[i]) return primaries[i].retained ? &primaries[i] : NULL;
+  for (Context *c = made; c; c = c->next)
+    if (c == handle) return c;
+  return NULL;
+}
+
+Context *context_now(void) { return depth ? find(stack[depth - 1]) : NULL; }
 int context_depth(void) { return depth; }
-void context_sweep(void) { depth = retained = 0; }
+int context_retained(void) {
+  int total = 0;
+  for (int i = 0; i < MAX_DEVICES; i++) total += primaries[i].retained;
+  for (Context *c = made; c; c = c->next) total++;
+  return total;
+}
+void context_sweep(void) {
+  depth = 0;
+  memset(primaries, 0, sizeof primaries);
+  while (made) { Context *c = made; made = c->next; free(c); }
+}
+
+static void in_the_child(void) { forked = 1; }
 
 EXPORT CUresult cuInit(unsigned int flags) {
+  static int watches;
   ENTER("cuInit", 0, "flags=%u", flags);
+  if (forked) return CUDA_ERROR_NOT_INITIALIZED; /* CUDA does not survive a fork */
   if (!settings.devices) return CUDA_ERROR_NO_DEVICE;
+  if (!watches) watches = !pthread_atfork(NULL, NULL, in_the_child);
   initialized = 1;
   return CUDA_SUCCESS;
 }
+
+int context_forked(void) { return forked; }
 
 EXPORT CUresult cuDriverGetVersion(int *version) {
   ENTER("cuDriverGetVersion", 0, "");
@@ -69,6 +97,7 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
   ENTER("cuDeviceGetAttribute", 0, "attribute=%d device=%d", attribute, device);
   switch (attribute) {
     case 1: case 2: *value = 1024; break;                /* MAX_THREADS_PER_BLOCK, MAX_BLOCK_DIM_X */
+    case 11: *value = 2147483647; break;                 /* MAX_PITCH */
     case 5: *value = 65535; break;                       /* MAX_GRID_DIM_X */
     case 8: *value = 49152; break;                       /* MAX_SHARED_MEMORY_PER_BLOCK */
     case 10: *value = 32; break;                         /* WARP_SIZE */
@@ -87,29 +116,75 @@ EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device)
 EXPORT CUresult cuDevicePrimaryCtxRetain(void **context, CUdevice device) {
   ENTER("cuDevicePrimaryCtxRetain", 0, "device=%d", device);
   if (device < 0 || device >= settings.devices) return CUDA_ERROR_INVALID_DEVICE;
-  retained++;
-  *context = &primary;
+  primaries[device].device = device;
+  primaries[device].retained++;
+  *context = &primaries[device];
   return CUDA_SUCCESS;
+}
+
+static void report_what_lives(const Context *context, const char *what) {
+  size_t lives = memory_of(context) + queue_of(context) + graph_of(context);
+  if (lives) double_violation("%s of GPU %d was destroyed with %zu things alive in it", what, context->device, lives);
 }
 
 EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   ENTER("cuDevicePrimaryCtxRelease", 0, "device=%d", device);
-  if (!retained) return CUDA_ERROR_INVALID_CONTEXT;
-  retained--;
+  if (device < 0 || device >= settings.devices || !primaries[device].retained) return CUDA_ERROR_INVALID_CONTEXT;
+  if (!--primaries[device].retained) report_what_lives(&primaries[device], "the primary context");
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned int *flags, int *active) {
   ENTER("cuDevicePrimaryCtxGetState", 0, "device=%d", device);
+  if (device < 0 || device >= settings.devices) return CUDA_ERROR_INVALID_DEVICE;
   *flags = 0;
-  *active = retained > 0;
+  *active = primaries[device].retained > 0;
   return CUDA_SUCCESS;
+}
+
+static CUresult create(void **context, CUdevice device) {
+  if (device < 0 || device >= settings.devices) return CUDA_ERROR_INVALID_DEVICE;
+  Context *own = calloc(1, sizeof *own);
+  *own = (Context){device, 0, 1, made};
+  *context = made = own;
+  stack[depth++] = own;
+  return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuCtxCreate_v2(void **context, unsigned int flags, CUdevice device) {
+  ENTER("cuCtxCreate", 0, "flags=%u device=%d", flags, device);
+  return create(context, device);
+}
+EXPORT CUresult cuCtxCreate_v4(void **context, void *parameters, unsigned int flags, CUdevice device) {
+  (void)parameters;
+  ENTER("cuCtxCreate", 0, "flags=%u device=%d", flags, device);
+  return create(context, device);
+}
+
+static CUresult destroy(void *handle) {
+  Context *context = find(handle);
+  if (!context || !context->alive) return CUDA_ERROR_INVALID_CONTEXT;
+  report_what_lives(context, "a context");
+  if (depth && stack[depth - 1] == context) depth--;
+  for (Context **at = &made; *at; at = &(*at)->next)
+    if (*at == context) { *at = context->next; break; }
+  free(context);
+  return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuCtxDestroy_v2(void *context) {
+  ENTER("cuCtxDestroy", 0, "context=%p", context);
+  return destroy(context);
+}
+EXPORT CUresult cuCtxDetach(void *context) {
+  ENTER("cuCtxDetach", 0, "context=%p", context);
+  return destroy(context);
 }
 
 EXPORT CUresult cuCtxPushCurrent_v2(void *context) {
   ENTER("cuCtxPushCurrent", 0, "context=%p", context);
-  if (context != &primary || !retained) return CUDA_ERROR_INVALID_CONTEXT;
-  depth++;
+  if (!find(context) || depth == DEEPEST) return CUDA_ERROR_INVALID_CONTEXT;
+  stack[depth++] = context;
   return CUDA_SUCCESS;
 }
 
@@ -117,26 +192,27 @@ EXPORT CUresult cuCtxPopCurrent_v2(void **context) {
   ENTER("cuCtxPopCurrent", 0, "");
   if (!depth) return CUDA_ERROR_INVALID_CONTEXT;
   depth--;
-  if (context) *context = &primary;
+  if (context) *context = stack[depth];
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuCtxGetCurrent(void **context) {
   ENTER("cuCtxGetCurrent", 0, "");
-  *context = depth ? &primary : NULL;
+  *context = depth ? stack[depth - 1] : NULL;
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuCtxSetCurrent(void *context) {
   ENTER("cuCtxSetCurrent", 0, "context=%p", context);
-  if (context && (context != &primary || !retained)) return CUDA_ERROR_INVALID_CONTEXT;
-  depth = context ? (depth ? depth : 1) : (depth ? depth - 1 : 0);
+  if (context && !find(context)) return CUDA_ERROR_INVALID_CONTEXT;
+  if (depth) depth--;
+  if (context) stack[depth++] = context;
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuCtxGetDevice(CUdevice *device) {
   ENTER("cuCtxGetDevice", 1, "");
-  *device = 0;
+  *device = context_now()->device;
   return CUDA_SUCCESS;
 }
 

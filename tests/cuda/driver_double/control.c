@@ -9,7 +9,8 @@
 
 pthread_mutex_t double_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 Settings settings = {.total_memory = 1LL << 30, .devices = 1, .ops_per_query = 1, .op_cost_ns = 1000,
-                     .log = 1, .driver_version = 13000};
+                     .log = 1, .driver_version = 13000, .any_pitch = 1};
+__thread int double_in_call;
 
 static char **lines;
 static size_t line_count, line_room, violation_count;
@@ -43,10 +44,12 @@ CUresult double_enter(const char *entry, int needs_context, const char *format, 
     va_end(rest);
   }
   if (sticky) return sticky;
+  if (double_in_call) return CUDA_ERROR_NOT_PERMITTED;
   CUresult code = double_injected(entry);
   if (code) return code;
+  if (context_forked() && strcmp(entry, "cuDriverGetVersion")) return CUDA_ERROR_NOT_INITIALIZED;
   if (!initialized && strcmp(entry, "cuInit") && strcmp(entry, "cuDriverGetVersion")) return CUDA_ERROR_NOT_INITIALIZED;
-  if (needs_context && !context_is_current()) return CUDA_ERROR_INVALID_CONTEXT;
+  if (needs_context && !context_now()) return CUDA_ERROR_INVALID_CONTEXT;
   return CUDA_SUCCESS;
 }
 
@@ -76,7 +79,9 @@ EXPORT int double_set(const char *name, int64_t value) {
       {"total_memory", offsetof(Settings, total_memory)}, {"integrated", offsetof(Settings, integrated)},
       {"devices", offsetof(Settings, devices)}, {"ops_per_query", offsetof(Settings, ops_per_query)},
       {"op_cost_ns", offsetof(Settings, op_cost_ns)}, {"real_clock", offsetof(Settings, real_clock)},
-      {"log", offsetof(Settings, log)}, {"driver_version", offsetof(Settings, driver_version)}};
+      {"log", offsetof(Settings, log)}, {"driver_version", offsetof(Settings, driver_version)},
+      {"at_once", offsetof(Settings, at_once)}, {"unified", offsetof(Settings, unified)},
+      {"any_pitch", offsetof(Settings, any_pitch)}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (!strcmp(known[i].name, name)) {
       *(int64_t *)((char *)&settings + known[i].offset) = value;
@@ -87,7 +92,7 @@ EXPORT int double_set(const char *name, int64_t value) {
 
 EXPORT int64_t double_live(const char *kind) {
   if (!strcmp(kind, "blocks")) return (int64_t)memory_blocks();
-  if (!strcmp(kind, "bytes")) return (int64_t)memory_bytes();
+  if (!strcmp(kind, "bytes")) return (int64_t)memory_bytes(-1);
   if (!strcmp(kind, "host_blocks")) return (int64_t)memory_host_blocks();
   if (!strcmp(kind, "streams")) return (int64_t)queue_streams();
   if (!strcmp(kind, "events")) return (int64_t)queue_events();

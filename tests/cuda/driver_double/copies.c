@@ -10,8 +10,8 @@ static CUresult to_device(CUdeviceptr target, void *host, size_t bytes, void *ha
   Stream *stream = queue_find(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
   if (!memory_resolve(target, bytes)) return CUDA_ERROR_INVALID_VALUE;
-  Op op = {.kind = OP_TO_DEVICE, .target = target, .host = host, .bytes = bytes};
-  if (!memory_is_pinned(host, bytes)) { /* CUDA stages pageable memory at once; under capture we refuse it */
+  Op op = {.kind = OP_TO_DEVICE, .target = target, .host = host, .bytes = bytes, .pinned = memory_is_pinned(host, bytes)};
+  if (!op.pinned) { /* CUDA stages pageable memory at once; under capture we refuse it */
     CUresult code = queue_forbid_on_stream(stream);
     if (code) return code;
     op.snapshot = memcpy(malloc(bytes), host, bytes);
@@ -25,7 +25,7 @@ static CUresult to_host(void *host, CUdeviceptr source, size_t bytes, void *hand
   if (!memory_resolve(source, bytes)) return CUDA_ERROR_INVALID_VALUE;
   int pinned = memory_is_pinned(host, bytes);
   CUresult code = pinned ? CUDA_SUCCESS : queue_forbid_on_stream(stream);
-  if (!code) code = queue_add(stream, (Op){.kind = OP_TO_HOST, .host = host, .source = source, .bytes = bytes});
+  if (!code) code = queue_add(stream, (Op){.kind = OP_TO_HOST, .host = host, .source = source, .bytes = bytes, .pinned = pinned});
   if (!code && !pinned) queue_drain(stream); /* CUDA returns from it only when it is done */
   return code ? code : double_outcome();
 }
@@ -74,6 +74,9 @@ static CUresult rows(const Copy2D *c, void *handle) {
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
   if (c->source_kind != ON_DEVICE || c->target_kind != ON_DEVICE || c->source_x || c->source_y || c->target_x || c->target_y)
     return CUDA_ERROR_NOT_SUPPORTED;
+  enum { MAX_PITCH = 2147483647, PITCH = 512 }; /* PITCH: what cuMemAllocPitch rounds up to on GPUs of today */
+  if (c->source_pitch > MAX_PITCH || c->target_pitch > MAX_PITCH) return CUDA_ERROR_INVALID_VALUE;
+  if (!settings.any_pitch && (c->source_pitch % PITCH || c->target_pitch % PITCH)) return CUDA_ERROR_INVALID_VALUE;
   if (!c->height || c->width > c->source_pitch || c->width > c->target_pitch) return CUDA_ERROR_INVALID_VALUE;
   size_t from = (c->height - 1) * c->source_pitch + c->width, to = (c->height - 1) * c->target_pitch + c->width;
   if (!memory_resolve(c->source, from) || !memory_resolve(c->target, to)) return CUDA_ERROR_INVALID_VALUE;

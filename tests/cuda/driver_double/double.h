@@ -28,20 +28,26 @@ enum {
   CUDA_ERROR_NOT_FOUND = 500,
   CUDA_ERROR_NOT_READY = 600,
   CUDA_ERROR_ILLEGAL_ADDRESS = 700,
+  CUDA_ERROR_NOT_PERMITTED = 800,
   CUDA_ERROR_NOT_SUPPORTED = 801,
   CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900,
   CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901,
+  CUDA_ERROR_STREAM_CAPTURE_UNMATCHED = 903,
+  CUDA_ERROR_STREAM_CAPTURE_UNJOINED = 904,
+  CUDA_ERROR_STREAM_CAPTURE_ISOLATION = 905,
+  CUDA_ERROR_STREAM_CAPTURE_IMPLICIT = 906,
   CUDA_ERROR_CAPTURED_EVENT = 907,
   CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD = 908
 };
 
 enum { CAPTURE_GLOBAL = 0, CAPTURE_THREAD_LOCAL = 1, CAPTURE_RELAXED = 2 };
-enum { EVENT_DISABLE_TIMING = 2, RECORD_EXTERNAL = 1, HOSTALLOC_DEVICEMAP = 2 };
+enum { STREAM_NON_BLOCKING = 1, EVENT_DISABLE_TIMING = 2, RECORD_EXTERNAL = 1, WAIT_EXTERNAL = 1, HOSTALLOC_DEVICEMAP = 2 };
 
 #define EXPORT __attribute__((visibility("default")))
 
 /* control.c: log, failures, lock. Every entry of the API begins with ENTER. */
 extern pthread_mutex_t double_lock;
+extern __thread int double_in_call; /* a host function runs on this thread: it may call nothing of CUDA */
 CUresult double_enter(const char *entry, int needs_context, const char *format, ...);
 CUresult double_injected(const char *entry);
 void double_violation(const char *format, ...);
@@ -57,22 +63,31 @@ static inline void double_unlock(int *unused) { (void)unused; pthread_mutex_unlo
     if (code_ != CUDA_SUCCESS) return code_;                                \
   } while (0)
 
-/* Settings that tests change by name (control.c, double_set). */
+/* Settings that tests change by name (control.c, double_set). at_once: work runs when it is enqueued, the other
+ * extreme of an order that CUDA leaves open; else when somebody waits for it. unified: the GPU sees mapped memory at
+ * the host's own address. any_pitch: rows may lie at any distance, not only at one that cuMemAllocPitch chose. */
 typedef struct Settings {
-  int64_t total_memory, integrated, devices, ops_per_query, op_cost_ns, real_clock, log, driver_version;
+  int64_t total_memory, integrated, devices, ops_per_query, op_cost_ns, real_clock, log, driver_version, at_once, unified,
+      any_pitch;
 } Settings;
 extern Settings settings;
 
 /* context.c */
 extern int initialized;
-int context_is_current(void);
+enum { MAX_DEVICES = 8 };
+typedef struct Context {
+  int device, retained, alive; /* retained: of a primary context; one that cuCtxCreate made is only alive */
+  struct Context *next;
+} Context;
+Context *context_now(void); /* the one on top of this thread's stack, NULL when there is none or it was destroyed */
 int context_retained(void);
 int context_depth(void);
+int context_forked(void);
 
 /* memory.c */
 void *memory_resolve(CUdeviceptr address, size_t bytes); /* NULL when any byte lies outside a live block */
 int memory_is_pinned(const void *host, size_t bytes);
-size_t memory_blocks(void), memory_bytes(void), memory_host_blocks(void);
+size_t memory_blocks(void), memory_bytes(int device), memory_host_blocks(void), memory_of(const Context *context);
 
 /* queue.c */
 typedef struct Stream Stream;
@@ -86,6 +101,7 @@ typedef struct Op {
   unsigned char *snapshot; /* pageable source, taken when the copy was enqueued */
   size_t bytes, elements, target_pitch, source_pitch, height; /* of rows, `bytes` is the width */
   unsigned int value, width;
+  int pinned;              /* the host side was page-locked when the copy was enqueued */
   void (*call)(void *);
   Event *event;
   Exec *exec;
@@ -98,7 +114,7 @@ void queue_drain_all(void);
 int64_t queue_now(void);
 CUresult queue_forbid_in_capture(void); /* for calls that CUDA calls potentially unsafe under capture */
 CUresult queue_forbid_on_stream(Stream *stream);
-size_t queue_streams(void), queue_events(void), queue_captures(void);
+size_t queue_streams(void), queue_events(void), queue_captures(void), queue_of(const Context *context);
 
 /* graph.c: a capture writes into a Graph; an Exec is a frozen copy. */
 typedef struct Graph {
@@ -110,18 +126,23 @@ struct Exec {
   Op *ops;
   size_t count;
   int uploaded;
+  Context *context;
   struct Exec *next;
 };
 Graph *graph_new(void);
 void graph_free(Graph *graph);
 CUresult graph_add(Graph *graph, Op op);
-size_t graph_graphs(void), graph_execs(void);
+size_t graph_graphs(void), graph_execs(void), graph_of(const Context *context);
+int graph_records(const Event *event);
 
 /* queue.c, used by a launch */
 struct Event {
   unsigned int flags;
-  int recorded, captured;
+  int recorded;
+  Graph *captured;  /* the capture in which it is an edge, and the stream that recorded it there */
+  Stream *by;
   int64_t pending, at_ns;
+  Context *context;
   struct Event *next;
 };
 

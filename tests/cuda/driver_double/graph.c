@@ -10,6 +10,18 @@ static Exec *execs;
 size_t graph_graphs(void) { size_t n = 0; for (Graph *g = graphs; g; g = g->next) n++; return n; }
 size_t graph_execs(void) { size_t n = 0; for (Exec *e = execs; e; e = e->next) n++; return n; }
 
+size_t graph_of(const Context *context) {
+  size_t total = 0;
+  for (Exec *e = execs; e; e = e->next) total += e->context == context;
+  return total;
+}
+int graph_records(const Event *event) {
+  for (Exec *e = execs; e; e = e->next)
+    for (size_t i = 0; i < e->count; i++)
+      if (e->ops[i].kind == OP_RECORD && e->ops[i].event == event) return 1;
+  return 0;
+}
+
 Graph *graph_new(void) {
   Graph *graph = calloc(1, sizeof *graph);
   graph->next = graphs;
@@ -65,6 +77,7 @@ EXPORT CUresult cuGraphInstantiateWithFlags(void **handle, void *graph_handle, u
   if (!graph) return CUDA_ERROR_INVALID_VALUE;
   Exec *exec = calloc(1, sizeof *exec);
   exec->count = graph->count;
+  exec->context = context_now();
   exec->ops = calloc(graph->count + 1, sizeof *exec->ops);
   if (graph->count) memcpy(exec->ops, graph->ops, graph->count * sizeof *exec->ops);
   exec->next = execs;
@@ -99,6 +112,7 @@ EXPORT CUresult cuGraphLaunch(void *handle, void *stream_handle) {
   Exec *exec = find_exec(handle);
   Stream *stream = queue_find(stream_handle);
   if (!exec || !stream) return CUDA_ERROR_INVALID_VALUE;
+  if (exec->context != context_now()) double_violation("a graph of another context was launched");
   CUresult code = queue_forbid_on_stream(stream); /* CUDA would nest it; this project never does */
   if (code) return code;
   if (!exec->uploaded) double_violation("a graph was launched that was never uploaded");

@@ -9,6 +9,7 @@ typedef struct Block {
   unsigned char *memory;
   size_t bytes;
   int host, mapped;
+  Context *context;
   struct Block *next;
 } Block;
 
@@ -22,9 +23,14 @@ static size_t count(int host) {
 }
 size_t memory_blocks(void) { return count(0); }
 size_t memory_host_blocks(void) { return count(1); }
-size_t memory_bytes(void) {
+size_t memory_bytes(int device) { /* of one GPU, or of all when it is negative */
   size_t total = 0;
-  for (Block *b = blocks; b; b = b->next) total += b->host ? 0 : b->bytes;
+  for (Block *b = blocks; b; b = b->next) total += b->host || (device >= 0 && b->context->device != device) ? 0 : b->bytes;
+  return total;
+}
+size_t memory_of(const Context *context) {
+  size_t total = 0;
+  for (Block *b = blocks; b; b = b->next) total += b->context == context;
   return total;
 }
 
@@ -32,7 +38,8 @@ static Block *make(size_t bytes, int host, int mapped) {
   Block *block = calloc(1, sizeof *block);
   if (posix_memalign((void **)&block->memory, 4096, bytes)) abort();
   memset(block->memory, 0xA5, bytes); /* fresh memory holds rubbish, as on a GPU */
-  *block = (Block){next_address, block->memory, bytes, host, mapped, blocks};
+  CUdeviceptr address = host && settings.unified ? (CUdeviceptr)block->memory : next_address;
+  *block = (Block){address, block->memory, bytes, host, mapped, context_now(), blocks};
   next_address += (bytes + 0x1FFF) & ~0xFFFULL; /* at least a page of nobody's between two blocks */
   return blocks = block;
 }
@@ -54,8 +61,11 @@ void memory_sweep(void) {
 
 void *memory_resolve(CUdeviceptr address, size_t bytes) {
   for (Block *b = blocks; b; b = b->next)
-    if (address >= b->address && address + bytes <= b->address + b->bytes && (!b->host || b->mapped))
+    if (address >= b->address && address + bytes <= b->address + b->bytes && (!b->host || b->mapped)) {
+      if (context_now() && context_now()->device != b->context->device)
+        double_violation("memory of GPU %d is used from GPU %d", b->context->device, context_now()->device);
       return b->memory + (address - b->address);
+    }
   return NULL;
 }
 
@@ -70,7 +80,8 @@ int memory_is_pinned(const void *host, size_t bytes) { return host_block(host, b
 EXPORT CUresult cuMemGetInfo_v2(size_t *available, size_t *total) {
   ENTER("cuMemGetInfo", 1, "");
   *total = (size_t)settings.total_memory;
-  *available = *total - memory_bytes();
+  size_t granule = 2 << 20, taken = memory_bytes(context_now()->device); /* a driver hands out whole pages of 2 MiB */
+  *available = (*total > taken ? *total - taken : 0) / granule * granule;
   return CUDA_SUCCESS;
 }
 
@@ -79,7 +90,7 @@ EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *address, size_t bytes) {
   CUresult code = queue_forbid_in_capture();
   if (code) return code;
   if (!bytes) return CUDA_ERROR_INVALID_VALUE;
-  if (memory_bytes() + bytes > (size_t)settings.total_memory) return CUDA_ERROR_OUT_OF_MEMORY;
+  if (memory_bytes(context_now()->device) + bytes > (size_t)settings.total_memory) return CUDA_ERROR_OUT_OF_MEMORY;
   *address = make(bytes, 0, 1)->address;
   return CUDA_SUCCESS;
 }

@@ -9,12 +9,17 @@ struct Stream {
   Op *first, **last;
   Graph *capture;
   int mode, invalidated;
+  int unjoined;    /* it joined the capture of `origin` and holds work that `origin` does not wait for yet */
+  Stream *origin;
+  unsigned int flags;
   pthread_t captor;
+  Context *context;
   struct Stream *next;
 };
 
-static Stream legacy = {.last = &legacy.first}; /* stream 0 */
+static Graph finished; /* stands for a capture that has ended, in the events that were its edges */
 static Stream *streams;
+static Stream *legacies; /* stream 0 of each context */
 static Event *events;
 static int64_t clock_ns;
 static __thread int thread_mode = CAPTURE_GLOBAL;
@@ -30,10 +35,33 @@ int64_t queue_now(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+size_t queue_of(const Context *context) {
+  size_t total = 0;
+  for (Stream *s = streams; s; s = s->next) total += s->context == context;
+  for (Event *e = events; e; e = e->next) total += e->context == context;
+  return total;
+}
+
+static Stream *new_stream(unsigned int flags, Stream **list) {
+  Stream *stream = calloc(1, sizeof *stream);
+  stream->last = &stream->first;
+  stream->flags = flags;
+  stream->context = context_now();
+  stream->next = *list;
+  return *list = stream;
+}
+
+static Stream *legacy(void) {
+  for (Stream *s = legacies; s; s = s->next)
+    if (s->context == context_now()) return s;
+  return new_stream(0, &legacies);
+}
+
+/* A handle of another context is as good as none. */
 Stream *queue_find(void *handle) {
-  if (!handle) return &legacy;
+  if (!handle) return legacy();
   for (Stream *s = streams; s; s = s->next)
-    if (s == handle) return s;
+    if (s == handle) return s->context == context_now() ? s : NULL;
   return NULL;
 }
 
@@ -43,12 +71,14 @@ static Event *find_event(void *handle) {
   return NULL;
 }
 
+static Stream *head(Stream *stream) { return stream->origin ? stream->origin : stream; } /* of its capture */
+
 CUresult queue_forbid_in_capture(void) {
   if (thread_mode == CAPTURE_RELAXED) return CUDA_SUCCESS;
   for (Stream *s = streams; s; s = s->next) {
     if (!s->capture || s->mode == CAPTURE_RELAXED) continue;
     if (s->mode == CAPTURE_THREAD_LOCAL && !pthread_equal(s->captor, pthread_self())) continue;
-    s->invalidated = 1;
+    head(s)->invalidated = 1;
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   }
   return CUDA_SUCCESS;
@@ -56,7 +86,7 @@ CUresult queue_forbid_in_capture(void) {
 
 CUresult queue_forbid_on_stream(Stream *stream) {
   if (!stream->capture) return CUDA_SUCCESS;
-  stream->invalidated = 1;
+  head(stream)->invalidated = 1;
   return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 
@@ -86,6 +116,10 @@ static void execute(Op *op) {
                      ? memory_resolve(op->target, op->bytes) : op->host;
   void *source = op->kind == OP_TO_HOST || op->kind == OP_ON_DEVICE ? memory_resolve(op->source, op->bytes)
                  : op->snapshot ? op->snapshot : op->host;
+  if (op->pinned && !memory_is_pinned(op->host, op->bytes)) {
+    fault_at(CUDA_ERROR_ILLEGAL_ADDRESS, "a copy through page-locked memory, to or from");
+    return;
+  }
   switch (op->kind) {
     case OP_TO_DEVICE: case OP_TO_HOST: case OP_ON_DEVICE:
       if (target && source) memmove(target, source, op->bytes);
@@ -97,7 +131,7 @@ static void execute(Op *op) {
       break;
     case OP_ROWS: copy_rows(op); break;
     case OP_RECORD: op->event->at_ns = queue_now(); op->event->pending--; op->event->recorded = 1; break;
-    case OP_CALL: op->call(op->host); break;
+    case OP_CALL: double_in_call++; op->call(op->host); double_in_call--; break;
     case OP_LAUNCH: for (size_t i = 0; i < op->exec->count; i++) execute(&op->exec->ops[i]); break;
   }
 }
@@ -114,7 +148,7 @@ static int step(Stream *stream) {
 
 void queue_drain(Stream *stream) { while (step(stream)) {} }
 void queue_drain_all(void) {
-  queue_drain(&legacy);
+  for (Stream *s = legacies; s; s = s->next) queue_drain(s);
   for (Stream *s = streams; s; s = s->next) queue_drain(s);
 }
 
@@ -126,25 +160,37 @@ static void expect_event(const Op *op) {
 
 CUresult queue_add(Stream *stream, Op op) {
   if (stream->capture) {
-    if (stream->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    if (head(stream)->invalidated) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+    if (stream->origin) stream->unjoined = 1;
     return graph_add(stream->capture, op);
   }
+  for (Stream *s = streams; s && stream == legacy(); s = s->next) /* work on stream 0 waits for blocking streams */
+    if (s->capture && s->context == stream->context && !(s->flags & STREAM_NON_BLOCKING)) {
+      s->invalidated = 1;
+      return CUDA_ERROR_STREAM_CAPTURE_IMPLICIT;
+    }
   Op *copy = malloc(sizeof *copy);
   *copy = op;
   copy->next = NULL;
   *stream->last = copy;
   stream->last = &copy->next;
   expect_event(copy);
+  if (settings.at_once) queue_drain(stream);
   return CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamCreate(void **handle, unsigned int flags) {
   ENTER("cuStreamCreate", 1, "flags=%u", flags);
-  Stream *stream = calloc(1, sizeof *stream);
-  stream->last = &stream->first;
-  stream->next = streams;
-  *handle = streams = stream;
+  *handle = new_stream(flags, &streams);
   return CUDA_SUCCESS;
+}
+
+EXPORT CUresult cuStreamGetCtx(void *handle, void **context) {
+  ENTER("cuStreamGetCtx", 1, "stream=%p", handle);
+  for (Stream *s = streams; s; s = s->next)
+    if (s == handle) { *context = s->context; return CUDA_SUCCESS; }
+  if (!handle) *context = context_now();
+  return handle ? CUDA_ERROR_INVALID_HANDLE : CUDA_SUCCESS;
 }
 
 EXPORT CUresult cuStreamDestroy_v2(void *handle) {
@@ -152,7 +198,7 @@ EXPORT CUresult cuStreamDestroy_v2(void *handle) {
   Stream *stream = handle ? queue_find(handle) : NULL;
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
   queue_drain(stream);
-  if (stream->capture) graph_free(stream->capture);
+  if (stream->capture && !stream->origin) graph_free(stream->capture);
   for (Stream **at = &streams; *at; at = &(*at)->next)
     if (*at == stream) { *at = stream->next; break; }
   free(stream);
@@ -180,10 +226,28 @@ EXPORT CUresult cuStreamQuery(void *handle) {
   return stream->first ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 
-EXPORT CUresult cuStreamWaitEvent(void *handle, void *event, unsigned int flags) {
-  ENTER("cuStreamWaitEvent", 1, "stream=%p event=%p flags=%u", handle, event, flags);
-  if (!queue_find(handle) || !find_event(event)) return CUDA_ERROR_INVALID_HANDLE;
-  if (find_event(event)->pending) queue_drain_all(); /* one order is as good as another: take the simplest */
+/* Waiting for an event that a capture recorded draws a stream into it; it must be waited for before the capture ends. */
+EXPORT CUresult cuStreamWaitEvent(void *handle, void *event_handle, unsigned int flags) {
+  ENTER("cuStreamWaitEvent", 1, "stream=%p event=%p flags=%u", handle, event_handle, flags);
+  Stream *stream = queue_find(handle);
+  Event *event = find_event(event_handle);
+  if (!stream || !event) return CUDA_ERROR_INVALID_HANDLE;
+  if (event->captured == &finished) return CUDA_ERROR_CAPTURED_EVENT;
+  if (!event->captured && stream->capture && !(flags & WAIT_EXTERNAL)) {
+    head(stream)->invalidated = 1;
+    return CUDA_ERROR_STREAM_CAPTURE_ISOLATION;
+  }
+  if (event->captured && !stream->capture) {
+    stream->capture = event->captured;
+    stream->origin = head(event->by);
+    stream->mode = stream->origin->mode;
+    stream->captor = stream->origin->captor;
+    stream->unjoined = 1;
+  } else if (event->captured && event->by->origin == stream) {
+    event->by->unjoined = 0;
+  } else if (event->pending) {
+    queue_drain_all(); /* one order is as good as another: take the simplest */
+  }
   return CUDA_SUCCESS;
 }
 
@@ -191,7 +255,7 @@ EXPORT CUresult cuStreamIsCapturing(void *handle, int *status) {
   ENTER("cuStreamIsCapturing", 1, "stream=%p", handle);
   Stream *stream = queue_find(handle);
   if (!stream) return CUDA_ERROR_INVALID_HANDLE;
-  *status = !stream->capture ? 0 : stream->invalidated ? 2 : 1;
+  *status = !stream->capture ? 0 : head(stream)->invalidated ? 2 : 1;
   return CUDA_SUCCESS;
 }
 
@@ -215,13 +279,23 @@ EXPORT CUresult cuStreamEndCapture(void *handle, void **graph) {
   if (!stream->capture) return CUDA_ERROR_ILLEGAL_STATE;
   if (stream->mode != CAPTURE_RELAXED && !pthread_equal(stream->captor, pthread_self()))
     return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
+  if (stream->origin) return CUDA_ERROR_STREAM_CAPTURE_UNMATCHED;
   Graph *captured = stream->capture;
-  stream->capture = NULL;
+  int unjoined = 0;
+  for (Stream *s = streams; s; s = s->next)
+    if (s->capture == captured) {
+      unjoined |= s->unjoined;
+      s->capture = NULL;
+      s->origin = NULL;
+      s->unjoined = 0;
+    }
+  for (Event *e = events; e; e = e->next)
+    if (e->captured == captured) { e->by = NULL; e->captured = &finished; }
   *graph = captured;
-  if (!stream->invalidated) return CUDA_SUCCESS;
+  if (!stream->invalidated && !unjoined) return CUDA_SUCCESS;
   graph_free(captured);
   *graph = NULL;
-  return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
+  return stream->invalidated ? CUDA_ERROR_STREAM_CAPTURE_INVALIDATED : CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
 }
 
 EXPORT CUresult cuThreadExchangeStreamCaptureMode(int *mode) {
@@ -236,6 +310,7 @@ EXPORT CUresult cuEventCreate(void **handle, unsigned int flags) {
   ENTER("cuEventCreate", 1, "flags=%u", flags);
   Event *event = calloc(1, sizeof *event);
   event->flags = flags;
+  event->context = context_now();
   event->next = events;
   *handle = events = event;
   return CUDA_SUCCESS;
@@ -246,6 +321,7 @@ EXPORT CUresult cuEventDestroy_v2(void *handle) {
   Event *event = find_event(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
   queue_drain_all();
+  if (graph_records(event)) double_violation("an event was destroyed that a live graph records");
   for (Event **at = &events; *at; at = &(*at)->next)
     if (*at == event) { *at = event->next; break; }
   free(event);
@@ -256,9 +332,10 @@ EXPORT CUresult cuEventRecordWithFlags(void *handle, void *stream_handle, unsign
   ENTER("cuEventRecordWithFlags", 1, "event=%p stream=%p flags=%u", handle, stream_handle, flags);
   Event *event = find_event(handle);
   Stream *stream = queue_find(stream_handle);
-  if (!event || !stream) return CUDA_ERROR_INVALID_HANDLE;
+  if (!event || !stream || event->context != stream->context) return CUDA_ERROR_INVALID_HANDLE;
   if (flags & RECORD_EXTERNAL ? !stream->capture : 0) return CUDA_ERROR_INVALID_VALUE; /* invalid outside capture */
-  event->captured = stream->capture && !(flags & RECORD_EXTERNAL);
+  event->captured = flags & RECORD_EXTERNAL ? NULL : stream->capture;
+  event->by = stream;
   if (event->captured) return CUDA_SUCCESS; /* only an edge of the graph: nobody can time it */
   return queue_add(stream, (Op){.kind = OP_RECORD, .event = event});
 }
@@ -267,6 +344,8 @@ EXPORT CUresult cuEventRecord(void *handle, void *stream) { return cuEventRecord
 
 EXPORT CUresult cuEventQuery(void *handle) {
   ENTER("cuEventQuery", 1, "event=%p", handle);
+  CUresult unsafe = queue_forbid_in_capture();
+  if (unsafe) return unsafe;
   Event *event = find_event(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
   if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
@@ -277,6 +356,8 @@ EXPORT CUresult cuEventQuery(void *handle) {
 
 EXPORT CUresult cuEventSynchronize(void *handle) {
   ENTER("cuEventSynchronize", 1, "event=%p", handle);
+  CUresult unsafe = queue_forbid_in_capture();
+  if (unsafe) return unsafe;
   Event *event = find_event(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
   if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
@@ -298,9 +379,9 @@ EXPORT CUresult cuEventElapsedTime(float *ms, void *first, void *last) { return 
 
 void queue_sweep(void) {
   thread_mode = CAPTURE_GLOBAL;
-  while (streams) {
-    Stream *stream = streams;
-    streams = stream->next;
+  while (streams || legacies) {
+    Stream **list = streams ? &streams : &legacies, *stream = *list;
+    *list = stream->next;
     while (stream->first) {
       Op *op = stream->first;
       stream->first = op->next;
