@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
+import logging
 import os
+import secrets
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -14,50 +20,188 @@ from edgetalker.engines.errors import OutputError
 
 __all__ = ["PartFile", "checked_target", "reported", "sha256_of", "write_whole"]
 
-
-@contextmanager
-def write_whole(path: Path | str) -> Iterator[IO[bytes]]:
-    """Open a binary file beside `path` that takes its name when the block ends without an error.
-
-    The temporary file is removed on any exception, so that readers see the old file, the new file or none.
-    """
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes 0600, a plain open would not
-        os.replace(name, target)  # noqa: PTH105 - the atomic rename is the point
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+_log = logging.getLogger("edgetalker.files")
 
 
 class PartFile:
-    """A binary file beside `path` that takes its name when it is kept."""
+    """A file that is written over minutes and still appears whole or not at all.
 
-    def __init__(self, path: Path) -> None:
-        """Raises OutputError when the folder cannot be written."""
-        self.path = path
-        self._context = write_whole(path)
-        with reported(path):
-            self.file: IO[bytes] = self._context.__enter__()
+    It is written beside its target and takes its name when it is kept; readers see the old file, the new one or none.
+    A link is followed, the mode of the file before is kept, and a name may be as long as the system lets it. What is
+    no regular file (a pipe, a device, `-` for stdout) cannot be exchanged: it is written into as the data come.
+    Where the folder cannot be written, or the file is a mount of its own, its content is exchanged at the end.
 
-    def write(self, data: bytes) -> None:
-        """Append. Raises OutputError, for example when the disk is full."""
+    A run that was killed leaves its part behind; the next one that writes the same target removes it.
+    """
+
+    def __init__(self, path: Path | str, *, seekable: bool = False) -> None:
+        """seekable: `file` will be sought in, so for a pipe the data are held back until they are kept.
+
+        Raises OutputError when nothing can be written there.
+        """
+        self.path = Path(path)
+        self.size = 0
+        self._part: Path | None = None
+        self._target: Path | None = None
+        self._held = False
         with reported(self.path):
-            self.file.write(data)
+            self.file: io.FileIO = self._open(seekable)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Append all of it or nothing. Raises OutputError, for example when the disk is full."""
+        try:
+            if (done := self.file.write(data)) != len(data):
+                self._rest(data, done)
+        except OSError as error:
+            self._cut()
+            raise _refused(self.path, error) from None
+        self.size += len(data)
+
+    def _rest(self, data: bytes | bytearray, done: int) -> None:
+        """A disk that is nearly full, or a pipe, takes a piece at a time."""
+        while done < len(data):
+            done += self.file.write(memoryview(data)[done:])
+
+    def _cut(self) -> None:
+        """Take off the piece of a record that was written before the disk was full."""
+        with suppress(OSError):
+            self.file.truncate(self.size)
+            self.file.seek(self.size)
 
     def keep(self) -> None:
-        """Give the file its name. Raises OutputError."""
-        with reported(self.path):
-            self._context.__exit__(None, None, None)
+        """Give the file its name. Raises OutputError; the part is then removed."""
+        try:
+            with reported(self.path):
+                self._keep()
+        finally:
+            self.discard()
 
     def discard(self) -> None:
-        """Remove the file; one that was at `path` before stays as it was."""
-        self._context.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+        """Remove what was not kept; a file that was there before stays as it was. May be called twice."""
+        with suppress(OSError):
+            self.file.close()
+        if self._part is not None:
+            with suppress(OSError):
+                self._part.unlink()
+            self._part = None
+
+    def _open(self, seekable: bool) -> io.FileIO:
+        if str(self.path) == "-":
+            return self._held_back() if seekable else io.FileIO(os.dup(1), "wb")
+        target = self._target = Path(os.path.realpath(self.path))
+        before = _status(target)
+        if before is None and not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+        if before is not None and stat.S_ISDIR(before.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; a file was wanted")
+        if before is not None and not stat.S_ISREG(before.st_mode):
+            return self._held_back() if seekable else io.FileIO(target, "wb")
+        try:
+            file = self._beside(target)
+        except OSError:
+            if before is None or not os.access(target, os.W_OK):
+                raise
+            return self._held_back()
+        if before is not None:
+            with suppress(OSError, AttributeError):  # only root may give a file away
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            Path(file.name).chmod(stat.S_IMODE(before.st_mode))
+        return file
+
+    def _beside(self, target: Path) -> io.FileIO:
+        """Open a part beside the target, locked for as long as this process lives, and remove dead ones."""
+        # A digest stands for the name: the name itself may have no room for more letters.
+        stem = f".edgetalker-{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
+        _remove_dead(target, stem)
+        while True:
+            part = target.with_name(f"{stem}{secrets.token_hex(4)}.part")
+            file = io.FileIO(part, "x+b")
+            if _locked(file) and part.exists():  # else another run took it for a dead one in between
+                self._part = part
+                return file
+            file.close()
+
+    def _keep(self) -> None:
+        if self._part is not None and self._target is not None:
+            os.fsync(self.file.fileno())
+            try:
+                if os.name == "nt":
+                    self.file.close()  # which must not be open there while it is renamed
+                os.replace(self._part, self._target)  # noqa: PTH105 - the atomic rename is the point
+            except OSError as error:
+                if error.errno not in (errno.EBUSY, errno.EXDEV):  # a file that is a mount of its own
+                    raise
+                self._pour()
+            else:
+                self._part = None
+        elif self._held:
+            self._pour()
+
+    def _pour(self) -> None:
+        """Write the content into what has the target's name."""
+        self.file.seek(0)
+        with open(os.dup(1) if self._target is None else self._target, "wb") as into:  # noqa: PTH123 - or a descriptor
+            shutil.copyfileobj(self.file, into, 1 << 20)
+
+    def _held_back(self) -> io.FileIO:
+        """Open a file without a name, gone when it is closed."""
+        self._held = True
+        return tempfile.TemporaryFile(buffering=0)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _locked(file: io.FileIO) -> bool:
+    """Take the file's lock; False when a living process has it. Windows refuses to remove an open file anyway."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _remove_dead(target: Path, stem: str) -> None:
+    for old in target.parent.glob(f"{stem}*.part"):
+        with suppress(OSError), io.FileIO(old, "rb") as file:
+            if _locked(file):
+                old.unlink()
+                _log.warning("removed %s, left by a run that was killed while it wrote %s", old, target.name)
+
+
+@contextmanager
+def write_whole(path: Path | str) -> Iterator[IO[bytes]]:
+    """Open a binary file that takes its name when the block ends without an error; see PartFile.
+
+    Raises OutputError when it cannot be written.
+    """
+    part = PartFile(path, seekable=True)
+    file: IO[bytes] = io.BufferedRandom(part.file)
+    try:
+        with reported(part.path):
+            yield file
+            file.flush()
+        part.keep()
+    except BaseException:
+        part.discard()
+        raise
+
+
+def _refused(path: Path, error: OSError) -> OutputError | OSError:
+    if isinstance(error, BrokenPipeError) and str(path) == "-":
+        return error  # `| head`: the convention is silence
+    name = "stdout" if str(path) == "-" else str(path)
+    return OutputError(f"{name} cannot be written: {error.strerror or error}")
 
 
 @contextmanager
@@ -66,26 +210,20 @@ def reported(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise _refused(path, error) from None
 
 
 def checked_target(path: Path | str) -> Path:
     """Return the path of a result; errors that can be seen now come before the work, not after it.
 
-    Raises OutputError when it is a folder or lies in none.
+    Raises OutputError when nothing can be written there.
     """
     target = Path(path)
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder; a file was wanted")
-    if not target.parent.is_dir():
-        raise OutputError(f"{target} cannot be written: there is no folder {target.parent}")
+    with reported(target):
+        special = str(target) == "-" or (target.exists() and not target.is_file() and not target.is_dir())
+    if not special:
+        PartFile(target).discard()
     return target
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def sha256_of(path: Path | str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import os
+import re
 import subprocess
 import sys
 import textwrap
+import threading
 import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
@@ -21,11 +24,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError, OutputError
+from edgetalker.outputs import sink_for
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
 from edgetalker.runtime.sinks.files.csv import LiveLinkCsvSink, timecode
 from edgetalker.runtime.sinks.files.recordings import JsonlSink, NpzSink
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES, HEAD_ANGLES, LIVELINK_NAMES
-from edgetalker.runtime.sinks.registry import SCHEMES, SUFFIXES, sink_for
+from edgetalker.runtime.sinks.registry import SCHEMES, SUFFIXES
 
 NTSC = Fraction(30000, 1001)
 NAMES = ("JawOpen", "HeadRoll", "MouthClose")
@@ -114,6 +118,11 @@ def test_jsonl_has_null_where_json_has_no_number(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.jsonl").read_text().splitlines()[1])["motion"] == [0.5, None, None]
 
 
+# The order of a take of the app, written out: readers by position mirror jaw and mouth when it is another one.
+TAKE = [*ARKIT_SHAPES[:15], "JawRight", "JawLeft", "JawOpen", "MouthClose", "MouthFunnel", "MouthPucker"]
+TAKE += ["MouthRight", "MouthLeft", *ARKIT_SHAPES[23:]]
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -122,13 +131,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def test_csv_has_the_61_columns_by_name(tmp_path: Path) -> None:
     values = write(LiveLinkCsvSink, tmp_path / "a.csv", ARKIT, 40)
     rows = read_csv(tmp_path / "a.csv")
-    assert list(rows[0]) == ["Timecode", "BlendShapeCount", *ARKIT_SHAPES, *HEAD_ANGLES, *LIVELINK_NAMES[55:]]
+    assert list(rows[0]) == ["Timecode", "BlendShapeCount", *TAKE, *HEAD_ANGLES, *LIVELINK_NAMES[55:]]
     assert len(rows) == 40
     for row, frame in zip(rows, values, strict=True):
         assert row["BlendShapeCount"] == "61"
         given = dict(zip(NAMES, frame, strict=True))
         for name in LIVELINK_NAMES:
-            assert np.float32(row[name]) == given.get(name, 0), name
+            assert abs(float(row[name]) - given.get(name, 0)) <= 5e-11, name
+            assert re.fullmatch(r"-?\d+\.\d{10}", row[name]), name
 
 
 def test_csv_refuses_motion_without_names(tmp_path: Path) -> None:
@@ -144,7 +154,12 @@ def test_csv_refuses_motion_without_names(tmp_path: Path) -> None:
         (29, Fraction(30), "00:00:00:29.000"),
         (30, Fraction(30), "00:00:01:00.000"),
         (30 * 3661 + 5, Fraction(30), "01:01:01:05.000"),
-        (30, NTSC, "00:00:01:00.029"),
+        (30, NTSC, "00:00:01:00.000"),
+        (1799, NTSC, "00:00:59:29.000"),
+        (1800, NTSC, "00:01:00:02.000"),
+        (17982, NTSC, "00:10:00:00.000"),
+        (3600, Fraction(60000, 1001), "00:01:00:04.000"),
+        (24, Fraction(24000, 1001), "00:00:01:00.023"),
         (29, NTSC, "00:00:00:29.000"),
         (1, Fraction(1, 2), "00:00:02:00.000"),
     ],
@@ -154,11 +169,27 @@ def test_timecode(frame: int, fps: Fraction, wanted: str) -> None:
 
 
 @settings(deadline=None)
-@given(frame=st.integers(0, 10**7), fps=st.sampled_from([NTSC, Fraction(25), Fraction(30), Fraction(60000, 1001)]))
+@given(frame=st.integers(0, 10**7), fps=st.sampled_from([Fraction(24000, 1001), Fraction(25), Fraction(30)]))
 def test_timecode_can_be_turned_back_into_the_time(frame: int, fps: Fraction) -> None:
     hour, minute, second, rest = timecode(frame / fps, fps).split(":")
     time = int(hour) * 3600 + int(minute) * 60 + int(second) + Fraction(rest) / fps
     assert 0 <= frame / fps - time < Fraction(1, 1000) / fps
+
+
+@pytest.mark.parametrize("fps", [NTSC, Fraction(60000, 1001)], ids=["29.97", "59.94"])
+def test_drop_frame_counts_as_a_clock_that_leaves_numbers_out(fps: Fraction) -> None:
+    """SMPTE ST 12-1, counted frame by frame over 21 minutes; the label never leaves the sound by two frames."""
+    nominal, skipped = fps.numerator // 1000, fps.numerator // 15000
+    minute = second = number = 0
+    for frame in range(21 * 60 * nominal):
+        assert timecode(frame / fps, fps) == f"00:{minute:02}:{second:02}:{number:02}.000"
+        assert abs(60 * minute + second + number / nominal - frame / fps) < Fraction(skipped + 1) / fps
+        number += 1
+        if number == nominal:
+            number, second = 0, second + 1
+        if second == 60:
+            second, minute = 0, minute + 1
+            number = skipped if minute % 10 else 0
 
 
 @each_kind
@@ -213,7 +244,7 @@ def test_an_interrupted_run_leaves_its_frames_in_a_valid_file(
 
 
 @each_kind
-def test_a_full_disk_is_an_error_and_leaves_the_older_file(
+def test_a_full_disk_ends_the_recording_and_keeps_what_was_made(
     tmp_path: Path, make: Callable[[Path], Sink], suffix: str
 ) -> None:
     """A real limit on file size, in a process of its own: the write fails with EFBIG as it would with ENOSPC."""
@@ -222,8 +253,8 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_file(
         from pathlib import Path
         import numpy as np
         from edgetalker.engines.errors import UserError
-        from edgetalker.runtime.sinks.registry import sink_for
-        from tests.runtime.test_file_sinks import ARKIT, motions, send
+        from edgetalker.outputs import sink_for
+        from tests.runtime.test_file_sinks import ARKIT, count_frames, motions, send
 
         path = Path(sys.argv[1])
         path.write_text("an older result")
@@ -232,13 +263,14 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_file(
         sink.open(ARKIT)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
         failures = []
-        for work in (lambda: send(sink, ARKIT, motions(ARKIT, 4000)), sink.close):
-            try:
-                work()
-            except UserError as error:
-                failures.append(error.message)
-        assert failures and all("cannot be written: File too large" in text for text in failures), failures
-        assert path.read_text() == "an older result"
+        try:
+            send(sink, ARKIT, motions(ARKIT, 4000))
+        except UserError as error:
+            failures.append(error.message)
+        sink.close()
+        assert failures == [f"{path} cannot be written: File too large"], failures
+        assert count_frames(path) == sink.frames > 20, sink.frames
+        assert sink.frames * 100 > 12000 or path.suffix != ".npz", sink.frames
         print([entry.name for entry in path.parent.iterdir()])
     """
     pytest.importorskip("resource", reason="limits on file sizes exist on Unix only")
@@ -254,6 +286,100 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_file(
 
 
 @each_kind
+class TestFilesAsUsersHaveThem:
+    def test_a_link_is_written_through_and_a_mode_is_kept(
+        self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str
+    ) -> None:
+        (tmp_path / "folder").mkdir()
+        real, link = tmp_path / "folder" / f"real.{suffix}", tmp_path / f"link.{suffix}"
+        real.write_text("an older result")
+        real.chmod(0o600)
+        link.symlink_to(Path("folder") / real.name)
+        write(make, link, ARKIT, 5)
+        assert link.is_symlink()
+        assert count_frames(real) == 5
+        assert real.stat().st_mode & 0o777 == 0o600
+        assert list(real.parent.iterdir()) == [real]
+
+    def test_a_new_file_has_the_mode_that_the_umask_says(
+        self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str
+    ) -> None:
+        before = os.umask(0o027)
+        try:
+            write(make, tmp_path / f"a.{suffix}", ARKIT, 1)
+        finally:
+            os.umask(before)
+        assert (tmp_path / f"a.{suffix}").stat().st_mode & 0o777 == 0o640
+
+    def test_a_pipe_gets_it_as_a_file_would(self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str) -> None:
+        pipe, copy = tmp_path / f"pipe.{suffix}", tmp_path / f"copy.{suffix}"
+        os.mkfifo(pipe)
+        reader = threading.Thread(target=lambda: copy.write_bytes(pipe.read_bytes()), daemon=True)
+        reader.start()
+        write(make, pipe, ARKIT, 30)
+        reader.join()
+        assert pipe.is_fifo()
+        assert count_frames(copy) == 30
+
+    def test_a_name_may_be_as_long_as_the_system_lets_it(
+        self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str
+    ) -> None:
+        stem = (255 - 1 - len(suffix)) // 3 * "あ"
+        write(make, tmp_path / f"{stem}.{suffix}", ARKIT, 3)
+        assert count_frames(tmp_path / f"{stem}.{suffix}") == 3
+        with pytest.raises(OutputError, match="File name too long"):
+            make(tmp_path / f"{stem}あ.{suffix}")
+
+    def test_a_name_that_is_not_utf8(self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str) -> None:
+        path = tmp_path / os.fsdecode(b"caf\xe9." + suffix.encode())
+        write(make, path, ARKIT, 3)
+        assert count_frames(path) == 3
+
+    def test_a_file_that_cannot_be_renamed_over_is_filled(
+        self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file that is a mount of its own (`docker run -v a.csv:/a.csv`): rename(2) gives EBUSY."""
+
+        def busy(*_: object) -> None:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+        path = tmp_path / f"a.{suffix}"
+        path.write_text("an older result")
+        number = path.stat().st_ino
+        monkeypatch.setattr("os.replace", busy)
+        write(make, path, ARKIT, 7)
+        assert count_frames(path) == 7
+        assert path.stat().st_ino == number
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_killed_run_leaves_a_part_that_the_next_one_removes(
+        self, tmp_path: Path, make: Callable[[Path], Sink], suffix: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        script = """
+            import sys, time
+            from edgetalker.outputs import sink_for
+            from tests.runtime.test_file_sinks import ARKIT, motions, send
+            sink = sink_for(sys.argv[1])
+            sink.open(ARKIT)
+            send(sink, ARKIT, motions(ARKIT, 3))
+            print("ready", flush=True)
+            time.sleep(60)
+        """
+        path = tmp_path / f"a.{suffix}"
+        command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as killed:
+            assert killed.stdout is not None
+            assert killed.stdout.readline() == b"ready\n"
+            (part,) = tmp_path.iterdir()
+            write(make, path, ARKIT, 4)
+            assert part.exists(), "the part of a run that lives was taken"
+            killed.kill()
+        write(make, path, ARKIT, 5)
+        assert list(tmp_path.iterdir()) == [path]
+        assert f"removed {part}, left by a run that was killed" in caplog.text
+
+
+@each_kind
 def test_where_nothing_can_be_written_it_is_said_before_the_run(
     tmp_path: Path, make: Callable[[Path], Sink], suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,8 +392,7 @@ def test_where_nothing_can_be_written_it_is_said_before_the_run(
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("io.FileIO", refuse)
     with pytest.raises(OutputError, match="cannot be written: Permission denied") as caught:
         make(tmp_path / f"a.{suffix}").open(ARKIT)
     assert caught.value.exit_code == 74

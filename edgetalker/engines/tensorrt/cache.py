@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.driver import Gpu
+from edgetalker.engines.errors import OutputError
 from edgetalker.engines.files import write_whole
 
 __all__ = ["RuntimeCache", "runtime_cache_path"]
@@ -63,6 +64,6 @@ class RuntimeCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with write_whole(self.path) as file:
                 file.write(now)
-        except OSError:
+        except (OSError, OutputError):
             return
         self._saved = now

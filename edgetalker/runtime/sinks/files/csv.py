@@ -1,12 +1,14 @@
 """Live Link Face CSV: what the phone app of that name saves, as importers for Unreal, Blender and Maya read it.
 
-Header `Timecode,BlendShapeCount,` and 61 names: 52 ARKit shapes in Epic's order, HeadYaw, HeadPitch, HeadRoll, then
-yaw, pitch and roll of the left and of the right eye. Shapes are in [0, 1]; angles are in **radians**, as in the model's
-motion. Names that the model does not give are 0. Importers should read by name: apps differ in the order.
+Header `Timecode,BlendShapeCount,` and 61 names, in the order of the app's own takes, because readers by position exist:
+as Epic's enum, but JawRight before JawLeft and MouthRight before MouthLeft (packets over UDP have the enum's order).
+Shapes are in [0, 1] with ten decimals; HeadYaw, HeadPitch, HeadRoll and the eyes' angles are in **radians**, as in the
+model's motion. Names that the model does not give are 0.
 
-Timecode is HH:MM:SS:FF.sss with the hours, minutes and seconds of the sound, the frame inside the second, and its
-thousandths. At 30000/1001 frames a second a second does not begin with a frame, hence the thousandths; the time stays
-that of the sound and never drifts from it.
+Timecode is HH:MM:SS:FF.sss: hours, minutes and seconds of the frame's time, the frame inside the second, and its
+thousandths. At 30000/1001 and 60000/1001 frames a second it is drop-frame (SMPTE ST 12-1): the first two (four) numbers
+of every minute that is no multiple of ten are left out, so that the label stays with the clock. Other rates that do not
+divide a second have seconds that begin between two frames, hence the thousandths.
 """
 
 from __future__ import annotations
@@ -21,7 +23,11 @@ from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.names import LIVELINK_NAMES, positions, require_named
 from edgetalker.runtime.sinks.sink import Sink
 
-__all__ = ["LiveLinkCsvSink", "timecode"]
+__all__ = ["CSV_NAMES", "LiveLinkCsvSink", "timecode"]
+
+_SWAPPED = {"JawLeft": "JawRight", "JawRight": "JawLeft", "MouthLeft": "MouthRight", "MouthRight": "MouthLeft"}
+CSV_NAMES: tuple[str, ...] = tuple(_SWAPPED.get(name, name) for name in LIVELINK_NAMES)
+_LINE = f"%s,{len(CSV_NAMES)}" + ",%.10f" * len(CSV_NAMES) + "\r\n"
 
 
 class LiveLinkCsvSink(Sink):
@@ -36,18 +42,17 @@ class LiveLinkCsvSink(Sink):
         """Raises OptionError for a motion that is not ARKit shapes by name."""
         require_named(layout, "a Live Link Face CSV")
         self._fps = layout.fps
-        place = positions(LIVELINK_NAMES, layout.names)
+        place = positions(CSV_NAMES, layout.names)
         self._to = np.flatnonzero(place >= 0)
         self._from = place[self._to]
-        self._row = np.zeros(len(LIVELINK_NAMES))
+        self._row = np.zeros(len(CSV_NAMES))
         self._part = PartFile(self.path)
-        self._part.write(",".join(["Timecode", "BlendShapeCount", *LIVELINK_NAMES]).encode() + b"\r\n")
+        self._part.write(",".join(["Timecode", "BlendShapeCount", *CSV_NAMES]).encode() + b"\r\n")
 
     def send(self, frame: Frame) -> None:
-        """Write one line. Raises OutputError when the disk is full."""
+        """Write one line. Raises OutputError when the disk is full; the lines before it stay."""
         self._row[self._to] = frame.motion[self._from]
-        values = ",".join(f"{value:.9g}" for value in self._row.tolist())
-        self._part.write(f"{timecode(frame.time, self._fps)},{len(self._row)},{values}\r\n".encode())
+        self._part.write((_LINE % (timecode(frame.time, self._fps), *self._row.tolist())).encode())
         self.frames += 1
 
     def close(self) -> None:
@@ -60,7 +65,17 @@ class LiveLinkCsvSink(Sink):
 
 def timecode(time: Fraction, fps: Fraction) -> str:
     """Return HH:MM:SS:FF.sss for a time in seconds; exact but for the last digit, which is rounded down."""
-    second = int(time)
-    thousandths = int((time - second) * fps * 1000)
+    if fps.denominator == 1001 and fps.numerator in (30000, 60000):
+        nominal = fps.numerator // 1000
+        count = int(time * fps * 1000)
+        number, rest = divmod(count, 1000)
+        # A minute holds 60 * nominal frames less the dropped numbers, but every tenth one; ten minutes are exact.
+        dropped = nominal // 15
+        ten, within = divmod(number, 600 * nominal - 9 * dropped)
+        number += dropped * (9 * ten + max(within - dropped, 0) // (60 * nominal - dropped))
+        second, thousandths = number // nominal, number % nominal * 1000 + rest
+    else:
+        second = int(time)
+        thousandths = int((time - second) * fps * 1000)
     minute, hour = second // 60 % 60, second // 3600
     return f"{hour:02}:{minute:02}:{second % 60:02}:{thousandths // 1000:02}.{thousandths % 1000:03}"

@@ -21,14 +21,14 @@ finite is null.
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
 import zipfile
+import zlib
 from array import array
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,8 @@ from edgetalker.runtime.sinks.sink import Sink
 __all__ = ["JsonlSink", "NpzSink"]
 
 INTEGERS = ("index", "sample", "cost_ns", "due_ns", "done_ns")
-PIECE = 1 << 16
+RESERVE = 1 << 16
+"""Bytes of motion for which room is made at a time, at most (but for 16 frames)."""
 
 
 class JsonlSink(Sink):
@@ -67,7 +68,7 @@ class JsonlSink(Sink):
         )
 
     def send(self, frame: Frame) -> None:
-        """Write one line. Raises OutputError when the disk is full."""
+        """Write one line. Raises OutputError when the disk is full; the lines before it stay."""
         self._line(
             {
                 "index": frame.index,
@@ -102,10 +103,10 @@ def _plain(motion: NDArray[np.float32]) -> Any:
 
 
 class NpzSink(Sink):
-    """Spools motion to a nameless file beside the target and packs it at the end.
+    """Writes motion into the archive as it comes and everything else at the end, for which it reserves room.
 
-    Memory grows by some 50 bytes a frame, whatever the size of its motion; the disk holds it twice for a moment.
-    No frames: no file.
+    So a disk that fills up ends the recording and not what was recorded. Memory grows by some 50 bytes a frame,
+    whatever the size of its motion. No frames: no file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -120,15 +121,24 @@ class NpzSink(Sink):
         self._texts: dict[str, tuple[array[int], dict[str, int]]] = {
             name: (array("H"), {}) for name in ("outcome", "schedule")
         }
+        self._frame_bytes = 4 * int(np.prod(layout.shape))
+        self._part = PartFile(self.path, seekable=True)
+        self._entry = zipfile.ZipInfo("motion.npy")
+        self._entry.external_attr = 0o600 << 16
+        self._entry.CRC = self._entry.header_offset = 0
         with reported(self.path):
-            self._spool: IO[bytes] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 - closed in close()
+            self._reserved = 0
+            self._begin = self._part.file.write(self._entry.FileHeader(zip64=True))
+            self._first = self._begin + self._part.file.write(self._header())
 
     def send(self, frame: Frame) -> None:
         """Take one frame. Raises OutputError when the disk is full, ValueError for a motion of another shape."""
         if frame.motion.shape != self._layout.shape:
             raise ValueError(f"motion of shape {frame.motion.shape}; the layout says {self._layout.shape}")
         with reported(self.path):
-            self._spool.write(np.ascontiguousarray(frame.motion, np.float32).data)
+            if self.frames >= self._reserved:
+                self._reserve()
+            self._part.file.write(np.ascontiguousarray(frame.motion, np.float32).data)
         for name, column in self._columns.items():
             column.append(getattr(frame, name))
         self._times.append(float(frame.time))
@@ -138,42 +148,58 @@ class NpzSink(Sink):
         self.frames += 1
 
     def close(self) -> None:
-        """Write the archive; without any frame there is none."""
+        """Finish the archive; without any frame there is none."""
         try:
             if self.frames:
-                self._write()
+                with reported(self.path):
+                    self._finish()
+                self._part.keep()
         finally:
-            with suppress(OSError):  # what a full disk did not take is told by send or _write
-                self._spool.close()
+            self._part.discard()
 
-    def _write(self) -> None:
-        part = PartFile(self.path)
-        try:
-            with reported(self.path):
-                self._pack(part.file)
-        except BaseException:
-            part.discard()
-            raise
-        part.keep()
+    def _reserve(self) -> None:
+        """Fill up with zeros to where the archive will end after the next frames, their columns included."""
+        file, layout = self._part.file, self._layout
+        count = self.frames + max(min(self.frames, RESERVE // self._frame_bytes), 16)
+        letters = sum(max(map(len, known), default=8) for _, known in self._texts.values())
+        columns = count * (8 * (len(INTEGERS) + 1) + 4 * letters)
+        rest = 4096 + 4 * len(json.dumps(dict(layout.extra))) + np.array(layout.names, str).nbytes
+        size = self._first + count * self._frame_bytes + columns + rest
+        at = file.tell()
+        file.seek(0, 2)
+        while (left := size - file.tell()) > 0:
+            file.write(bytes(min(left, RESERVE)))
+        file.seek(at)
+        self._reserved = count
 
-    def _pack(self, file: IO[bytes]) -> None:
-        with zipfile.ZipFile(file, "w") as archive:
-            with archive.open("motion.npy", "w", force_zip64=True) as entry:
-                self._copy_motion(entry)
-            for name, values in self._small_arrays().items():
-                with archive.open(f"{name}.npy", "w") as entry:
-                    np.lib.format.write_array(entry, values, allow_pickle=False)
-
-    def _copy_motion(self, entry: IO[bytes]) -> None:
+    def _header(self) -> bytes:
+        """The header of motion.npy, padded by its format (NEP 1) to the same length for any number of frames."""
+        into = io.BytesIO()
         shape = (self.frames, *self._layout.shape)
         header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(entry, header)
-        # A write that failed midway left a piece of a frame behind; only whole frames are counted.
-        left = 4 * int(np.prod(shape))
-        self._spool.seek(0)
-        while left and (piece := self._spool.read(min(left, PIECE))):
-            entry.write(piece)
+        np.lib.format.write_array_header_1_0(into, header)
+        return into.getvalue()
+
+    def _finish(self) -> None:
+        file, entry = self._part.file, self._entry
+        file.seek(self._begin)
+        file.write(self._header())
+        end = self._first + self.frames * self._frame_bytes  # what a failed write left after it does not count
+        entry.file_size = entry.compress_size = end - self._begin
+        file.seek(self._begin)
+        left, entry.CRC = entry.file_size, 0
+        while left and (piece := file.read(min(left, RESERVE))):
+            entry.CRC = zlib.crc32(piece, entry.CRC)
             left -= len(piece)
+        file.seek(0)
+        file.write(entry.FileHeader(zip64=True))
+        file.seek(end)
+        with zipfile.ZipFile(cast(IO[bytes], file), "w") as archive:
+            archive.filelist.append(entry)
+            for name, values in self._small_arrays().items():
+                with archive.open(f"{name}.npy", "w") as into:
+                    np.lib.format.write_array(into, values, allow_pickle=False)
+        file.truncate()
 
     def _small_arrays(self) -> Mapping[str, NDArray[np.generic]]:
         layout = self._layout
