@@ -1,20 +1,25 @@
-"""A bundle on disk: the manifest, its files, their digests."""
+"""A bundle on disk: the manifest, its files, their digests; read by `Bundle.open`, written by `pack`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec
-from edgetalker.engines.errors import BundleError, OptionError, nearest
+from edgetalker.engines.errors import BundleError, InputError, OptionError, nearest
 from edgetalker.engines.files import sha256_of
-from edgetalker.engines.manifest import Manifest, parse
+from edgetalker.engines.manifest import FORMAT, VERSION, Manifest, parse
 from edgetalker.engines.verify import contradictions
 
-__all__ = ["MANIFEST", "Bundle"]
+__all__ = ["MANIFEST", "Bundle", "pack"]
 
 MANIFEST = "manifest.json"
 
@@ -136,3 +141,67 @@ def _digest_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             continue
         if found != digest:
             yield f"file `{name}` has SHA-256 {found[:12]}…, the manifest says {digest[:12]}…"
+
+
+# Writing
+
+
+def pack(
+    path: Path | str,
+    description: Mapping[str, Any],
+    files: Mapping[str, bytes | Path | Array],
+    *,
+    replace: bool = False,
+) -> Bundle:
+    """Write a bundle folder and return it opened.
+
+    description: the manifest without `format`, `version` and `files`, which are filled in here. files: name ->
+    content, a path to copy, or an array that is stored as .npy. The folder is made beside `path` and renamed,
+    so that it appears whole. Raises BundleError when the manifest contradicts itself or its files, InputError
+    when `path` exists and `replace` is not set or it is not a bundle.
+    """
+    target = Path(path)
+    _check_target(target, replace=replace)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        draft.chmod(0o755)
+        for name, content in files.items():
+            _write(draft / name, content)
+        digests = {name: sha256_of(draft / name) for name in sorted(files)}
+        document = {"format": FORMAT, "version": VERSION, **description, "files": digests}
+        (draft / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        Bundle.open(draft)
+        _swap(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Bundle.open(target)
+
+
+def _check_target(target: Path, *, replace: bool) -> None:
+    if not target.exists():
+        return
+    if not replace:
+        raise InputError(f"{target} exists already", hint="name another folder, or add --force to replace it")
+    if not (target / MANIFEST).is_file():
+        raise InputError(f"{target} exists and is not a bundle, so it is not replaced", hint="name another folder")
+
+
+def _write(path: Path, content: bytes | Path | Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        np.save(path, content, allow_pickle=False)
+
+
+def _swap(draft: Path, target: Path) -> None:
+    if not target.exists():
+        draft.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    os.replace(target, old / "bundle")  # noqa: PTH105 - a rename, never a copy
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import BundleError, InputError, OptionError
-from edgetalker.engines.pack import pack
 from tests.support.toy import description, stages, tables, toy_bundle
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import sha256_of
-from edgetalker.engines.pack import pack
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.denoise_stage import schedule_table
 from edgetalker.export.streamingtalker.description import describe
