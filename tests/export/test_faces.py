@@ -47,6 +47,10 @@ def flame_arrays(seed: int = 1) -> dict[str, Array]:
     }
 
 
+def save(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+
+
 class Ch:
     """Stands for chumpy's arrays, which FLAME 2020 is full of."""
 
@@ -76,7 +80,7 @@ def test_a_flame_pickle_is_read_without_running_it(
     }
     content["shapedirs"] = chumpy(np.asfortranarray(arrays["shapedirs"]))
     (tmp_path / "flame.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
-    np.savez(tmp_path / "flame.npz", **arrays)
+    save(tmp_path / "flame.npz", arrays)
     ours, plain = (read_flame(tmp_path / name, EXPRESSIONS) for name in ("flame.pkl", "flame.npz"))
     for key in ("template", "expression", "pose", "joints", "weights", "triangles"):
         np.testing.assert_array_equal(getattr(ours, key), getattr(plain, key), err_msg=key)
@@ -148,7 +152,7 @@ def test_every_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
     arrays = flame_arrays()
     arrays["shapedirs"], arrays["weights"] = arrays["shapedirs"][:, :, :350], arrays["weights"][:, :4]
     arrays["f"] = arrays["f"] + np.uint32(VERTICES)
-    np.savez(tmp_path / "flame.npz", **arrays)
+    save(tmp_path / "flame.npz", arrays)
     with pytest.raises(InputError) as caught:
         read_flame(tmp_path / "flame.npz", EXPRESSIONS)
     assert str(caught.value).count("\n  - ") == 3
@@ -183,7 +187,7 @@ def posed(flame: Flame, expression: Array, head_turn: Array, jaw_turn: Array) ->
 
 
 def random_flame(tmp_path: Path) -> Flame:
-    np.savez(tmp_path / "flame.npz", **flame_arrays())
+    save(tmp_path / "flame.npz", flame_arrays())
     return read_flame(tmp_path / "flame.npz", EXPRESSIONS)
 
 
@@ -213,7 +217,7 @@ def test_the_heads_rotation_comes_out_as_angles(tmp_path: Path) -> None:
 
 def test_an_identity_has_a_shape(tmp_path: Path) -> None:
     arrays = flame_arrays()
-    np.savez(tmp_path / "flame.npz", **arrays)
+    save(tmp_path / "flame.npz", arrays)
     shape = np.array([0.5, -1.0])
     flame = read_flame(tmp_path / "flame.npz", EXPRESSIONS, shape)
     np.testing.assert_allclose(flame.template, arrays["v_template"] + arrays["shapedirs"][:, :, :2] @ shape)
@@ -313,7 +317,10 @@ def test_what_the_shapes_cannot_tell_is_said(tmp_path: Path) -> None:
     deltas = {name: random.normal(0, 0.1, (50, 3)) for name in ARKIT_SHAPES[:6]}
     deltas[ARKIT_SHAPES[3]] = 2 * deltas[ARKIT_SHAPES[2]]
     deltas[ARKIT_SHAPES[5]] = np.zeros((50, 3))
-    np.savez(tmp_path / "shapes.npz", neutral=neutral, cube=neutral, **{k: neutral + v for k, v in deltas.items()})
+    save(
+        tmp_path / "shapes.npz",
+        {"neutral": neutral, "cube": neutral, **{name: neutral + delta for name, delta in deltas.items()}},
+    )
     face = attach(
         FaceOptions(arkit=tmp_path / "shapes.npz"), vertices=50, rest=neutral, basis=random.normal(size=(150, 9))
     )
@@ -355,7 +362,7 @@ def test_a_folder_a_glb_and_an_npz_hold_the_same_shapes(tmp_path: Path) -> None:
     write_obj(tmp_path / "objs" / "Neutral.obj", neutral)
     for name, mesh in meshes.items():
         write_obj(tmp_path / "objs" / f"{name}.OBJ", mesh)
-    np.savez(tmp_path / "shapes.npz", neutral=neutral, **meshes)
+    save(tmp_path / "shapes.npz", {"neutral": neutral, **meshes})
     write_glb(tmp_path / "shapes.glb", neutral, {name: mesh - neutral for name, mesh in meshes.items()})
     for path in ("objs", "shapes.npz", "shapes.glb"):
         shapes = read_shapes(tmp_path / path)

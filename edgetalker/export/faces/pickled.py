@@ -242,7 +242,7 @@ def _dense(shape: Any, dtype: Any, fortran: Any, content: bytes) -> NDArray[Any]
     order = str(state[1]) if isinstance(state, tuple) and len(state) > 1 else "|"
     if name[:1] not in "fiu" or name[1:] not in ("1", "2", "4", "8") or order not in "<>|=":
         raise PickleError(f"an array of type {order}{name}; numbers were wanted")
-    kind = np.dtype(name).newbyteorder(order if order != "|" else "=")
+    kind = np.dtype(f"{'=' if order == '|' else order}{name}")
     if any(not isinstance(size, int) or size < 0 for size in shape) or len(content) != kind.itemsize * _product(shape):
         raise PickleError(f"an array of shape {shape} and type {name} with {len(content)} bytes")
     values = np.frombuffer(content, kind).reshape(shape, order="F" if fortran else "C")

@@ -125,7 +125,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 def _read_obj(path: Path) -> tuple[Array, NDArray[np.int32]]:
     """Return vertices and triangles of a Wavefront OBJ; larger faces become fans."""
-    points, triangles = [], []
+    points: list[list[float]] = []
+    triangles: list[list[int]] = []
 
     def read(file: Path) -> None:
         for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -208,4 +209,4 @@ def _view(document: Mapping[str, Any], content: bytes, what: Mapping[str, Any], 
     if stride < kind.itemsize * width or first + stride * (count - 1) + kind.itemsize * width > len(content):
         raise ValueError("an accessor reaches past the file's end")
     rows = np.ndarray((count, width), kind, content, first, (stride, kind.itemsize))
-    return rows.astype(np.float64)
+    return np.asarray(rows, np.float64)

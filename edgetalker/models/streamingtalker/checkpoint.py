@@ -136,6 +136,7 @@ def model_from_tensors(
 
 
 def tensor_faults(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> list[str]:
+    """Return a sentence for every missing, unexpected, misshapen or non-finite tensor."""
     faults = [f"missing: {key} {shape}" for key, shape in wanted.items() if key not in given]
     for key, value in given.items():
         shape = tuple(value.shape)
