@@ -60,7 +60,7 @@ def export_streamingtalker(
     """
     options = options or ExportOptions()
     _refuse_existing(Path(out), replace=replace)
-    model = load_checkpoint(checkpoint, vae, options.heads)
+    model = load_checkpoint(checkpoint, vae, options.untold)
     sources = [Path(path) for path in (checkpoint, vae) if path is not None]
     origin = ", ".join(f"{path.name} (SHA-256 {sha256_of(path)[:16]})" for path in sources)
     return export_model(model, out, options, name=Path(checkpoint).stem, origin=origin, replace=replace, say=say)
@@ -146,7 +146,7 @@ def _template(model: StreamingTalker, options: ExportOptions) -> NDArray[np.floa
 
 @torch.no_grad()
 def _initial_latents(model: StreamingTalker, contract: Contract) -> NDArray[np.float32]:
-    latents = np.zeros((1, max(contract.history, contract.decode_window), model.config.vae_width), np.float32)
+    latents = np.zeros((1, max(contract.history, contract.decode_window), model.config.latent_width), np.float32)
     latents[0, -1] = model.vae.start_token()[0, 0].numpy()
     return latents
 
