@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from edgetalker.engines.files import write_whole
 from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
 from edgetalker.models.streamingtalker import (
-    Untold,
     StreamingTalker,
+    Untold,
     load_checkpoint,
     make_schedule,
     stream_frames,

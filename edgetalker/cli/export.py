@@ -82,8 +82,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
     group.add_argument("--template", type=Path, metavar="FILE.npy", help="neutral face (V, 3), added to each frame")
     group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
-    group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (told by the file)")
-    group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (VOCASET relu, BIWI gelu)")
+    group.add_argument(
+        "--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)"
+    )
+    group.add_argument(
+        "--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)"
+    )
     group.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
     group.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
     group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
@@ -96,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
     try:
         from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
-        from edgetalker.models.streamingtalker import Untold
+        from edgetalker.models.streamingtalker import CheckpointError, Untold
     except ImportError as error:
         raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     options = ExportOptions(
@@ -116,9 +120,19 @@ def run(args: argparse.Namespace) -> int:
         untold=Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation),
         tolerance=args.tolerance,
     )
-    report = export_streamingtalker(
-        args.checkpoint, args.vae, args.out, options, replace=args.force, say=lambda line: print(line, file=sys.stderr)
-    )
+    try:
+        report = export_streamingtalker(
+            args.checkpoint,
+            args.vae,
+            args.out,
+            options,
+            replace=args.force,
+            ignore_extra=args.ignore_extra,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    except CheckpointError as error:
+        error.message = error.whole if args.all else error.message
+        raise
     size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
     print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
     return 0

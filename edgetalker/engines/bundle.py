@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,10 +17,11 @@ import numpy as np
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec
 from edgetalker.engines.errors import BundleError, InputError, OptionError, nearest
 from edgetalker.engines.files import sha256_of
+from edgetalker.engines.kinds import kind_of_file
 from edgetalker.engines.manifest import FORMAT, VERSION, Manifest, parse
 from edgetalker.engines.verify import contradictions
 
-__all__ = ["MANIFEST", "Bundle", "pack"]
+__all__ = ["MANIFEST", "Bundle", "check_target", "pack"]
 
 MANIFEST = "manifest.json"
 
@@ -123,9 +125,30 @@ def _read_manifest(folder: Path) -> bytes:
         return (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         what = "it holds no manifest.json" if folder.is_dir() else "there is no such folder"
-        raise BundleError(str(folder), [what], hint="a bundle is the folder that `edgetalker export` writes") from None
+        below = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+        hint = f"a bundle lies in it: {folder / below[0]}" if below else _WHAT_A_BUNDLE_IS
+        raise BundleError(str(folder), [what], hint=hint) from None
+    except NotADirectoryError:
+        raise _file_for_a_bundle(folder) from None
     except OSError as error:
         raise BundleError(str(folder), [f"manifest.json cannot be read: {error.strerror}"]) from None
+
+
+_WHAT_A_BUNDLE_IS = "a bundle is the folder that `edgetalker export` writes"
+
+
+def _file_for_a_bundle(path: Path) -> BundleError:
+    """Say what a file is that was given in place of a bundle's folder, and which folder was meant."""
+    kind = "a bundle's manifest" if path.name == MANIFEST else ""
+    hint = _WHAT_A_BUNDLE_IS
+    with suppress(OSError):
+        kind = kind or kind_of_file(path)
+    around = next((folder for folder in path.absolute().parents[:2] if (folder / MANIFEST).is_file()), None)
+    if around is not None:
+        hint = f"give the folder of the bundle: {around}"
+    elif kind == "a ZIP archive":
+        hint = "unpack it and give the folder in it (a checkpoint becomes a bundle by `edgetalker export`)"
+    return BundleError(str(path), [f"is {kind or 'a file'}; a bundle's folder was wanted"], hint=hint)
 
 
 def _digest_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -161,7 +184,7 @@ def pack(
     when `path` exists and `replace` is not set or it is not a bundle.
     """
     target = Path(path)
-    _check_target(target, replace=replace)
+    check_target(target, replace=replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
@@ -178,7 +201,8 @@ def pack(
     return Bundle.open(target)
 
 
-def _check_target(target: Path, *, replace: bool) -> None:
+def check_target(target: Path, *, replace: bool) -> None:
+    """Raise InputError when `pack` would refuse to write there."""
     if not target.exists():
         return
     if not replace:

@@ -32,7 +32,7 @@ Random = np.random.Generator
 Mutation = Callable[[bytes, Random], bytes]
 
 
-class Failure(AssertionError):
+class Wrong(AssertionError):  # noqa: N818 - a finding, not an error of the code that finds it
     """What came of one example; names the seed that makes it again."""
 
 
@@ -142,7 +142,7 @@ def in_header(content: bytes, random: Random) -> bytes:
 
 
 def run(examples: int | None, seconds: float | None, seed: int) -> int:
-    """Try so many examples, or for so long; return how many were tried. Raises Failure for the first that is wrong."""
+    """Try so many examples, or for so long; return how many were tried. Raises Wrong for the first that is wrong."""
     tensors = small_tensors()
     whole, old = saved(tensors), saved(tensors, _use_new_zipfile_serialization=False)
     safe = save(tensors)
@@ -164,9 +164,9 @@ def run(examples: int | None, seconds: float | None, seed: int) -> int:
                     load_checkpoint(path, untold=TINY_UNTOLD)
             except Exception as error:
                 path.rename(Path(tempfile.gettempdir()) / f"fuzz-{seed + count}.ckpt")
-                raise Failure(f"seed {seed + count}, {mutation.__name__}: {type(error).__name__}: {error}") from error
+                raise Wrong(f"seed {seed + count}, {mutation.__name__}: {type(error).__name__}: {error}") from error
             if peak_bytes() - before > MOST_MEMORY:
-                raise Failure(f"seed {seed + count}, {mutation.__name__}: took {peak_bytes() - before} bytes more")
+                raise Wrong(f"seed {seed + count}, {mutation.__name__}: took {peak_bytes() - before} bytes more")
     return 0
 
 
@@ -180,7 +180,7 @@ class watched(suppress):  # noqa: N801 - a context manager, named as its base is
         self._before = signal.signal(signal.SIGALRM, hang)
         signal.alarm(HANG_SECONDS)
 
-    def __exit__(self, *exception: object) -> bool:  # type: ignore[override]
+    def __exit__(self, *exception: object) -> bool:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, self._before)
         return bool(super().__exit__(*exception))  # type: ignore[arg-type]

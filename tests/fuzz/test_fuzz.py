@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz.checkpoints import Failure, run
+from tests.fuzz.checkpoints import Wrong, run
 
 
 def test_changed_checkpoints_a_few() -> None:
@@ -21,5 +21,5 @@ def test_the_target_sees_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr("tests.fuzz.checkpoints.load_checkpoint", broken)
-    with pytest.raises(Failure, match="seed 5, flip: ZeroDivisionError"):
+    with pytest.raises(Wrong, match="seed 5, flip: ZeroDivisionError"):
         run(examples=1, seconds=None, seed=5)

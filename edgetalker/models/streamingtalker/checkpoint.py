@@ -186,7 +186,7 @@ def model_from_tensors(
         config = config_from_shapes({key: tuple(value.shape) for key, value in tensors.items()}, untold)
         with torch.device("meta"):
             model = StreamingTalker(config)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise CheckpointError(where, [f"its tensors are of no StreamingTalker: {error}"]) from None
     names = {own: published_key(own) for own in model.state_dict()}
     wanted = {names[own]: tuple(value.shape) for own, value in model.state_dict().items()}

@@ -208,10 +208,10 @@ def _check_sizes(config: Config) -> None:
     for part, count in layers.items():
         if count > _MOST_LAYERS:
             raise ValueError(f"{count} layers in the {part} transformer; at most {_MOST_LAYERS} are read")
-    sizes = {key: value for key, value in vars(config).items() if isinstance(value, int)}
-    for key, value in sizes.items():
-        if value < 1 and not isinstance(value, bool):
-            raise ValueError(f"a {key} of {value}")
+    for key, value in vars(config).items():
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(type(size) is int and size < 1 for size in sizes):
+            raise ValueError(f"{key.replace('_', ' ')} of {value}")
     widest = [
         config.audio_layers * config.audio_width * (4 * config.audio_width + 2 * config.audio_feed_forward),
         2 * config.vae_layers * config.vae_width * (4 * config.vae_width + 2 * config.vae_feed_forward),

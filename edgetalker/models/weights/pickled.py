@@ -178,9 +178,9 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,
     "MARK": lambda: _MARK,
 }
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "POP": lambda machine, _: machine.some(1) and None,
-    "POP_MARK": lambda machine, _: machine.marked() and None,
+_ACTIONS: dict[str, Callable[[_Machine, Any], object]] = {
+    "POP": lambda machine, _: machine.some(1),
+    "POP_MARK": lambda machine, _: machine.marked(),
     "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.marked())),
     "TUPLE1": lambda machine, _: machine.stack.append(tuple(machine.some(1))),

@@ -293,7 +293,7 @@ def test_what_no_tensor_tells(tensors: Tensors) -> None:
     assert model_from_tensors(tensors, TINY_UNTOLD).config.period == 12
     for wrong in ({"frame_rate": 0}, {"frame_rate": 100000}, {"period": -1}, {"activation": "tanh"}):
         with pytest.raises(OptionError):
-            model_from_tensors(tensors, Untold(audio_heads=4, vae_heads=4, **wrong))  # type: ignore[arg-type]
+            model_from_tensors(tensors, Untold(audio_heads=4, vae_heads=4, **wrong))
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 40_000])
