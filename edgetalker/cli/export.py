@@ -82,12 +82,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
     group.add_argument("--template", type=Path, metavar="FILE.npy", help="neutral face (V, 3), added to each frame")
     group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
-    group.add_argument(
-        "--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)"
-    )
-    group.add_argument(
-        "--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)"
-    )
+    group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
+    group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
     group.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
     group.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
     group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
