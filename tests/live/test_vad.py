@@ -54,10 +54,31 @@ def test_a_fan_that_starts_is_learned() -> None:
     assert found[650:].mean() < 0.02
 
 
-def test_a_click_is_no_voice() -> None:
-    sound = np.zeros(2 * RATE, np.float32)
-    sound[RATE : RATE + 8] = 0.9
-    assert decisions(VoiceActivity(RATE), sound).sum() <= 4  # the window holds the click for three hops
+@pytest.mark.parametrize("length", [1, 8, 32])
+@pytest.mark.parametrize("background", [0.0, 0.001])
+def test_a_click_is_no_voice(length: int, background: float) -> None:
+    """Wherever it falls in a hop, and however loud it is over the room."""
+    for offset in range(0, 160, 23):
+        sound = noise(2.0, background)
+        sound[RATE + offset : RATE + offset + length] = 0.9
+        assert not decisions(VoiceActivity(RATE), sound)[60:].any(), f"offset {offset}"
+
+
+def test_one_loud_hop_alone_is_no_voice() -> None:
+    """A burst so faint that only one window, the one it lies in the middle of, stands out of the room."""
+    found = []
+    for level in np.geomspace(0.0005, 0.02, 60):
+        sound = noise(2.0, 0.001)
+        sound[RATE : RATE + 160] += tone(0.01, level)
+        activity, loud = VoiceActivity(RATE), []
+        for start in range(0, len(sound), activity.hop):
+            activity.hear(sound[start : start + activity.hop])
+            above = activity.level - activity.floor
+            loud.append(above > activity.clear or (above > activity.near and activity.flatness < 0.25))
+        if sum(loud[60:]) == 1:
+            found.append(decisions(VoiceActivity(RATE), sound)[60:].any())
+    assert len(found) >= 2, "no burst stood out once; the test tests nothing"
+    assert not any(found)
 
 
 def test_speech_that_starts_at_once_is_found() -> None:
