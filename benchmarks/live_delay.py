@@ -26,9 +26,8 @@ from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Options, rehearse
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.sources.file import FileSource
-from edgetalker.runtime.sources.looped import LoopedSource
-from edgetalker.runtime.sources.paced import PacedSource
+from edgetalker.runtime.sources.file import FileSource, LoopedSource
+from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.stream import Talker
 
 SPEECH = Path(__file__).resolve().parents[1] / "edgetalker" / "data" / "speech.wav"

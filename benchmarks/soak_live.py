@@ -34,8 +34,8 @@ from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Observer, Options, rehearse
 from edgetalker.runtime.open import open_session
-from edgetalker.runtime.sources.looped import LoopedSource
-from edgetalker.runtime.sources.paced import PacedSource
+from edgetalker.runtime.sources.file import LoopedSource
+from edgetalker.runtime.sources.live import PacedSource
 
 LIMIT_BYTES = 4 << 20
 """What resident memory may differ by: allocators round, leaks of a frame each would be far more."""

@@ -13,7 +13,7 @@ from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import rehearse
 from edgetalker.runtime.sources.file import FileSource
-from edgetalker.runtime.sources.paced import PacedSource
+from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.stream import Talker
 
 

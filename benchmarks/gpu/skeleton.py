@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgetalker.engines.bundle import MANIFEST, Bundle, pack
+from edgetalker.engines.bundle import MANIFEST, Bundle
+from edgetalker.engines.pack import pack
 
 __all__ = ["fill", "strip"]
 

@@ -100,10 +100,10 @@ def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> 
     ladder = None
     if options.realtime:
         ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
+    tracer = _tracer(args, session)
     source = source_from(args, session.manifest.audio.rate, clock=clock if options.realtime else None)
     progress = Progress(sys.stderr, float(session.manifest.motion.fps), frames_of(source, session))
     observers: list[Observer] = [] if args.quiet else [progress]
-    tracer = _tracer(args, session)
     observers += [tracer] if tracer else []
     try:
         loop = Loop(session, source, sinks, options=options, clock=clock, observers=observers, ladder=ladder)

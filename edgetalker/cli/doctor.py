@@ -104,7 +104,7 @@ def _asked(question: Callable[[], str | list[str]]) -> str | list[str]:
 
 
 def _gpu() -> str:
-    from edgetalker.engines.machine import probe
+    from edgetalker.engines.driver import probe
 
     return str(probe())
 
@@ -139,7 +139,7 @@ def _microphone() -> Ability:
     if _version("pyaudio") is None:
         apt = "apt-get install portaudio19-dev gcc, then " if shutil.which("apt-get") else ""
         return Ability(name, False, "needs pyaudio", f'{apt}pip install "edgetalker[mic]"')
-    from edgetalker.runtime.sources.portaudio import list_inputs
+    from edgetalker.runtime.sources.mic import list_inputs
 
     try:
         inputs = list_inputs()
@@ -151,7 +151,7 @@ def _microphone() -> Ability:
 
 
 def _cuda() -> Ability:
-    from edgetalker.engines.machine import Gpu, probe
+    from edgetalker.engines.driver import Gpu, probe
 
     name, found = "play on the GPU (--device cuda)", probe()
     if not isinstance(found, Gpu):

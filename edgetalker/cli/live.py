@@ -71,7 +71,6 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def _add_timing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("time")
     group.add_argument("--duration", type=_seconds, metavar="SECONDS", help="stop after so much time")
-    group.add_argument("--paced", action="store_true", help="hold back PCM that comes faster than it sounds")
     group.add_argument("--schedule", metavar="NAME", help="always this schedule (default: the fullest that is on time)")
     group.add_argument("--late", choices=LATE_POLICIES, default="hold", help="what becomes of a frame that is too late")
     group.add_argument("--budget", type=milliseconds, metavar="MS", help="deadline after a frame's slot")
@@ -105,7 +104,6 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     own = (
         (not args.to, "no output was named: add --to view, or --to vmc://127.0.0.1:39539, and so on"),
-        (args.paced and args.speech != "-", "--paced is for raw PCM on stdin"),
         (args.loop and (args.mic or args.speech == "-"), "--loop is for a file"),
     )
     check_source(args, "edgetalker live --mic --to view; a file, or `-` for raw PCM on stdin, instead of --mic", own)
@@ -119,9 +117,7 @@ def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> 
     ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
     source = source_from(args, session.manifest.audio.rate, clock=clock, loop=args.loop)
     try:
-        live = Live(
-            session, source, sinks, options=options, clock=clock, rest=args.rest, paced=args.paced, ladder=ladder
-        )
+        live = Live(session, source, sinks, options=options, clock=clock, rest=args.rest, ladder=ladder)
         if not args.quiet:
             sys.stderr.write("".join(f"to {url}\n" for url, _ in targets(args.to)))
         with on_signals(live.stop) as came, _conversation(live):

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from edgetalker.cli.options import positive
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.clock import Clock
-from edgetalker.runtime.frame import Source
+from edgetalker.runtime.sources.convert import CHANNELS, RATES, encoding
+from edgetalker.runtime.sources.source import Source
 
 __all__ = ["add_source", "check_source", "list_inputs", "source_from"]
 
@@ -17,12 +18,19 @@ __all__ = ["add_source", "check_source", "list_inputs", "source_from"]
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add where the sound comes from."""
     group = parser.add_argument_group("sound")
-    group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file, or `-` for raw s16le PCM on stdin")
+    group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file or pipe, or `-` for raw PCM on stdin")
     group.add_argument("--mic", action="store_true", help="the microphone")
     group.add_argument("--input", metavar="DEVICE", help="number or part of the name of the input device")
     group.add_argument("--list-inputs", action="store_true", help="list the input devices and stop")
     group.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the PCM on stdin")
     group.add_argument("--channels", type=positive, default=1, metavar="N", help="channels of the PCM on stdin")
+    group.add_argument("--format", metavar="NAME", help="samples of the PCM on stdin: s16le (default), f32le, mulaw, …")
+    group.add_argument("--channel", type=positive, metavar="N", help="hear this channel alone (default: their average)")
+    group.add_argument(
+        "--paced",
+        action=argparse.BooleanOptionalAction,
+        help="on the clock, hold back PCM that comes faster than it sounds (default: unless it is being recorded)",
+    )
 
 
 def check_source(args: argparse.Namespace, example: str, more: Iterable[tuple[bool, str]] = ()) -> None:
@@ -37,42 +45,61 @@ def check_source(args: argparse.Namespace, example: str, more: Iterable[tuple[bo
         (not args.mic and args.speech is None, "nothing to hear was named"),
         (pcm and args.rate is None, "raw PCM on stdin does not say its sample rate: add --rate, such as --rate 16000"),
         (not pcm and args.rate is not None, "--rate is for raw PCM on stdin; files and microphones say their own"),
+        (not pcm and args.format is not None, "--format is for raw PCM on stdin; files and microphones say their own"),
+        (not pcm and args.paced is not None, "--paced is for raw PCM on stdin"),
+        (pcm and args.channels > CHANNELS, f"--channels {args.channels}: 1 to {CHANNELS} was wanted"),
+        (pcm and (args.channel or 1) > args.channels, f"--channel {args.channel} of --channels {args.channels}"),
+        (
+            pcm and args.rate is not None and not RATES[0] <= args.rate <= RATES[1],
+            f"--rate {args.rate}: {RATES[0]} to {RATES[1]} was wanted",
+        ),
         (args.input is not None and not args.mic, "--input chooses a microphone, but --mic is not there"),
         *more,
     ]
     found = [text for wrong, text in faults if wrong]
     if found:
         raise OptionError("\n".join(found), hint=example)
+    encoding(args.format or "s16le")
 
 
 def source_from(args: argparse.Namespace, rate: int, *, clock: Clock | None, loop: bool = False) -> Source:
     """Open the sound that the options of `add_source` describe.
 
-    clock: files are handed out as fast as they sound on it; None: as fast as they are read. loop: over and over.
+    clock: files are handed out as fast as they sound on it, and PCM no faster; None: as fast as they are read.
+    loop: over and over.
     """
     if args.mic:
         from edgetalker.runtime.sources.mic import MicSource
 
-        return MicSource(rate, args.input)
+        return MicSource(rate, args.input, channel=args.channel)
+    from edgetalker.runtime.sources.live import PacedSource, PcmSource
+
     if args.speech == "-":
-        from edgetalker.runtime.sources.pcm import PcmSource
-
-        return PcmSource(rate, input_rate=args.rate, channels=args.channels)
-    return _file(args.speech, rate, clock, loop)
-
-
-def _file(path: str, rate: int, clock: Clock | None, loop: bool) -> Source:
-    from edgetalker.runtime.sources.file import FileSource
-    from edgetalker.runtime.sources.looped import LoopedSource
-    from edgetalker.runtime.sources.paced import PacedSource
-
-    source = LoopedSource(lambda: FileSource(path, rate)) if loop else FileSource(path, rate)
+        form = args.format or "s16le"
+        pcm = PcmSource(rate, input_rate=args.rate, channels=args.channels, form=form, channel=args.channel)
+        if clock is None or args.paced is False:
+            return pcm
+        return PacedSource(pcm, clock, free=None if args.paced else pcm.tempo)
+    source = _file(args.speech, rate, args.channel, loop)
     return source if clock is None else PacedSource(source, clock)
+
+
+def _file(path: str, rate: int, channel: int | None, loop: bool) -> Source:
+    from edgetalker.runtime.sources.file import FileSource, LoopedSource
+
+    first = FileSource(path, rate, channel=channel)
+    if not loop:
+        return first
+    if first.pipe:
+        first.close()
+        raise OptionError(f"--loop: {path} is a pipe, which cannot be played twice")
+    opened = [first]
+    return LoopedSource(lambda: opened.pop() if opened else FileSource(path, rate, channel=channel))
 
 
 def list_inputs() -> int:
     """Print the input devices. Returns the exit code: 69 where there is none."""
-    from edgetalker.runtime.sources.portaudio import list_inputs as inputs
+    from edgetalker.runtime.sources.mic import list_inputs as inputs
 
     found = inputs()
     for item in found:

@@ -1,4 +1,4 @@
-"""A frame of motion, what became of it, and the protocols of those who bring sound and take motion."""
+"""A frame of motion, what became of it, and the protocol of those who take motion."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgetalker.runtime.sources.source import Source
 
 __all__ = ["Frame", "MotionLayout", "Outcome", "Sink", "Source"]
 
@@ -65,42 +67,6 @@ class Frame:
     cost_ns: int = 0
     due_ns: int = 0
     done_ns: int = 0
-
-
-class Source(Protocol):
-    """Where sound comes from. `read` is called from the loop's thread only.
-
-    A source converts to mono float32 in [-1, 1] at `rate` (see runtime/sources/convert.py for the mixing and
-    the resampling that all of them share). It must never return NaN or Inf.
-    """
-
-    @property
-    def rate(self) -> int:
-        """Samples a second of what `read` returns."""
-        ...
-
-    @property
-    def live(self) -> bool:
-        """True when sound arrives by the clock (microphone, pipe) rather than as fast as it is read."""
-        ...
-
-    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
-        """Return 1 to `samples` new samples, or none (length 0) when none came within `timeout` seconds.
-
-        Check `ended` to tell a pause from the end.
-        """
-        ...
-
-    @property
-    def ended(self) -> bool:
-        """True when no sound will ever come again and all of it was read."""
-        ...
-
-    def warnings(self) -> list[str]:
-        """What was wrong with the sound so far, a sentence each (NaN, overflow, device lost); shown at the end."""
-        ...
-
-    def close(self) -> None: ...
 
 
 from edgetalker.runtime.sinks.sink import Sink  # noqa: E402 - its own types come from here

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle
 from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.live import Live, LiveSource
+from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import Observer, Options
 from edgetalker.runtime.open import open_session
-from edgetalker.runtime.sources.looped import LoopedSource
-from edgetalker.runtime.sources.paced import PacedSource
+from edgetalker.runtime.sources.file import LoopedSource
+from edgetalker.runtime.sources.live import LiveSource, PacedSource
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
 from tests.support.talk import Collect, Pieces, slow_session
 

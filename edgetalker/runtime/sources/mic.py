@@ -1,28 +1,39 @@
-"""A microphone: recorded in PortAudio's thread, watched in another, read by the loop."""
+"""A microphone through PortAudio: which inputs there are, opening one, and opening it again when it went away.
+
+It is recorded in PortAudio's thread, watched in another and read by the loop. Everything PyAudio is in this file.
+"""
 
 from __future__ import annotations
 
 import logging
-import sys
+import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import UserError
-from edgetalker.runtime.sources.convert import Converter
-from edgetalker.runtime.sources.packets import PacketQueue, PacketReader
-from edgetalker.runtime.sources.portaudio import InputStream, PortAudio
+from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError, UserError, nearest
+from edgetalker.runtime.sources.convert import CHANNELS, RATES, Converter, Resampler
+from edgetalker.runtime.sources.live import SoundQueue
+from edgetalker.runtime.sources.source import stderr_hidden
 
-__all__ = ["MicSource"]
+__all__ = ["Heard", "Input", "InputStream", "MicSource", "PortAudio", "list_inputs"]
 
 _log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.25
-UNLIMITED = sys.maxsize
 LONGEST_RETRY_SECONDS = 8.0
+USUAL_RATES = (48_000, 44_100, 96_000, 32_000, 192_000, 24_000, 22_050, 8_000)
+"""What devices record at that take neither the wanted rate nor, as happens, the one they say is their own."""
+USUAL_CHANNELS = (1, 2, 4, 6, 8)
+
+Heard = Callable[[int, NDArray[np.int16], bool], None]
+"""Takes the rate, a packet (n, channels), and whether PortAudio lost sound before it. Called in its thread."""
 
 
 class MicSource:
@@ -30,7 +41,8 @@ class MicSource:
 
     Sound waits in a queue of `buffer_seconds`; when the loop falls further behind, the oldest is dropped and counted.
     A device is lost when PortAudio stops its stream or when nothing came for `stall_seconds`; that is logged at
-    once, and it is tried again after 0.5, 1, 2, 4, 8, 8, ... seconds for ever. Meanwhile `read` times out.
+    once, and it is tried again after 0.5, 1, 2, 4, 8, 8, ... seconds for ever, by its name, whatever its number,
+    rate and channels are by then. Meanwhile `read` times out.
     """
 
     live = True
@@ -40,45 +52,43 @@ class MicSource:
         rate: int,
         device: str | None = None,
         *,
+        channel: int | None = None,
         buffer_seconds: float = 2.0,
         stall_seconds: float = 5.0,
         retry_seconds: float = 0.5,
-        portaudio: Callable[[], PortAudio] = PortAudio,
+        portaudio: Callable[[], PortAudio] | None = None,
     ) -> None:
-        """`rate` is the bundle's; a device that cannot record at it is resampled. `device`: see PortAudio.find.
+        """`rate` is the bundle's; a device that cannot record at it is resampled. device: see PortAudio.find.
+        channel: hear this one alone, counted from 1 (default: the average).
 
         Raises MissingPackageError, DeviceError or OptionError when it cannot be opened the first time.
         """
-        self._rate = rate
-        self._wanted, self._make = device, portaudio
+        self.rate = rate
+        self._wanted, self._channel, self._make = device, channel, portaudio or PortAudio
         self._stall, self._retry = stall_seconds, retry_seconds
         self.overflows = self.losses = 0
+        self.name: str | None = None
         self._portaudio: PortAudio | None = None
         self._stream: InputStream | None = None
-        self._queue = PacketQueue(UNLIMITED)  # until the device's own rate is known
-        self._open([])
-        self._queue.limit = max(1, round(buffer_seconds * self._input_rate))
-        self._reader = PacketReader(self._queue, self._converter())
+        self._converter: Converter | None = None
+        self._queue = SoundQueue(max(1, round(buffer_seconds * rate)))
+        self._open()
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="edgetalker-mic", daemon=True)
         self._watcher.start()
 
     @property
-    def rate(self) -> int:
-        return self._rate
-
-    @property
     def ended(self) -> bool:
-        return self._reader.ended
+        return self._queue.ended
 
     @property
     def dropped(self) -> int:
-        """Samples (per channel) that the loop was too slow to read."""
+        """Samples that the loop was too slow to read."""
         return self._queue.dropped
 
     def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
         """Return up to `samples` samples that have come, waiting at most `timeout` seconds for the first."""
-        return self._reader.read(samples, timeout)
+        return self._queue.read(samples, timeout)
 
     def warnings(self) -> list[str]:
         """Return what went wrong so far, one sentence each."""
@@ -89,7 +99,7 @@ class MicSource:
             found.append(f"{self.dropped} samples were dropped because they were not read in time")
         if self.losses:
             found.append(f"the device went away {self.losses} times")
-        return [f"{self.name}: {text}" for text in found + self._reader.converter.warnings()]
+        return [f"{self.name}: {text}" for text in found + (self._converter.warnings() if self._converter else [])]
 
     def close(self) -> None:
         self._closing.set()
@@ -97,26 +107,29 @@ class MicSource:
         self._watcher.join(timeout=5.0)
         self._shut()
 
-    def _open(self, rates: list[int]) -> None:
-        """Open the device; `rates` restricts the rates, as a resampler cannot change its own on the way."""
+    def _open(self) -> None:
         self._portaudio = self._make()
         try:
-            device = self._portaudio.find(self._wanted)
-            self.name = device.name
-            rates = rates or list(dict.fromkeys([self._rate, device.rate]))
+            device = self._portaudio.find(self._wanted) if self.name is None else self._again(self.name)
+            if device.rate != self.rate:
+                Resampler(device.rate, self.rate)  # made beforehand: the filters take longer than a packet
             self._last_packet = time.monotonic()
-            self._stream = self._portaudio.open(device, rates, self._hear)
+            self._stream = self._portaudio.open(device, self.rate, self._hear, channel=self._channel or 1)
+            self.name = device.name
         except BaseException:
             self._shut()
             raise
-        self._input_rate = self._stream.rate
 
-    def _converter(self) -> Converter:
-        try:
-            return Converter(self._input_rate, self._rate)
-        except BaseException:
-            self._shut()
-            raise
+    def _again(self, name: str) -> Input:
+        """Find a device that was open before; plugged in again it may have another number, in its name too."""
+        assert self._portaudio is not None, "called by _open alone"
+        inputs = self._portaudio.inputs()
+        for same in (lambda other: other == name, lambda other: _unnumbered(other) == _unnumbered(name)):
+            if found := next((device for device in inputs if same(device.name)), None):
+                return found
+        if self._wanted is None:
+            return self._portaudio.find(None)
+        raise DeviceError(f"input `{name}` is not there")
 
     def _shut(self) -> None:
         stream, self._stream = self._stream, None
@@ -126,11 +139,15 @@ class MicSource:
         if portaudio is not None:
             portaudio.close()
 
-    def _hear(self, packet: NDArray[np.int16], overflow: bool) -> None:
+    def _hear(self, rate: int, packet: NDArray[np.int16], overflow: bool) -> None:
         """Take a packet in PortAudio's thread."""
         self.overflows += overflow
         self._last_packet = time.monotonic()
-        self._queue.put(packet)
+        if self._converter is None:
+            self._converter = Converter(rate, self.rate, channel=self._channel)
+        if rate != self._converter.rate_in:
+            self._queue.put(self._converter.restart(rate))
+        self._queue.put(self._converter.convert(packet))
 
     def _watch(self) -> None:
         while not self._closing.wait(min(CHECK_SECONDS, self._stall / 4)):
@@ -144,15 +161,207 @@ class MicSource:
         return self._stream is not None and self._stream.active() and silent < self._stall
 
     def _reopen(self) -> None:
-        """Try until it works or the source is closed."""
+        """Try until it works or the source is closed. Nothing that a driver does may end this thread."""
         wait = self._retry
         _log.warning("microphone `%s` was lost; trying again in %g s", self.name, wait)
         while not self._closing.wait(wait):
             try:
-                self._open([self._input_rate])
-            except UserError as error:
+                self._open()
+            except Exception as error:
                 wait = min(2 * wait, LONGEST_RETRY_SECONDS)
-                _log.info("%s; trying again in %g s", error.message, wait)
+                text = error.message if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                _log.info("%s; trying again in %g s", text, wait)
             else:
                 _log.warning("microphone `%s` is back", self.name)
                 return
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A device that records. channels: the most it gives; rate: its own rate in samples a second."""
+
+    index: int
+    name: str
+    host_api: str
+    channels: int
+    rate: int
+    default: bool
+
+    def __str__(self) -> str:
+        mark = "*" if self.default else " "
+        return f"{mark}{self.index:3}  {self.name}  ({self.host_api}, up to {self.channels} channels, {self.rate} Hz)"
+
+
+class InputStream:
+    """An opened input, recording since it was opened."""
+
+    def __init__(self, stream: Any, rate: int, channels: int) -> None:
+        self._stream = stream
+        self.rate, self.channels = rate, channels
+
+    def active(self) -> bool:
+        """False once PortAudio gave the stream up."""
+        try:
+            return bool(self._stream.is_active())
+        except Exception:  # whatever a driver does: it records no more
+            return False
+
+    def close(self) -> None:
+        """Stop recording; never raises, because a device that has gone cannot be closed in order."""
+        with suppress(Exception), stderr_hidden():
+            self._stream.close()
+
+
+class PortAudio:
+    """One initialisation of PortAudio. It lists devices as they were then: to see new ones, make a new one."""
+
+    def __init__(self) -> None:
+        """Raises MissingPackageError without PyAudio, DeviceError when PortAudio cannot start."""
+        self._module = _pyaudio()
+        with stderr_hidden() as noise:
+            try:
+                self._portaudio = self._module.PyAudio()
+            except OSError as error:
+                raise DeviceError(f"PortAudio cannot start: {error}", hint=noise() or None) from None
+
+    def inputs(self) -> list[Input]:
+        """Return all devices that record, in PortAudio's order; those that cannot be asked are left out."""
+        portaudio = self._portaudio
+        try:
+            default = int(portaudio.get_default_input_device_info()["index"])
+        except (OSError, ValueError, KeyError):
+            default = -1
+        try:
+            count = int(portaudio.get_device_count())
+        except OSError as error:
+            raise DeviceError(f"PortAudio cannot list its devices: {error}") from None
+        found = []
+        for index in range(count):
+            try:
+                info = portaudio.get_device_info_by_index(index)
+                channels, rate = int(info["maxInputChannels"]), int(info["defaultSampleRate"])
+            except (OSError, ValueError, KeyError, OverflowError) as error:
+                _log.info("input %d is left out: %s", index, error)
+                continue
+            if channels > 0:
+                found.append(Input(index, str(info["name"]), self._host_api(info), channels, rate, index == default))
+        return found
+
+    def _host_api(self, info: dict[str, Any]) -> str:
+        try:
+            return str(self._portaudio.get_host_api_info_by_index(info["hostApi"])["name"])
+        except (OSError, ValueError, KeyError):
+            return "?"
+
+    def find(self, wanted: str | None) -> Input:
+        """Return the input with this index, name or part of a name; the default one for None.
+
+        Raises DeviceError when there is none at all, OptionError when none or several fit.
+        """
+        inputs = self.inputs()
+        if not inputs:
+            raise DeviceError(
+                "no device records sound", hint="plug in a microphone; `arecord -l` shows what the system sees"
+            )
+        if wanted is None:
+            return next((device for device in inputs if device.default), inputs[0])
+        return _matching(inputs, wanted)
+
+    def open(self, device: Input, rate: int, heard: Heard, *, channel: int = 1) -> InputStream:
+        """Start recording 10 ms packets at `rate` if the device takes it, else at another, with the fewest channels
+        that it takes of those that hold `channel`.
+
+        Raises DeviceError with what the device answered.
+        """
+        rates = [good for good in dict.fromkeys([rate, device.rate, *USUAL_RATES]) if RATES[0] <= good <= RATES[1]]
+        most = min(device.channels, CHANNELS)
+        channels = [c for c in sorted({*USUAL_CHANNELS, channel, most}) if channel <= c <= most]
+        if not channels:
+            raise OptionError(f"channel {channel} was wanted; input `{device.name}` has {device.channels}")
+        answers: dict[str, str] = {}
+        code: int | None = None
+        for good in rates:
+            for count in channels:
+                with stderr_hidden() as noise:
+                    try:
+                        return InputStream(self._start(device, good, count, heard), good, count)
+                    except (OSError, ValueError) as error:
+                        code = _code(error) if code in (None, *_FORMAT_CODES) else code
+                        answers.setdefault(f"{error} {noise()}".strip(), f"{good} Hz, {count} ch")
+            if code not in (None, *_FORMAT_CODES):  # not a matter of rate or channels
+                break
+        tried = "; ".join(f"{form}: {answer}" for answer, form in answers.items())
+        raise DeviceError(f"input `{device.name}` cannot be opened: {tried}", hint=_HINTS.get(code or 0, _BUSY))
+
+    def _start(self, device: Input, rate: int, channels: int, heard: Heard) -> Any:
+        module = self._module
+
+        def callback(data: bytes, count: int, times: object, status: int) -> tuple[None, int]:
+            packet = np.frombuffer(data, np.int16).reshape(-1, channels)
+            heard(rate, packet, bool(status & module.paInputOverflow))
+            return None, module.paContinue
+
+        return self._portaudio.open(
+            rate=rate,
+            channels=channels,
+            format=module.paInt16,
+            input=True,
+            input_device_index=device.index,
+            frames_per_buffer=max(1, rate // 100),
+            stream_callback=callback,
+        )
+
+    def close(self) -> None:
+        """End PortAudio; never raises."""
+        with suppress(Exception), stderr_hidden():
+            self._portaudio.terminate()
+
+
+def _code(error: Exception) -> int | None:
+    """Return PortAudio's number of what went wrong."""
+    return next((int(part) for part in error.args if isinstance(part, int)), None)
+
+
+_FORMAT_CODES = (-9997, -9998)  # paInvalidSampleRate, paInvalidChannelCount
+_BUSY = "another program may be using it; --list-inputs shows the devices"
+_HINTS = {
+    -9985: _BUSY,  # paDeviceUnavailable
+    -9996: "it may have been unplugged; --list-inputs shows the devices",  # paInvalidDevice
+    -9997: "it takes none of the usual rates; `arecord --dump-hw-params` shows what it takes",
+    -9998: "it takes none of the usual numbers of channels; `arecord --dump-hw-params` shows what it takes",
+    -9999: "the system refuses it: is this user in the group `audio`, and is the sound server running?",  # host error
+}
+
+
+def list_inputs() -> list[Input]:
+    """Return the devices that record. Raises MissingPackageError or DeviceError."""
+    portaudio = PortAudio()
+    try:
+        return portaudio.inputs()
+    finally:
+        portaudio.close()
+
+
+def _matching(inputs: list[Input], wanted: str) -> Input:
+    exact = [device for device in inputs if wanted in (str(device.index), device.name)]
+    partial = [device for device in inputs if wanted.lower() in device.name.lower()]
+    if exact or len(partial) == 1:
+        return (exact or partial)[0]
+    names = [device.name for device in inputs]
+    if partial:
+        raise OptionError(f"input `{wanted}` may be any of {', '.join(device.name for device in partial)}")
+    raise OptionError(f"no input `{wanted}`{nearest(wanted, names)}", hint=f"inputs: {', '.join(names)}")
+
+
+def _pyaudio() -> Any:
+    try:
+        import pyaudio
+    except ModuleNotFoundError:
+        raise MissingPackageError("pyaudio", "the microphone", extra="mic") from None
+    except ImportError as error:
+        raise DeviceError(f"PyAudio cannot be loaded: {error}", hint="sudo apt install libportaudio2") from None
+    return pyaudio

@@ -1,0 +1,190 @@
+"""Operators of neural networks: products, convolutions, norms, recurrence, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.lazy import LazyModule
+from edgetalker.engines.onnxtorch.node import Build, Node, Run
+
+__all__ = ["OPERATORS"]
+
+torch: Any = LazyModule("torch")
+functional: Any = LazyModule("torch.nn.functional")
+
+
+def _gemm(node: Node) -> Run:
+    alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
+    turn_a, turn_b = node.get("transA", 0), node.get("transB", 0)
+    plain = alpha == beta == 1.0
+
+    def run(a: Any, b: Any, c: Any = None) -> Any:
+        a, b = a.t() if turn_a else a, b.t() if turn_b else b
+        if c is None:
+            return a @ b if alpha == 1.0 else alpha * (a @ b)
+        return torch.addmm(c, a, b) if plain else torch.addmm(c, a, b, beta=beta, alpha=alpha)
+
+    return run
+
+
+def _pads(node: Node, rank: int) -> tuple[list[int], list[int]]:
+    """Return the begins and ends of a convolution's padding."""
+    kind = node.get("auto_pad", "NOTSET")
+    if kind not in ("NOTSET", "VALID"):
+        raise EngineError(f"node `{node.name}` ({node.kind}): auto_pad `{kind}` is not known", hint="export pads")
+    pads = node.get("pads") or [0] * (2 * rank)
+    return list(pads[:rank]), list(pads[rank:])
+
+
+def _conv(node: Node) -> Run:
+    rank = len(node.shape()) - 2
+    begins, ends = _pads(node, rank)
+    options = {
+        "stride": node.get("strides") or [1] * rank,
+        "dilation": node.get("dilations") or [1] * rank,
+        "groups": node.get("group", 1),
+    }
+    flat = [size for begin, end in zip(reversed(begins), reversed(ends), strict=True) for size in (begin, end)]
+    name = f"conv{rank}d"
+    if begins == ends:
+        return lambda x, w, b=None: getattr(functional, name)(x, w, b, padding=begins, **options)
+    return lambda x, w, b=None: getattr(functional, name)(functional.pad(x, flat), w, b, **options)
+
+
+def _conv_transpose(node: Node) -> Run:
+    rank = len(node.shape()) - 2
+    begins, ends = _pads(node, rank)
+    if begins != ends or node.get("output_shape"):
+        raise EngineError(f"node `{node.name}` (ConvTranspose): only equal padding on both sides is known")
+    options = {
+        "stride": node.get("strides") or [1] * rank,
+        "dilation": node.get("dilations") or [1] * rank,
+        "groups": node.get("group", 1),
+        "output_padding": node.get("output_padding") or [0] * rank,
+    }
+    name = f"conv_transpose{rank}d"
+    return lambda x, w, b=None: getattr(functional, name)(x, w, b, padding=begins, **options)
+
+
+def _softmax(name: str) -> Build:
+    def build(node: Node) -> Run:
+        axis = node.get("axis", -1)
+        return lambda x: getattr(torch, name)(x, axis)
+
+    return build
+
+
+def _layer_norm(node: Node) -> Run:
+    """stash_type 1: half precision is normalized in float32, which PyTorch's kernels do by themselves."""
+    axis, epsilon = node.get("axis", -1), node.get("epsilon", 1e-5)
+    shape = node.shape()[axis:]
+    return lambda x, scale, bias=None: functional.layer_norm(x, shape, scale, bias, epsilon)
+
+
+def _rms_norm(node: Node) -> Run:
+    axis, epsilon = node.get("axis", -1), node.get("epsilon", 1e-5)
+    shape = node.shape()[axis:]
+    return lambda x, scale: functional.rms_norm(x, shape, scale, epsilon)
+
+
+def _instance_norm(node: Node) -> Run:
+    epsilon = node.get("epsilon", 1e-5)
+    return lambda x, scale, bias: functional.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+
+
+def _group_norm(node: Node) -> Run:
+    groups, epsilon = node.get("num_groups"), node.get("epsilon", 1e-5)
+    return lambda x, scale, bias: functional.group_norm(x, groups, scale, bias, epsilon)
+
+
+def _batch_norm(node: Node) -> Run:
+    epsilon = node.get("epsilon", 1e-5)
+    return lambda x, scale, bias, mean, variance: functional.batch_norm(x, mean, variance, scale, bias, eps=epsilon)
+
+
+def _check_recurrent(node: Node) -> None:
+    if node.get("direction", "forward") != "forward" or node.has(4) or node.get("activations") or node.get("layout", 0):
+        raise EngineError(f"node `{node.name}` ({node.kind}): only the plain forward form is known")
+
+
+def _gru(node: Node) -> Run:
+    """ONNX orders the gates update, reset, hidden. x: (time, batch, size). Without a start, from zeros."""
+    _check_recurrent(node)
+    after, size = node.get("linear_before_reset", 0), node.get("hidden_size")
+    steps = node.shape()[0]
+
+    def step(given: Any, h: Any, r: Any, b: Any) -> Any:
+        update, reset, new = given.chunk(3, -1)
+        r_update, r_reset, r_new = r.chunk(3, 0)
+        b_update, b_reset, b_new = b.chunk(3, 0)
+        update = torch.sigmoid(update + h @ r_update.t() + b_update)
+        reset = torch.sigmoid(reset + h @ r_reset.t() + b_reset)
+        past = reset * (h @ r_new.t() + b_new) if after else (reset * h) @ r_new.t() + b_new
+        return torch.lerp(torch.tanh(new + past), h, update)
+
+    def run(x: Any, w: Any, r: Any, b: Any = None, _: Any = None, start: Any = None) -> Any:
+        bias = torch.zeros(6 * size, dtype=x.dtype, device=x.device) if b is None else b[0]
+        h = torch.zeros(x.shape[1], size, dtype=x.dtype, device=x.device) if start is None else start[0]
+        given = x @ w[0].t() + bias[: 3 * size]
+        made = []
+        for place in range(steps):
+            h = step(given[place], h, r[0], bias[3 * size :])
+            made.append(h)
+        return torch.stack(made).unsqueeze(1), h.unsqueeze(0)
+
+    return run
+
+
+def _lstm(node: Node) -> Run:
+    """ONNX orders the gates input, output, forget, cell. x: (time, batch, size)."""
+    _check_recurrent(node)
+    size, steps = node.get("hidden_size"), node.shape()[0]
+
+    def run(x: Any, w: Any, r: Any, b: Any = None, _: Any = None, h0: Any = None, c0: Any = None) -> Any:
+        bias = 0 if b is None else b[0][: 4 * size] + b[0][4 * size :]
+        zeros = torch.zeros(x.shape[1], size, dtype=x.dtype, device=x.device)
+        h, c = (zeros if h0 is None else h0[0]), (zeros if c0 is None else c0[0])
+        given, made = x @ w[0].t() + bias, []
+        for place in range(steps):
+            i, o, f, g = (given[place] + h @ r[0].t()).chunk(4, -1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            made.append(h)
+        return torch.stack(made).unsqueeze(1), h.unsqueeze(0), c.unsqueeze(0)
+
+    return run
+
+
+def _attention(node: Node) -> Run:
+    """Opset 23, four-dimensional inputs (batch, heads, length, size), no past."""
+    if len(node.shape()) != 4 or any(node.has(place) for place in (4, 5)) or len(node.outputs) > 1:
+        raise EngineError(f"node `{node.name}` (Attention): only (batch, heads, length, size) without a past is known")
+    scale, causal = node.get("scale"), bool(node.get("is_causal", 0))
+    grouped = node.shape(0)[1] != node.shape(1)[1]
+
+    def run(q: Any, k: Any, v: Any, mask: Any = None) -> Any:
+        return functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+
+    return run
+
+
+OPERATORS: Mapping[str, Build] = {
+    "Attention": _attention,
+    "BatchNormalization": _batch_norm,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "GRU": _gru,
+    "Gemm": _gemm,
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "LSTM": _lstm,
+    "LayerNormalization": _layer_norm,
+    "LogSoftmax": _softmax("log_softmax"),
+    "RMSNormalization": _rms_norm,
+    "Softmax": _softmax("softmax"),
+}
+"""ONNX operator -> what builds its run."""

@@ -1,0 +1,200 @@
+"""Builds a bundle's plans, one stage at a time, each in its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from edgetalker.engines import errors
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.driver import Gpu
+from edgetalker.engines.engine import TensorSpec
+from edgetalker.engines.errors import EngineError, UserError
+from edgetalker.engines.fingerprint import Machine, PlanRecord
+from edgetalker.engines.ort import check_border
+from edgetalker.engines.plan import Found, find, plan_folders, read_plan, store
+from edgetalker.engines.targets import Target
+from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, flags_of
+from edgetalker.engines.tensorrt.worker import MARK
+
+__all__ = ["PlanBuilder", "Report", "build_in_child"]
+
+Report = Callable[[str, str, float], None]
+"""Told stage, phase and share done while a plan is being built."""
+
+_PATIENCE = 20.0  # seconds that a cancelled child gets to end by itself
+
+
+@dataclass(frozen=True)
+class PlanBuilder:
+    """Builds the plans of one bundle for one target and writes them beside it, or into the user's cache."""
+
+    bundle: Bundle
+    target: Target
+    machine: Machine
+    precision: str = "fp32"
+    options: BuildOptions = field(default_factory=BuildOptions)
+
+    def stage(self, name: str, report: Report = lambda stage, phase, share: None, *, force: bool = False) -> Found:
+        """Return a stage's plan, built unless an intact one from the same fingerprint is there.
+
+        Raises EngineError or DeviceError with what mends it, BuildCancelledError when Ctrl-C was pressed.
+        """
+        standing = None if force else self._standing(name)
+        if standing is not None:
+            return standing
+        done, plan = build_in_child(self._request(name), lambda phase, share: report(name, phase, share))
+        stage = self.bundle.manifest.stages[name]
+        inputs, outputs = _specs(done["inputs"]), _specs(done["outputs"])
+        check_border(name, inputs, outputs, stage.inputs, stage.outputs)
+        record = self._record(name, plan, done)
+        return Found(store(self.folder, plan, record), record)
+
+    @property
+    def folder(self) -> Path:
+        """The folder in the bundle, or the one in the user's cache when the bundle cannot be written."""
+        own, cache = plan_folders(self.bundle)
+        return own if os.access(own if own.exists() else self.bundle.path, os.W_OK) else cache
+
+    def _standing(self, name: str) -> Found | None:
+        wanted = self._record(name, b"", {"types": {}, "seconds": 0.0, "peak_memory": 0})
+        for found in find(self.bundle, name, self.precision):
+            if found.record is None or not found.record.same_build(wanted):
+                continue
+            try:
+                read_plan(found)
+            except EngineError:
+                continue  # damaged: build it again
+            return found
+        return None
+
+    def _request(self, name: str) -> dict[str, Any]:
+        cache = plan_folders(self.bundle)[1].parent.parent / "timing" / self._cache_name()
+        wants_cache = self.options.timing_cache and self.target.flavour == "tensorrt"
+        return {
+            "flavour": self.target.flavour,
+            "capabilities": self.target.capabilities,
+            "onnx": str(self.bundle.onnx(name, self.precision).resolve()),
+            "options": asdict(self.options),
+            "timing_cache": str(cache) if wants_cache else "",
+        }
+
+    def _cache_name(self) -> str:
+        gpu = self.machine.gpu
+        key = f"{gpu.name}-{gpu.capability}-{gpu.driver}" if isinstance(gpu, Gpu) else "none"
+        version = self.machine.versions[self.target.flavour]
+        return f"{self.target.flavour}-{version}-{''.join(c if c.isalnum() else '_' for c in key)}.cache"
+
+    def _record(self, name: str, plan: bytes, done: dict[str, Any]) -> PlanRecord:
+        stage, gpu = self.bundle.manifest.stages[name], self.machine.gpu
+        measured_here = self.target.flavour == "tensorrt" and isinstance(gpu, Gpu)
+        return PlanRecord(
+            stage=name,
+            precision=self.precision,
+            flavour=self.target.flavour,
+            version=self.machine.versions[self.target.flavour],
+            capabilities=self.target.capabilities,
+            platform=self.machine.platform,
+            device=gpu.name if measured_here and isinstance(gpu, Gpu) else "",
+            driver=gpu.driver if isinstance(gpu, Gpu) else "",
+            onnx_sha256=self.bundle.manifest.files[self.bundle.onnx_name(name, self.precision)],
+            plan_sha256=sha256(plan).hexdigest(),
+            plan_bytes=len(plan),
+            flags=flags_of(self.target.flavour, self.options),
+            inputs=dict(stage.inputs),
+            outputs=dict(stage.outputs),
+            types=done["types"],
+            seconds=round(done["seconds"], 3),
+            peak_memory=done["peak_memory"],
+        )
+
+
+def build_in_child(request: dict[str, Any], progress: Callable[[str, float], None]) -> tuple[dict[str, Any], bytes]:
+    """Build one plan in a process of its own; return what it says about it, and the plan.
+
+    Ctrl-C ends the child's input, which cancels its build; then BuildCancelledError is raised. A child that
+    dies raises EngineError with how it died.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgetalker-build-") as folder:
+        plan = Path(folder) / "plan"
+        with _child() as child:
+            assert child.stdin is not None
+            with suppress(BrokenPipeError):  # a child that died at once is told of below
+                child.stdin.write(json.dumps({**request, "plan": str(plan)}) + "\n")
+                child.stdin.flush()
+            done = _listen(child, progress)
+        if done is None:
+            raise _death(child.returncode, request)
+        return done, plan.read_bytes()
+
+
+@contextmanager
+def _child() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "edgetalker.engines.tensorrt.worker"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace")
+    try:
+        yield child
+    except KeyboardInterrupt:
+        raise BuildCancelledError("the build was cancelled", hint="nothing was written") from None
+    finally:
+        _end(child)
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Wait for the child; a second Ctrl-C, or no patience left, kills it. It holds nothing half-written."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.close()
+        child.wait(_PATIENCE)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt, BrokenPipeError):
+        child.kill()
+        child.wait()
+    finally:
+        child.stdout.close()
+
+
+def _listen(child: subprocess.Popen[str], progress: Callable[[str, float], None]) -> dict[str, Any] | None:
+    """Return the child's `done` line, None when it ended without one. Raises the error that it reports."""
+    assert child.stdout is not None
+    for line in child.stdout:
+        if not line.startswith(MARK):
+            continue
+        words = json.loads(line[len(MARK) :])
+        if "error" in words:
+            raise _reported(words["error"])
+        if "done" in words:
+            return dict(words["done"])
+        progress(words["phase"], words["share"])
+    child.wait()
+    return None
+
+
+def _reported(words: dict[str, Any]) -> UserError:
+    if words["kind"] == "BuildCancelledError":
+        return BuildCancelledError(words["message"], hint=words["hint"])
+    kind = getattr(errors, words["kind"])
+    if kind is errors.MissingPackageError:  # its own signature: keep class of exit code, message and hint
+        kind = errors.DeviceError
+    error = kind(words["message"], hint=words["hint"])
+    assert isinstance(error, UserError)
+    return error
+
+
+def _death(code: int, request: dict[str, Any]) -> EngineError:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    hint = "memory ran out: close other programs, or lower `--workspace` and `--level`" if code == -9 else None
+    return EngineError(f"the build of {Path(request['onnx']).name} for {request['flavour']} {how}", hint=hint)
+
+
+def _specs(values: dict[str, Any]) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(item["dtype"], tuple(item["shape"])) for name, item in values.items()}

@@ -1,0 +1,207 @@
+"""A stage's PyTorch module as an engine, on the host and on CUDA, inside the session's own capture.
+
+It is the parity reference, the baseline of `bench --against torch`, and the way onto a GPU that no TensorRT at
+hand supports. PyTorch allocates while it runs; on CUDA it does so from a pool of its own that lives as long as the
+engine, so that what a captured graph touches belongs to nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Array, Buffer, Device, Layers, TensorSpec
+from edgetalker.engines.errors import EngineError, MissingPackageError
+from edgetalker.engines.lazy import LazyModule
+from edgetalker.engines.ort import check_border, check_buffers, medians
+
+__all__ = ["TorchBinding", "TorchEngine", "TorchPool", "torch_engines"]
+
+torch: Any = LazyModule("torch")
+
+Module = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+"""Computes the tensors of its second argument in place from those of the first."""
+
+_WARM_RUNS = 2  # the first makes cuBLAS and cuDNN handles and grows the pool, the second finds everything there
+
+
+class TorchPool:
+    """Where the engines of one session allocate: they run one after the other, so one pool serves all."""
+
+    def __init__(self, device: Device) -> None:
+        """Raises MissingPackageError without PyTorch, EngineError when it was built without CUDA."""
+        try:
+            import torch
+        except ImportError:
+            raise MissingPackageError("torch", "running stages with PyTorch", extra="export") from None
+        self.device = device
+        self.where = "cpu"
+        self._memory: Any = None
+        if device.kind == "cuda":
+            if not torch.cuda.is_available():
+                raise EngineError(
+                    f"PyTorch {torch.__version__} cannot use the GPU", hint="install a PyTorch built for CUDA"
+                )
+            torch.cuda.current_device()  # a memory pool needs PyTorch's allocator to be there
+            self.where = f"cuda:{getattr(device, 'ordinal', 0)}"
+            self._stream = getattr(torch.cuda, "ExternalStream")(device.stream, device=self.where)  # noqa: B009 - untyped
+            self._memory = torch.cuda.MemPool()
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Run PyTorch on the device's stream, from the pool, in full float32."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self._memory is not None:
+                stack.enter_context(torch.cuda.stream(self._stream))
+                stack.enter_context(torch.cuda.use_mem_pool(self._memory, device=torch.device(self.where)))
+                stack.enter_context(_full_precision())
+            yield
+
+    def tensor(self, buffer: Buffer) -> Any:
+        """Return a tensor over a buffer's own memory."""
+        if self.device.kind == "cuda":
+            return torch.as_tensor(buffer, device=self.where)
+        array: Array = self.device.staging(buffer)  # on the host the buffer itself
+        return torch.from_numpy(array)
+
+
+@contextlib.contextmanager
+def _full_precision() -> Iterator[None]:
+    """Keep products and convolutions out of TF32, cuDNN's default: this engine is the reference."""
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
+
+
+class TorchBinding:
+    """A module together with tensors over the session's buffers."""
+
+    __slots__ = ("_pool", "_run", "_stage")
+
+    def __init__(self, stage: str, pool: TorchPool, run: Callable[[], None]) -> None:
+        self._stage = stage
+        self._pool = pool
+        self._run = run
+
+    def enqueue(self, device: Device) -> None:
+        """Enqueue one run, at once or under capture. Raises EngineError on another device."""
+        if device is not self._pool.device:
+            raise EngineError(f"stage `{self._stage}` was bound on another device than {device.describe()}")
+        if device.kind == "host":
+            device.call(self._inside)  # type: ignore[attr-defined]
+        else:
+            self._inside()
+
+    def _inside(self) -> None:
+        with self._pool.entered():
+            self._run()
+
+
+class TorchEngine:
+    """One stage as a PyTorch module."""
+
+    def __init__(
+        self,
+        name: str,
+        module: Module,
+        pool: TorchPool,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        *,
+        file: Path | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        """Take a module whose weights lie on `pool.where`."""
+        self.name = name
+        self.file, self.precision = file, precision
+        self.inputs, self.outputs = dict(inputs), dict(outputs)
+        self._module: Module | None = module
+        self._pool = pool
+
+    @classmethod
+    def from_onnx(
+        cls,
+        name: str,
+        path: Path,
+        pool: TorchPool,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        *,
+        precision: str = "fp32",
+    ) -> TorchEngine:
+        """Load a stage's ONNX file. Raises EngineError for what PyTorch cannot run or what is not the manifest's."""
+        from edgetalker.engines.onnxtorch import OnnxModule
+
+        module = OnnxModule(path, pool.where)
+        check_border(name, module.inputs, module.outputs, inputs, outputs)
+        return cls(name, module, pool, inputs, outputs, file=path, precision=precision)
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> TorchBinding:
+        """Give the stage its memory and warm it. Raises EngineError naming every tensor that does not fit."""
+        check_buffers(self.name, {**self.inputs, **self.outputs}, buffers)
+        assert self._module is not None
+        pool = self._pool
+        given = {name: pool.tensor(buffers[name]) for name in self.inputs}
+        made = {name: pool.tensor(buffers[name]) for name in self.outputs}
+        binding = TorchBinding(self.name, pool, partial(self._module, given, made))
+        if pool.device.kind == "cuda":
+            for _ in range(_WARM_RUNS):
+                binding.enqueue(pool.device)
+            pool.device.synchronize()
+        return binding
+
+    def layers(self, runs: int) -> Layers:
+        """Return each ONNX operator's median time, by marks between operators that are enqueued one by one."""
+        from edgetalker.engines.onnxtorch import OnnxModule
+
+        module, device = self._module, self._pool.device
+        if not isinstance(module, OnnxModule):
+            raise EngineError(f"stage `{self.name}`: a module that was not made from ONNX shows no layers")
+        specs = {**self.inputs, **self.outputs}
+        tensors = {name: self._pool.tensor(device.allocate(f"layers {name}", spec)) for name, spec in specs.items()}
+        given, made = ({name: tensors[name] for name in names} for names in (self.inputs, self.outputs))
+        names = module.steps()
+        marks = [device.mark(f"layer {place}") for place in range(len(names) + 1)]
+        found = []
+        for _ in range(runs):
+            later = iter(marks)
+            device.record(next(later))
+            with self._pool.entered():
+                module(given, made, after=lambda later=later: device.record(next(later)))  # type: ignore[misc]
+            device.synchronize()
+            found += [(name, device.elapsed(*marks[place : place + 2])) for place, name in enumerate(names)]
+        return medians(found)
+
+    def close(self) -> None:
+        """Drop the module."""
+        self._module = None
+
+
+def torch_engines(
+    bundle: Bundle, device: Device, precision: str = "fp32", *, threads: int | None = None
+) -> dict[str, TorchEngine]:
+    """Return a PyTorch engine for every stage of a bundle, on the host or on CUDA. Raises as their parts do.
+
+    threads: PyTorch's threads on the host, which are the process's (default: as they are). Stages as small as a
+    denoise step run slower on several, many times slower beside another busy process.
+    """
+    pool = TorchPool(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return {
+        name: TorchEngine.from_onnx(
+            name, bundle.onnx(name, precision), pool, stage.inputs, stage.outputs, precision=precision
+        )
+        for name, stage in bundle.manifest.stages.items()
+    }
