@@ -9,12 +9,13 @@ TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 TEST_EXTRAS = cpu,audio,net,view,export,calibration,cuda,rtx,dev
 
-.PHONY: setup demo test test-slow test-all test-pythons test-lowest lint types format bench gpu-check wheel clean check-python check-portaudio help
+.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format bench gpu-check wheel clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
 	@echo "make test                  set up for development, lint, type check, run the tests"
 	@echo "make test-slow             the tests that take more than five seconds each"
+	@echo "make fuzz                  changed inputs for an hour each; nothing but errors that say what is wrong"
 	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
 	@echo "make test-lowest           the device side with the oldest versions that pyproject.toml allows"
 	@echo "make bench                 latency tables of the bundles that ship with the package"
@@ -82,6 +83,11 @@ test: $(VENV)/.dev lint types
 
 test-slow: $(VENV)/.dev
 	$(VENV)/bin/pytest -m "slow and not gpu"
+
+# FUZZ_ARGS="--seed 7 --seconds 60 checkpoints" tries one target for a minute.
+FUZZ_ARGS ?= --seconds 3600
+fuzz: $(VENV)/.dev
+	$(VENV)/bin/python -m tests.fuzz $(FUZZ_ARGS)
 
 test-all: test test-slow test-pythons test-lowest
 

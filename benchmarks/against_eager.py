@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from edgetalker.engines.files import write_whole
 from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
 from edgetalker.models.streamingtalker import (
-    HeadCounts,
     StreamingTalker,
+    Untold,
     load_checkpoint,
     make_schedule,
     stream_frames,
@@ -41,8 +41,8 @@ from edgetalker.runtime.window import AudioWindow
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 CHECKPOINT = DATA / "streamingtalker" / "tiny_voca.ckpt"
-HEADS = HeadCounts(audio=4, vae=4)
-FIVE_STEPS = ExportOptions(heads=HEADS, steps_per_row=5)
+HEADS = Untold(audio_heads=4, vae_heads=4)
+FIVE_STEPS = ExportOptions(untold=HEADS, steps_per_row=5)
 EAGER, PUBLISHED = "eager, newest row", "eager, every row (as published)"
 STEPS, FIVES, COLLAPSED = "runtime, 50 steps", "runtime, 50 steps, 5 a launch", "runtime, collapsed"
 
@@ -77,10 +77,10 @@ def measure(seconds: float, repeats: int) -> dict[str, NDArray[np.float64]]:
     with np.load(DATA / "streamingtalker" / "tiny_voca.npz") as arrays:
         clip, template = arrays["wav"], torch.from_numpy(arrays["template"])
     samples = np.resize(clip, int(seconds * 16000)).astype(np.float32)
-    model = load_checkpoint(CHECKPOINT, heads=HEADS)
+    model = load_checkpoint(CHECKPOINT, untold=HEADS)
     with torch.no_grad():
         features = encode_clip(model.audio_encoder, normalise(torch.from_numpy(samples)[None]), 30)
-    session, fives = _session(ExportOptions(heads=HEADS, collapse=True)), _session(FIVE_STEPS)
+    session, fives = _session(ExportOptions(untold=HEADS, collapse=True)), _session(FIVE_STEPS)
     frames = features.shape[1]
     players: dict[str, Callable[[], Player]] = {
         EAGER: lambda: eager(model, features, template, every_row=False),
@@ -121,7 +121,7 @@ def eager(model: StreamingTalker, features: torch.Tensor, template: torch.Tensor
     generator = torch.Generator().manual_seed(0)
 
     def noise(frame: int, rows: int) -> torch.Tensor:
-        return torch.randn(1, rows, model.config.vae_width, generator=generator)
+        return torch.randn(1, rows, model.config.latent_width, generator=generator)
 
     identity = torch.eye(model.config.identities)[:1]
     frames: Iterator[Any] = stream_frames(

@@ -58,7 +58,7 @@ def _missing(dry: bool) -> str:
             return f"`{name}` is not installed"
     if dry:
         return ""
-    from edgetalker.engines.driver import NoGpu, probe
+    from edgetalker.engines.machine import NoGpu, probe
 
     found = probe()
     return str(found) if isinstance(found, NoGpu) else ""

@@ -17,12 +17,11 @@ from typing import Any
 
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import NoGpu
 from edgetalker.engines.errors import UserError
-from edgetalker.engines.fingerprint import Machine, PlanRecord
-from edgetalker.engines.machine import this_machine
+from edgetalker.engines.machine import Machine, NoGpu, this_machine
+from edgetalker.engines.plan import PlanRecord
 from edgetalker.engines.targets import parse_target
-from edgetalker.engines.tensorrt.builder import PlanBuilder
+from edgetalker.engines.tensorrt.children import PlanBuilder
 
 TARGETS = ("rtx:sm75", "rtx:sm86", "rtx:sm89", "rtx:sm120", "rtx:sm75,sm86,sm89,sm120")
 BEGIN, END = "<!-- plan table: begin -->", "<!-- plan table: end -->"

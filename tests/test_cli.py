@@ -144,7 +144,7 @@ def test_a_mistake_is_a_message_with_a_hint_and_never_a_traceback(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from edgetalker.engines.driver import Gpu, probe
+    from edgetalker.engines.machine import Gpu, probe
 
     if "cuda" in words and isinstance(probe(), Gpu):
         pytest.skip("this machine has a GPU, so --device cuda is no mistake")

@@ -16,9 +16,8 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import UserError
 from edgetalker.engines.manifest import Step
-from edgetalker.engines.onnxtorch import OnnxModule
-from edgetalker.engines.onnxtorch.lockstep import lockstep
-from edgetalker.engines.torch import TorchPool
+from edgetalker.engines.torch import OnnxModule, TorchPool
+from edgetalker.engines.torch.engine import lockstep
 from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.profile import Profiler
 from edgetalker.runtime.session import Session

@@ -17,8 +17,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgetalker.engines.bundle import MANIFEST, Bundle
-from edgetalker.engines.pack import pack
+from edgetalker.engines.bundle import MANIFEST, Bundle, pack
 
 __all__ = ["fill", "strip"]
 

@@ -9,13 +9,12 @@ from typing import Any
 from edgetalker.cli.options import add_bundle, bundle_path, positive
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError, nearest
-from edgetalker.engines.fingerprint import PlanRecord
 from edgetalker.engines.machine import this_machine
-from edgetalker.engines.plan import Found
+from edgetalker.engines.plan import Found, PlanRecord
 from edgetalker.engines.targets import parse_target
 from edgetalker.engines.tensorrt.api import load
 from edgetalker.engines.tensorrt.build import BuildOptions
-from edgetalker.engines.tensorrt.builder import PlanBuilder
+from edgetalker.engines.tensorrt.children import PlanBuilder
 
 __all__ = ["add_parser", "run"]
 

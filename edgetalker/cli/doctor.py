@@ -104,7 +104,7 @@ def _asked(question: Callable[[], str | list[str]]) -> str | list[str]:
 
 
 def _gpu() -> str:
-    from edgetalker.engines.driver import probe
+    from edgetalker.engines.machine import probe
 
     return str(probe())
 
@@ -151,7 +151,7 @@ def _microphone() -> Ability:
 
 
 def _cuda() -> Ability:
-    from edgetalker.engines.driver import Gpu, probe
+    from edgetalker.engines.machine import Gpu, probe
 
     name, found = "play on the GPU (--device cuda)", probe()
     if not isinstance(found, Gpu):

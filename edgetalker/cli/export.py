@@ -31,6 +31,8 @@ def _add_streamingtalker(families: Any) -> None:
     parser.add_argument("--vae", type=Path, metavar="VAE_CKPT", help="stage-1 checkpoint, where stage 2 lacks the VAE")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
+    parser.add_argument("--ignore-extra", action="store_true", help="pass over entries that no StreamingTalker has")
+    parser.add_argument("--all", action="store_true", help="show every fault of a checkpoint, not the first ten")
     _add_contract(parser)
     _add_sampling(parser)
     _add_network(parser)
@@ -79,6 +81,9 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
     group.add_argument("--template", type=Path, metavar="FILE.npy", help="neutral face (V, 3), added to each frame")
+    group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
+    group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
+    group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
     group.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
     group.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
     group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
@@ -91,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
     try:
         from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
-        from edgetalker.models.streamingtalker import HeadCounts
+        from edgetalker.models.streamingtalker import CheckpointError, Untold
     except ImportError as error:
         raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     options = ExportOptions(
@@ -108,12 +113,22 @@ def run(args: argparse.Namespace) -> int:
         collapse=args.collapse,
         identity=args.identity,
         template=args.template,
-        heads=HeadCounts(args.audio_heads, args.vae_heads, args.condition_heads),
+        untold=Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation),
         tolerance=args.tolerance,
     )
-    report = export_streamingtalker(
-        args.checkpoint, args.vae, args.out, options, replace=args.force, say=lambda line: print(line, file=sys.stderr)
-    )
+    try:
+        report = export_streamingtalker(
+            args.checkpoint,
+            args.vae,
+            args.out,
+            options,
+            replace=args.force,
+            ignore_extra=args.ignore_extra,
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    except CheckpointError as error:
+        error.message = error.whole if args.all else error.message
+        raise
     size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
     print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
     return 0

@@ -7,9 +7,8 @@ import sys
 from typing import Any
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.machine import this_machine
+from edgetalker.engines.machine import Gpu, this_machine
 from edgetalker.engines.plan import Found, State, Verdict, find, judge, read_plan, rebuild_command
 
 __all__ = ["plan_rows", "show_plans"]

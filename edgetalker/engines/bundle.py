@@ -1,20 +1,27 @@
-"""A bundle on disk: the manifest, its files, their digests."""
+"""A bundle on disk: the manifest, its files, their digests; read by `Bundle.open`, written by `pack`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec
-from edgetalker.engines.errors import BundleError, OptionError, nearest
+from edgetalker.engines.errors import BundleError, InputError, OptionError, nearest
 from edgetalker.engines.files import sha256_of
-from edgetalker.engines.manifest import Manifest, parse
+from edgetalker.engines.kinds import kind_of_file
+from edgetalker.engines.manifest import FORMAT, VERSION, Manifest, parse
 from edgetalker.engines.verify import contradictions
 
-__all__ = ["MANIFEST", "Bundle"]
+__all__ = ["MANIFEST", "Bundle", "check_target", "pack"]
 
 MANIFEST = "manifest.json"
 
@@ -118,9 +125,30 @@ def _read_manifest(folder: Path) -> bytes:
         return (folder / MANIFEST).read_bytes()
     except FileNotFoundError:
         what = "it holds no manifest.json" if folder.is_dir() else "there is no such folder"
-        raise BundleError(str(folder), [what], hint="a bundle is the folder that `edgetalker export` writes") from None
+        below = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+        hint = f"a bundle lies in it: {folder / below[0]}" if below else _WHAT_A_BUNDLE_IS
+        raise BundleError(str(folder), [what], hint=hint) from None
+    except NotADirectoryError:
+        raise _file_for_a_bundle(folder) from None
     except OSError as error:
         raise BundleError(str(folder), [f"manifest.json cannot be read: {error.strerror}"]) from None
+
+
+_WHAT_A_BUNDLE_IS = "a bundle is the folder that `edgetalker export` writes"
+
+
+def _file_for_a_bundle(path: Path) -> BundleError:
+    """Say what a file is that was given in place of a bundle's folder, and which folder was meant."""
+    kind = "a bundle's manifest" if path.name == MANIFEST else ""
+    hint = _WHAT_A_BUNDLE_IS
+    with suppress(OSError):
+        kind = kind or kind_of_file(path)
+    around = next((folder for folder in path.absolute().parents[:2] if (folder / MANIFEST).is_file()), None)
+    if around is not None:
+        hint = f"give the folder of the bundle: {around}"
+    elif kind == "a ZIP archive":
+        hint = "unpack it and give the folder in it (a checkpoint becomes a bundle by `edgetalker export`)"
+    return BundleError(str(path), [f"is {kind or 'a file'}; a bundle's folder was wanted"], hint=hint)
 
 
 def _digest_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -136,3 +164,68 @@ def _digest_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             continue
         if found != digest:
             yield f"file `{name}` has SHA-256 {found[:12]}…, the manifest says {digest[:12]}…"
+
+
+# Writing
+
+
+def pack(
+    path: Path | str,
+    description: Mapping[str, Any],
+    files: Mapping[str, bytes | Path | Array],
+    *,
+    replace: bool = False,
+) -> Bundle:
+    """Write a bundle folder and return it opened.
+
+    description: the manifest without `format`, `version` and `files`, which are filled in here. files: name ->
+    content, a path to copy, or an array that is stored as .npy. The folder is made beside `path` and renamed,
+    so that it appears whole. Raises BundleError when the manifest contradicts itself or its files, InputError
+    when `path` exists and `replace` is not set or it is not a bundle.
+    """
+    target = Path(path)
+    check_target(target, replace=replace)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        draft.chmod(0o755)
+        for name, content in files.items():
+            _write(draft / name, content)
+        digests = {name: sha256_of(draft / name) for name in sorted(files)}
+        document = {"format": FORMAT, "version": VERSION, **description, "files": digests}
+        (draft / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        Bundle.open(draft)
+        _swap(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Bundle.open(target)
+
+
+def check_target(target: Path, *, replace: bool) -> None:
+    """Raise InputError when `pack` would refuse to write there."""
+    if not target.exists():
+        return
+    if not replace:
+        raise InputError(f"{target} exists already", hint="name another folder, or add --force to replace it")
+    if not (target / MANIFEST).is_file():
+        raise InputError(f"{target} exists and is not a bundle, so it is not replaced", hint="name another folder")
+
+
+def _write(path: Path, content: bytes | Path | Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        np.save(path, content, allow_pickle=False)
+
+
+def _swap(draft: Path, target: Path) -> None:
+    if not target.exists():
+        draft.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+    os.replace(target, old / "bundle")  # noqa: PTH105 - a rename, never a copy
+    draft.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "BundleError",
@@ -33,6 +34,21 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message}\nhint: {self.hint}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the error as plain JSON values, for another process."""
+        return {"kind": type(self).__name__, **vars(self)}
+
+    @staticmethod
+    def from_json(words: Mapping[str, Any]) -> UserError:
+        """Return the error that `to_json` of another process wrote; a class that is not known here is a UserError."""
+        kinds = [UserError]
+        for kind in kinds:
+            kinds += kind.__subclasses__()
+        kind = next((kind for kind in kinds if kind.__name__ == words["kind"]), UserError)
+        error = kind.__new__(kind, words["message"])
+        vars(error).update({name: value for name, value in words.items() if name != "kind"})
+        return error
 
 
 class OptionError(UserError):

@@ -1,13 +1,127 @@
-"""What this machine has that decides which plans run on it."""
+"""What this machine has that decides what runs on it: its GPU, and which TensorRT flavours load.
+
+The NVIDIA driver is asked through ctypes alone, before anything else may touch it: TensorRT 11 hands out a dead
+Runtime object when no driver is there, and the process dies when that object is touched. So nothing may make a Runtime
+before `probe` has said that CUDA works.
+"""
 
 from __future__ import annotations
 
-from edgetalker.engines.driver import probe
-from edgetalker.engines.errors import UserError
-from edgetalker.engines.fingerprint import Machine
+import ctypes
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgetalker.engines.errors import DeviceError, UserError
 from edgetalker.engines.tensorrt.api import FLAVOURS, installed, load, platform_tag
 
-__all__ = ["flavour_report", "this_machine"]
+__all__ = ["Gpu", "Machine", "NoGpu", "compute_capability", "flavour_report", "probe", "require_gpu", "this_machine"]
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+_REASONS = {
+    34: "the driver library is a stub (CUDA_ERROR_STUB_LIBRARY)",
+    35: "the driver is older than the CUDA library that asked (CUDA_ERROR_INSUFFICIENT_DRIVER)",
+    100: "the driver sees no GPU (CUDA_ERROR_NO_DEVICE)",
+    803: "driver and kernel module have different versions (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)",
+    999: "the driver failed (CUDA_ERROR_UNKNOWN)",
+}
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: its name, compute capability such as `sm86`, memory in bytes, the CUDA version of the driver."""
+
+    name: str
+    capability: str
+    memory: int
+    driver: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.capability}, {self.memory / 2**30:.1f} GiB, driver for CUDA {self.driver})"
+
+
+@dataclass(frozen=True)
+class NoGpu:
+    """Why no GPU can be used."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def probe(index: int = 0) -> Gpu | NoGpu:
+    """Return the GPU with this index, or why there is none. Never raises, makes no CUDA context."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        cuda = ctypes.CDLL(name)
+    except OSError:
+        return NoGpu(f"there is no NVIDIA driver: {name} cannot be loaded")
+    try:
+        return _ask(cuda, index)
+    except AttributeError as error:
+        return NoGpu(f"{name} is no NVIDIA driver library: {error}")
+    except _DriverError as error:
+        return NoGpu(str(error))
+
+
+def require_gpu(purpose: str, index: int = 0) -> Gpu:
+    """Return the GPU. Raises DeviceError that says why there is none and what `purpose` wanted it for."""
+    found = probe(index)
+    if isinstance(found, Gpu):
+        return found
+    raise DeviceError(
+        f"{purpose} needs an NVIDIA GPU; {found.reason}",
+        hint="check `nvidia-smi` (on a Jetson `tegrastats`), or run with `--device host`",
+    )
+
+
+def compute_capability(major: int, minor: int) -> str:
+    """Return the short name of a compute capability: (8, 6) is `sm86`."""
+    return f"sm{major}{minor}"
+
+
+class _DriverError(Exception):
+    pass
+
+
+def _ask(cuda: Any, index: int) -> Gpu:
+    _call(cuda, "cuInit", 0)
+    version, count, device = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    _call(cuda, "cuDriverGetVersion", ctypes.byref(version))
+    _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    if not 0 <= index < count.value:
+        raise _DriverError(f"there is no GPU {index}: the driver sees {count.value}")
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), index)
+    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
+    _call(cuda, "cuDeviceGetName", name, 256, device)
+    _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    major, minor = (_attribute(cuda, device, key) for key in (_MAJOR, _MINOR))
+    driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(name.value.decode(errors="replace"), compute_capability(major, minor), memory.value, driver)
+
+
+def _attribute(cuda: Any, device: ctypes.c_int, key: int) -> int:
+    value = ctypes.c_int()
+    _call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), key, device)
+    return value.value
+
+
+def _call(cuda: Any, name: str, *arguments: Any) -> None:
+    code = getattr(cuda, name)(*arguments)
+    if code:
+        raise _DriverError(_REASONS.get(code, f"{name} answers with CUDA error {code}"))
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where plans shall run: library version of each flavour that loads, platform, GPU or why there is none."""
+
+    versions: Mapping[str, str]
+    platform: str
+    gpu: Gpu | NoGpu
+
 
 _WANTED = {
     "Builder": "it builds no plans",

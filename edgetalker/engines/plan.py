@@ -1,25 +1,156 @@
-"""Finds, judges, reads and stores plans. A plan counts by its fingerprint, never because a file exists."""
+"""Plans and their records: written, found, judged, read. A plan counts by its fingerprint, never because a file exists.
+
+The record beside a plan holds everything that decides where the plan is valid, and what was measured on the way.
+"""
 
 from __future__ import annotations
 
 import enum
 import hashlib
+import json
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from edgetalker.engines.bundle import MANIFEST, Bundle
-from edgetalker.engines.driver import Gpu
+from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.files import sha256_of, write_whole
-from edgetalker.engines.fingerprint import Machine, PlanRecord, read_record, write_record
+from edgetalker.engines.machine import Gpu, Machine
 from edgetalker.engines.manifest import Stage
+from edgetalker.engines.reader import Reader
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.build import RECIPE
 
-__all__ = ["Found", "State", "Verdict", "cache_folder", "choose", "find", "judge", "plan_folders", "read_plan", "store"]
+__all__ = [
+    "Found",
+    "PlanRecord",
+    "State",
+    "Verdict",
+    "cache_folder",
+    "choose",
+    "find",
+    "judge",
+    "plan_folders",
+    "read_plan",
+    "read_record",
+    "rebuild_command",
+    "store",
+    "write_record",
+]
+
+_FORMAT = "edgetalker-plan"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlanRecord:
+    """One plan's fingerprint.
+
+    device: name of the GPU it was measured on, for full TensorRT; empty for TensorRT-RTX, whose kernels are
+    compiled where they run. driver: CUDA version of the driver there; told, not compared, because TensorRT's
+    plans do not depend on it. flags: see `tensorrt.build.flags_of`. seconds, peak_memory: what the build took
+    (bytes of host memory; 0 where the system does not tell). types: element type -> tensors that have it.
+    """
+
+    stage: str
+    precision: str
+    flavour: str
+    version: str
+    capabilities: tuple[str, ...]
+    platform: str
+    device: str
+    driver: str
+    onnx_sha256: str
+    plan_sha256: str
+    plan_bytes: int
+    flags: Mapping[str, int | bool]
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    types: Mapping[str, int]
+    seconds: float
+    peak_memory: int
+
+    @property
+    def target(self) -> Target:
+        """What the plan was built for."""
+        return Target(self.flavour, self.capabilities)
+
+    def same_build(self, other: PlanRecord) -> bool:
+        """Return whether `other` came from the same input by the same rules, whatever it took."""
+        measured = {"seconds": 0.0, "peak_memory": 0, "plan_sha256": "", "plan_bytes": 0, "driver": "", "types": {}}
+        return replace(self, **measured) == replace(other, **measured)  # type: ignore[arg-type]
+
+
+def write_record(path: Path, record: PlanRecord) -> None:
+    """Write a record, whole."""
+    text = json.dumps({"format": _FORMAT, "version": _VERSION, "plan": asdict(record)}, indent=1)
+    with write_whole(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def read_record(path: Path) -> PlanRecord:
+    """Read a record. Raises EngineError listing every fault of form."""
+    faults: list[str] = []
+    try:
+        root = Reader(json.loads(path.read_bytes()), "", faults)
+    except (OSError, ValueError, RecursionError) as error:
+        raise EngineError(f"{path} cannot be read: {error}", hint=_HINT) from None
+    if (root.take("format", str), root.take("version", int)) != (_FORMAT, _VERSION):
+        root.fault(f"wanted format `{_FORMAT}` version {_VERSION}")
+    record = _record(root.child("plan"))
+    root.finish()
+    if faults:
+        raise EngineError(f"{path}: " + "; ".join(faults), hint=_HINT)
+    return record
+
+
+_HINT = "build the plan again: `edgetalker build BUNDLE --target auto --force`"
+
+
+def _record(reader: Reader) -> PlanRecord:
+    """Read every field by its declared type."""
+    record = PlanRecord(**{field.name: _READS[str(field.type)](reader, field.name) for field in fields(PlanRecord)})
+    reader.finish()
+    if not record.capabilities:
+        reader.fault("`capabilities` is empty")
+    return record
+
+
+def _flags(reader: Reader, key: str) -> dict[str, int | bool]:
+    flags = reader.take(key, dict)
+    for name, value in flags.items():
+        if not isinstance(value, int):
+            reader.fault(f"flag `{name}` is {value!r}; a whole number, true or false was wanted")
+    return dict(sorted(flags.items()))
+
+
+def _counts(reader: Reader, key: str) -> dict[str, int]:
+    child = reader.child(key)
+    return {name: child.take(name, int) for name in reader.take(key, dict)}
+
+
+def _specs(reader: Reader, key: str) -> dict[str, TensorSpec]:
+    specs = {}
+    for name, below in reader.objects(key):
+        specs[name] = TensorSpec(below.take("dtype", str), below.shape("shape"))
+        below.finish()
+    return specs
+
+
+_READS: Mapping[str, Callable[[Reader, str], Any]] = {
+    "str": lambda reader, key: reader.take(key, str),
+    "int": lambda reader, key: reader.take(key, int),
+    "float": Reader.number,
+    "tuple[str, ...]": Reader.strings,
+    "Mapping[str, int | bool]": _flags,
+    "Mapping[str, int]": _counts,
+    "Mapping[str, TensorSpec]": _specs,
+}
+"""Declared type of a record's field -> what reads it."""
 
 
 class State(enum.Enum):

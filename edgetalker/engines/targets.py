@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgetalker.engines.driver import Gpu, NoGpu
 from edgetalker.engines.errors import DeviceError, OptionError, nearest
+from edgetalker.engines.machine import Gpu, NoGpu
 
 __all__ = ["KNOWN", "PORTABLE", "RTX", "Target", "parse_target"]
 

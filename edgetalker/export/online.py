@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.pack import pack
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.export.onnx_stage import Check, ExportError, StageFile, compare, export_stage, runner
 from edgetalker.export.storage import halve, round_weights
 from edgetalker.models.online.data.shapes import MOTION_NAMES

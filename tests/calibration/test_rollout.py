@@ -10,10 +10,9 @@ import pytest
 
 from edgetalker.calibration.rollout import Divergence, compare_rollouts, record_inputs
 from edgetalker.calibration.sound import made_up_voice, sound_of
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
-from edgetalker.engines.pack import pack
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sources.file import FileSource
 from tests.support import toy as parts

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgetalker.engines.driver import NoGpu, probe
+from edgetalker.engines.machine import NoGpu, probe
 
 _FOUND = probe()
 pytestmark = [

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import BundleError, InputError, OptionError
-from edgetalker.engines.pack import pack
 from tests.support.toy import description, stages, tables, toy_bundle
 
 
@@ -26,6 +25,12 @@ def faults_of(folder: Path) -> str:
     with pytest.raises(BundleError) as caught:
         Bundle.open(folder)
     return "\n".join(caught.value.faults)
+
+
+def hint_of(folder: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(folder)
+    return caught.value.hint or ""
 
 
 def test_a_flipped_byte_is_found(folder: Path) -> None:
@@ -54,6 +59,21 @@ def test_a_file_outside_the_bundle_is_refused(folder: Path, name: str) -> None:
 def test_no_folder_and_no_manifest_say_so(tmp_path: Path) -> None:
     assert "no such folder" in faults_of(tmp_path / "nowhere")
     assert "holds no manifest" in faults_of(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("manifest.json", "a bundle's manifest"), ("mix.onnx", "an ONNX network")])
+def test_a_file_of_a_bundle_names_its_folder(toy: Bundle, name: str, kind: str) -> None:
+    file = next(path for path in toy.path.iterdir() if path.name == name or path.suffix == Path(name).suffix)
+    assert f"is {kind}; a bundle's folder was wanted" in faults_of(file)
+    assert hint_of(file) == f"give the folder of the bundle: {toy.path}"
+
+
+def test_a_zip_and_a_folder_around_a_bundle(toy: Bundle, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "packed"), "zip", toy.path)
+    assert "is a ZIP archive; a bundle's folder was wanted" in faults_of(tmp_path / "packed.zip")
+    assert "unpack it" in hint_of(tmp_path / "packed.zip")
+    shutil.copytree(toy.path, tmp_path / "around" / "toy")
+    assert f"a bundle lies in it: {tmp_path / 'around' / 'toy'}" in hint_of(tmp_path / "around")
 
 
 @pytest.mark.parametrize(

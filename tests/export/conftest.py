@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_streamingtalker
-from tests.models.streamingtalker.conftest import DATA, TINY, TINY_HEADS, Reference, model, reference
+from tests.models.streamingtalker.conftest import DATA, TINY, TINY_UNTOLD, Reference, model, reference
 
 __all__ = ["DATA", "Reference", "model", "reference"]
 
@@ -19,7 +19,7 @@ def tiny(folder: Path, options: ExportOptions) -> ExportReport:
 @pytest.fixture(scope="session")
 def windowed(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     """Audio in, short windows that slide within a few frames, and the collapsed schedule."""
-    options = ExportOptions(heads=TINY_HEADS, context_ms=400, history=20, decode_window=12, collapse=True)
+    options = ExportOptions(untold=TINY_UNTOLD, context_ms=400, history=20, decode_window=12, collapse=True)
     return tiny(tmp_path_factory.mktemp("bundles") / "windowed", options)
 
 
@@ -27,7 +27,7 @@ def windowed(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
 def absolute(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     """Features in, the absolute phase, textbook DDIM with a fast schedule, five steps a row, another identity."""
     options = ExportOptions(
-        heads=TINY_HEADS,
+        untold=TINY_UNTOLD,
         history=20,
         decode_window=35,
         phase="absolute",
@@ -50,7 +50,7 @@ def covering(tmp_path_factory: pytest.TempPathFactory, reference: Reference) -> 
     np.save(folder / "template.npy", reference["template"])
     identity = int(reference["id_onehot"].argmax())
     options = ExportOptions(
-        heads=TINY_HEADS,
+        untold=TINY_UNTOLD,
         history=90,
         decode_window=91,
         features_input=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_streamingtalker
-from edgetalker.models.streamingtalker import HeadCounts
+from edgetalker.models.streamingtalker import Untold
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -21,7 +21,7 @@ def make(out: Path) -> ExportReport:
     with tempfile.TemporaryDirectory() as folder, np.load(DATA / "streamingtalker" / "tiny_voca.npz") as arrays:
         template = Path(folder) / "template.npy"
         np.save(template, arrays["template"])
-        options = ExportOptions(heads=HeadCounts(audio=4, vae=4), template=template)
+        options = ExportOptions(untold=Untold(audio_heads=4, vae_heads=4), template=template)
         return export_streamingtalker(
             DATA / "streamingtalker" / "tiny_voca.ckpt", None, out, options, replace=True, say=print
         )

@@ -20,9 +20,9 @@ from edgetalker.export.streamingtalker.stages import Stages
 from edgetalker.models.streamingtalker import StreamingTalker
 from edgetalker.runtime.open import open_session
 from tests.export.make_tiny_bundle import DATA, make
-from tests.models.streamingtalker.conftest import TINY, TINY_HEADS
+from tests.models.streamingtalker.conftest import TINY, TINY_UNTOLD
 
-TINY_OPTIONS = ExportOptions(heads=TINY_HEADS, features_input=True, history=6, decode_window=5)
+TINY_OPTIONS = ExportOptions(untold=TINY_UNTOLD, features_input=True, history=6, decode_window=5)
 
 
 def test_every_stage_was_checked_and_passed(windowed: ExportReport) -> None:
@@ -132,7 +132,7 @@ def test_a_module_that_cannot_be_exported_is_an_error_with_its_name() -> None:
     ],
 )
 def test_choices_that_do_not_fit(tmp_path: Path, model: StreamingTalker, changes: dict[str, object], text: str) -> None:
-    options = dataclasses.replace(ExportOptions(heads=TINY_HEADS), **changes)  # type: ignore[arg-type]
+    options = dataclasses.replace(ExportOptions(untold=TINY_UNTOLD), **changes)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=text):
         export_model(model, tmp_path / "bundle", options, name="tiny")
 

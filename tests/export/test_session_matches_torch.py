@@ -15,7 +15,7 @@ from edgetalker.models.streamingtalker.windowed import windowed_features, window
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Session
 from edgetalker.runtime.window import AudioWindow
-from tests.models.streamingtalker.conftest import TINY_HEADS, Reference
+from tests.models.streamingtalker.conftest import TINY_UNTOLD, Reference
 
 NoiseSource = Callable[[str, int, NDArray[np.float32]], None]
 VERTEX = 5e-4
@@ -66,7 +66,7 @@ def test_the_published_streaming_path_frame_by_frame(covering: ExportReport, ref
 
 @pytest.fixture(scope="module")
 def windowed_reference(model: StreamingTalker, reference: Reference) -> NDArray[np.float32]:
-    contract = ExportOptions(heads=TINY_HEADS, context_ms=400, history=20, decode_window=12).contract(model.config)
+    contract = ExportOptions(untold=TINY_UNTOLD, context_ms=400, history=20, decode_window=12).contract(model.config)
     samples = reference.tensor("wav")
     features = windowed_features(model, contract, samples, frames=90)
     return torch_frames(model, contract, features, 0, make_schedule(50))
@@ -94,7 +94,7 @@ def test_the_windowed_contract_from_sound(
 def test_the_absolute_phase_under_ddim(
     absolute: ExportReport, model: StreamingTalker, reference: Reference, schedule: str, steps: int
 ) -> None:
-    contract = ExportOptions(heads=TINY_HEADS, history=20, decode_window=35, phase="absolute").contract(model.config)
+    contract = ExportOptions(untold=TINY_UNTOLD, history=20, decode_window=35, phase="absolute").contract(model.config)
     features = reference.tensor("hidden_state")[:, :70]
     expected = torch_frames(model, contract, features, 3, make_schedule(steps, "ddim"))
     session = open_session(absolute.bundle, noise=same_noise, poison=True)
@@ -109,7 +109,7 @@ def test_a_reset_gives_the_same_frames_again(windowed: ExportReport, reference: 
 
 
 def test_the_identity_control_is_heard(absolute: ExportReport, model: StreamingTalker, reference: Reference) -> None:
-    contract = ExportOptions(heads=TINY_HEADS, history=20, decode_window=35, phase="absolute").contract(model.config)
+    contract = ExportOptions(untold=TINY_UNTOLD, history=20, decode_window=35, phase="absolute").contract(model.config)
     features = reference.tensor("hidden_state")[:, :5]
     expected = torch_frames(model, contract, features, 6, make_schedule(20, "ddim"))
     session = open_session(absolute.bundle, noise=same_noise)

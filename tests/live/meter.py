@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import helper
 
-from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.pack import pack
+from edgetalker.engines.bundle import Bundle, pack
 from tests.runtime.sinks_net.tools import NAMES
 from tests.support.toy import network, spec
 

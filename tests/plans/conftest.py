@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu, NoGpu
 from edgetalker.engines.errors import UserError
-from edgetalker.engines.fingerprint import Machine
+from edgetalker.engines.machine import Gpu, Machine, NoGpu
 from edgetalker.engines.tensorrt.api import Api, load, platform_tag
 from tests.support.toy import toy_bundle
 

@@ -10,9 +10,9 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from edgetalker.engines.driver import Gpu
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.host import HostBuffer, HostDevice
+from edgetalker.engines.machine import Gpu
 
 GPU = Gpu("Test GPU", "sm86", 8 << 30, "13.0")
 

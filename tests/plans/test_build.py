@@ -16,7 +16,7 @@ from edgetalker.engines.errors import EngineError, OptionError
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, build
-from edgetalker.engines.tensorrt.header import check_header
+from edgetalker.engines.tensorrt.log import check_header
 from tests.support.toy import network
 
 ALL = ("sm75", "sm86", "sm89", "sm120")

@@ -111,7 +111,7 @@ class Library:
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetalker.engines.driver.probe", lambda index=0: GPU)
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda index=0: GPU)
 
 
 def built(library: Library, options: BuildOptions | None = None, **more: Any) -> Built:

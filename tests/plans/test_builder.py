@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu
 from edgetalker.engines.errors import EngineError, OptionError, UserError
-from edgetalker.engines.fingerprint import Machine
+from edgetalker.engines.machine import Gpu, Machine
 from edgetalker.engines.targets import Target
-from edgetalker.engines.tensorrt import builder as module
-from edgetalker.engines.tensorrt.builder import PlanBuilder, build_in_child
+from edgetalker.engines.tensorrt import children as module
+from edgetalker.engines.tensorrt.children import PlanBuilder, build_in_child
 
 REQUEST: dict[str, Any] = {"flavour": "rtx", "capabilities": ["sm86"], "options": {}, "timing_cache": ""}
 

@@ -16,13 +16,13 @@ import pytest
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.fingerprint import Machine
+from edgetalker.engines.machine import Machine
 from edgetalker.engines.plan import State, choose, judge, read_plan
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.build import build
-from edgetalker.engines.tensorrt.builder import PlanBuilder
-from edgetalker.engines.tensorrt.header import check_header
+from edgetalker.engines.tensorrt.children import PlanBuilder
+from edgetalker.engines.tensorrt.log import check_header
 from tests.plans.conftest import MachineOf
 
 DATA = Path(__file__).parents[1] / "data" / "bundles"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu, probe
+from edgetalker.engines.machine import Gpu, probe
 from edgetalker.engines.targets import Target
-from edgetalker.engines.tensorrt.builder import PlanBuilder
+from edgetalker.engines.tensorrt.children import PlanBuilder
 from tests.plans.bindings import VERSIONS, bindings, child, empty_libraries
 from tests.plans.conftest import MachineOf
 
@@ -28,7 +28,7 @@ except UserError as error:
     sys.exit(error.exit_code)
 """
 
-PRETEND = "import edgetalker.engines.driver as driver; driver.probe = lambda index=0: GPU"
+PRETEND = "import edgetalker.engines.machine as driver; driver.probe = lambda index=0: GPU"
 
 
 def said(body: str, *, path: tuple[Path, ...] = (), libraries: Path | None = None) -> tuple[int, str]:
@@ -176,8 +176,8 @@ def test_a_foreign_plan_is_refused_before_it_is_read(bundle: Bundle, machine_of:
 import edgetalker.engines.machine as machine
 machine.probe = lambda index: GPU
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.tensorrt.loader import open_engine
-open_engine(Bundle.open({str(bundle.path)!r}), "decode", CudaLike(), flavour="rtx")
+from edgetalker.engines.plan import choose
+choose(Bundle.open({str(bundle.path)!r}), "decode", "fp32", "rtx", machine.this_machine())
 """
     )
     assert code == 70, words

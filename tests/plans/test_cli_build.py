@@ -134,8 +134,8 @@ def test_ctrl_c_cancels_and_leaves_no_half_plan(bundle: Bundle, tmp_path: Path) 
 
 SLOW_PROGRESS = """
 import os, sys, time
-if "edgetalker.engines.tensorrt.worker" in sys.orig_argv:
-    import edgetalker.engines.tensorrt.worker as worker
+if "edgetalker.engines.tensorrt.children" in sys.orig_argv:
+    import edgetalker.engines.tensorrt.children as worker
     build = worker.build
     def slowly(*arguments, progress, **options):
         def told(phase, share):

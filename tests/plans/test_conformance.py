@@ -21,7 +21,7 @@ from tests.plans.bindings import VERSIONS, bindings, child, empty_libraries
 Members = dict[str, list[str]]
 
 FOLDER = Path(str(adapter.__file__)).parent
-RUN_TIME = ("api", "log", "engine", "cache", "header")
+RUN_TIME = ("api", "log", "engine")
 BUILD_TIME = (*RUN_TIME, "build")
 
 GUARDS = {
@@ -47,7 +47,7 @@ GUARDS = {
 }
 """TensorRT's name -> what the adapter asks for before it uses the name."""
 
-COMMON = {"name", "error", "clear", "shape", "value", "write"}
+COMMON = {"name", "error", "clear", "shape", "value", "write", "file"}
 """Names that Python's own objects have as well; reading the source cannot tell whose they are."""
 
 DUMP = """

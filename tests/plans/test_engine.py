@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edgetalker.engines.driver import NoGpu
 from edgetalker.engines.engine import Buffer, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError
 from edgetalker.engines.host import HostDevice
+from edgetalker.engines.machine import NoGpu
 from edgetalker.engines.tensorrt.api import Api
-from edgetalker.engines.tensorrt.cache import RuntimeCache, runtime_cache_path
-from edgetalker.engines.tensorrt.engine import TensorRTEngine, share_scratch
+from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
+from edgetalker.engines.tensorrt.loader import runtime_cache_path
 from tests.plans.runtime_double import GPU, CudaLike, DataType, Engine, TensorIOMode, module_with
 
 X, Y = TensorSpec("float32", (1, 8)), TensorSpec("float16", (1, 4))
@@ -29,7 +29,7 @@ BORDER = {
 
 @pytest.fixture(autouse=True)
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetalker.engines.driver.probe", lambda index=0: GPU)
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda index=0: GPU)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_plans_do_not_run_on_the_host_or_on_the_default_stream(plan: Engine, dev
 def test_without_a_driver_no_runtime_is_ever_made(
     plan: Engine, device: CudaLike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgetalker.engines.driver.probe", lambda index=0: NoGpu("there is no NVIDIA driver"))
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda index=0: NoGpu("there is no NVIDIA driver"))
     module = module_with(plan)
     module.Runtime = None  # calling it would raise TypeError
     with pytest.raises(DeviceError, match="there is no NVIDIA driver"):

@@ -11,12 +11,12 @@ import pytest
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import EngineError, OptionError
-from edgetalker.engines.fingerprint import Machine
+from edgetalker.engines.machine import Machine
 from edgetalker.engines.plan import find
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt import loader
 from edgetalker.engines.tensorrt.api import Api
-from edgetalker.engines.tensorrt.builder import PlanBuilder
+from edgetalker.engines.tensorrt.children import PlanBuilder
 from edgetalker.runtime.session import Session
 from tests.plans.conftest import MachineOf
 from tests.plans.runtime_double import CudaLike, DataType, Engine, TensorIOMode, module_with
@@ -56,7 +56,7 @@ def engines(built: Bundle, machine_of: MachineOf, monkeypatch: pytest.MonkeyPatc
     module.Runtime.deserialize_cuda_engine = lambda self, plan: by_digest[hashlib.sha256(plan).hexdigest()]
     monkeypatch.setattr(loader, "this_machine", lambda index=0: machine)
     monkeypatch.setattr(loader, "load", lambda flavour: Api(flavour, module))
-    monkeypatch.setattr("edgetalker.engines.driver.probe", lambda index=0: machine.gpu)
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda index=0: machine.gpu)
     return doubles
 
 
@@ -65,7 +65,7 @@ def test_each_stage_gets_its_own_plan_and_all_share_one_scratch(
     built: Bundle, engines: dict[str, Engine], flavour: str
 ) -> None:
     device = CudaLike()
-    opened = loader.open_engines(built, device, flavour=flavour)
+    opened = loader.tensorrt_engines(built, device, flavour=flavour)
     assert {name: engine.inputs for name, engine in opened.items()} == {
         name: stage.inputs for name, stage in built.manifest.stages.items()
     }
@@ -76,7 +76,7 @@ def test_each_stage_gets_its_own_plan_and_all_share_one_scratch(
 def test_a_session_binds_each_set_of_addresses_once_and_captures_all(built: Bundle, engines: dict[str, Engine]) -> None:
     """Every address is aligned (the stand-in and the engine check it), also those of a block's rows."""
     device = CudaLike()
-    session = Session(built, loader.open_engines(built, device), device)
+    session = Session(built, loader.tensorrt_engines(built, device), device)
     contexts = {name: len(double.contexts) for name, double in engines.items()}
     rows = {len(built.table(name)) for name in built.manifest.schedules}
     assert contexts["denoise"] >= max(rows)
@@ -92,14 +92,14 @@ def test_a_damaged_plan_is_refused_before_the_library_sees_it(built: Bundle, eng
     (found,) = (found for found in find(built) if found.record and found.record.stage == "blend")
     found.path.write_bytes(b"?" * found.path.stat().st_size)
     with pytest.raises(EngineError, match="is damaged: SHA-256"):
-        loader.open_engines(built, CudaLike(), flavour="rtx")
+        loader.tensorrt_engines(built, CudaLike(), flavour="rtx")
 
 
 def test_a_stage_without_a_plan_names_the_command(built: Bundle, engines: dict[str, Engine]) -> None:
     for found in list(find(built, "decode")):
         found.path.unlink()
     with pytest.raises(EngineError, match="stage `decode` has no valid fp32 plan for `rtx`") as caught:
-        loader.open_engines(built, CudaLike(), flavour="auto")
+        loader.tensorrt_engines(built, CudaLike(), flavour="auto")
     assert "edgetalker build" in str(caught.value.hint)
 
 
@@ -109,14 +109,14 @@ def test_no_library_and_unknown_flavours_are_said(
     bare = Machine({}, "linux-x86_64", machine_of("sm86").gpu)
     monkeypatch.setattr(loader, "this_machine", lambda index=0: bare)
     with pytest.raises(OptionError, match="no TensorRT is installed here"):
-        loader.open_engines(built, CudaLike())
+        loader.tensorrt_engines(built, CudaLike())
     with pytest.raises(OptionError, match="did you mean `tensorrt`"):
-        loader.open_engines(built, CudaLike(), flavour="tensort")
+        loader.tensorrt_engines(built, CudaLike(), flavour="tensort")
 
 
-def test_one_stage_can_be_opened_alone(built: Bundle, engines: dict[str, Engine]) -> None:
+def test_a_stage_runs_at_once_and_again(built: Bundle, engines: dict[str, Engine]) -> None:
     device = CudaLike()
-    engine = loader.open_engine(built, "decode", device)
+    engine = loader.tensorrt_engines(built, device)["decode"]
     specs = {**engine.inputs, **engine.outputs}
     engine.bind({name: device.allocate(name, spec) for name, spec in specs.items()}).enqueue(device)
     assert engines["decode"].contexts[0].streams == [device.stream] * 2

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu, probe
 from edgetalker.engines.engine import DTYPES, Buffer
 from edgetalker.engines.errors import UserError
-from edgetalker.engines.machine import this_machine
+from edgetalker.engines.machine import Gpu, probe, this_machine
 from edgetalker.engines.targets import Target
-from edgetalker.engines.tensorrt.builder import PlanBuilder
-from edgetalker.engines.tensorrt.loader import open_engines
+from edgetalker.engines.tensorrt.children import PlanBuilder
+from edgetalker.engines.tensorrt.loader import tensorrt_engines
 from edgetalker.runtime.open import open_session
 
 pytestmark = pytest.mark.gpu
@@ -75,7 +74,7 @@ def test_a_binding_reads_and_writes_where_it_was_told(built: Bundle, flavour: st
     from edgetalker.engines.cuda import CudaDevice
 
     device = CudaDevice()
-    engine = open_engines(built, device, flavour=flavour)["denoise"]
+    engine = tensorrt_engines(built, device, flavour=flavour)["denoise"]
     rows: list[dict[str, Buffer]] = []
     for place in range(2):
         specs = {**engine.inputs, **engine.outputs}

@@ -12,14 +12,25 @@ from pathlib import Path
 import pytest
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu, NoGpu
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.fingerprint import Machine, PlanRecord, read_record, write_record
-from edgetalker.engines.plan import Found, State, choose, find, judge, plan_folders, read_plan, store
+from edgetalker.engines.machine import Gpu, Machine, NoGpu
+from edgetalker.engines.plan import (
+    Found,
+    PlanRecord,
+    State,
+    choose,
+    find,
+    judge,
+    plan_folders,
+    read_plan,
+    read_record,
+    store,
+    write_record,
+)
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api, platform_tag
 from edgetalker.engines.tensorrt.build import BuildOptions
-from edgetalker.engines.tensorrt.builder import PlanBuilder
+from edgetalker.engines.tensorrt.children import PlanBuilder
 from tests.plans.conftest import MachineOf
 from tests.support.toy import toy_bundle
 

@@ -14,8 +14,8 @@ from edgetalker.calibration.network import read_network
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api
-from edgetalker.engines.tensorrt.builder import PlanBuilder
-from edgetalker.engines.tensorrt.header import check_header
+from edgetalker.engines.tensorrt.children import PlanBuilder
+from edgetalker.engines.tensorrt.log import check_header
 from tests.plans.conftest import MachineOf
 
 pytestmark = pytest.mark.slow

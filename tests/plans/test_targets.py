@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetalker.engines.driver import Gpu, NoGpu
 from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.engines.machine import Gpu, NoGpu
 from edgetalker.engines.targets import RTX, Target, parse_target
 
 NONE = NoGpu("there is no NVIDIA driver")

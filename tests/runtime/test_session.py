@@ -223,7 +223,7 @@ def _echo(path: Path, talkers: int) -> Bundle:
     """A bundle without sound whose motion is twice its noise."""
     from onnx import helper
 
-    from edgetalker.engines.pack import pack
+    from edgetalker.engines.bundle import pack
 
     shape = (talkers, toys.SIZE)
     double = toys.network([helper.make_node("Add", ["x", "x"], ["motion"])], {"x": shape}, {"motion": shape}, {})

@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
-from edgetalker.engines.pack import pack
 
 RATE, WINDOW, SIZE, HISTORY, BLOCK = 16000, 1600, 4, 3, 2
 

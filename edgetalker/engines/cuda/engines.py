@@ -40,9 +40,9 @@ def cuda_engines(
 
 
 def _with_tensorrt(bundle: Bundle, device: Device, flavour: str, precision: str) -> Mapping[str, Engine]:
-    from edgetalker.engines.tensorrt.loader import open_engines
+    from edgetalker.engines.tensorrt.loader import tensorrt_engines
 
-    return open_engines(bundle, device, flavour=flavour, precision=precision)
+    return tensorrt_engines(bundle, device, flavour=flavour, precision=precision)
 
 
 def _with_torch(bundle: Bundle, device: Device, precision: str) -> Mapping[str, Engine]:

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgetalker.engines.driver import require_gpu
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, OptionError, UserError
+from edgetalker.engines.machine import require_gpu
 from edgetalker.engines.targets import PORTABLE, Target
 from edgetalker.engines.tensorrt.api import Api, spec_of
-from edgetalker.engines.tensorrt.header import check_header
-from edgetalker.engines.tensorrt.log import log_of
+from edgetalker.engines.tensorrt.log import check_header, log_of
 
 __all__ = ["RECIPE", "BuildCancelledError", "BuildOptions", "Built", "Progress", "build", "flags_of"]
 

@@ -14,19 +14,65 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgetalker.engines.driver import require_gpu
 from edgetalker.engines.engine import Buffer, Device, Layers, TensorSpec
-from edgetalker.engines.errors import EngineError
+from edgetalker.engines.errors import EngineError, OutputError
+from edgetalker.engines.files import write_whole
+from edgetalker.engines.machine import require_gpu
 from edgetalker.engines.ort import check_border, check_buffers, medians
 from edgetalker.engines.tensorrt.api import Api
-from edgetalker.engines.tensorrt.cache import RuntimeCache
-from edgetalker.engines.tensorrt.header import header_faults
-from edgetalker.engines.tensorrt.log import log_of
+from edgetalker.engines.tensorrt.log import header_faults, log_of
 
-__all__ = ["ALIGNMENT", "TensorRTBinding", "TensorRTEngine", "share_scratch"]
+__all__ = ["ALIGNMENT", "RuntimeCache", "TensorRTBinding", "TensorRTEngine", "share_scratch"]
 
 ALIGNMENT = 256
 """Bytes; what TensorRT asks of every address."""
+
+
+class RuntimeCache:
+    """The file with the kernels that TensorRT-RTX compiled for a plan on this machine, so that the next start is quick.
+
+    A cache that the library rejects is deleted; the kernels are compiled again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rejected = False
+        self._cache: Any = None
+        self._saved = b""
+
+    def attach(self, config: Any) -> None:
+        """Load the file into a runtime configuration of TensorRT-RTX. A CUDA context must be current."""
+        self._cache = config.create_runtime_cache()
+        saved = self._read()
+        if saved and not self._cache.deserialize(saved):
+            self.rejected = True
+            self.path.unlink(missing_ok=True)
+            saved = b""
+        self._saved = saved
+        config.set_runtime_cache(self._cache)
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError:
+            return b""  # absent, or not ours to read: compile
+
+    def save(self) -> None:
+        """Write the file when kernels were added since it was read. A folder that refuses is no error: the next
+        start then compiles again."""
+        if self._cache is None:
+            return
+        blob = self._cache.serialize()
+        now = b"" if blob is None else bytes(blob)
+        if not now or now == self._saved:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with write_whole(self.path) as file:
+                file.write(now)
+        except (OSError, OutputError):
+            return
+        self._saved = now
 
 
 class TensorRTBinding:

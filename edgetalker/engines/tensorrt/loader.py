@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu
 from edgetalker.engines.engine import Device
 from edgetalker.engines.errors import EngineError, OptionError, UserError, nearest
-from edgetalker.engines.fingerprint import Machine
-from edgetalker.engines.machine import this_machine
+from edgetalker.engines.machine import Gpu, Machine, this_machine
 from edgetalker.engines.plan import Found, choose, plan_folders, read_plan
 from edgetalker.engines.tensorrt.api import FLAVOURS, load
-from edgetalker.engines.tensorrt.cache import RuntimeCache, runtime_cache_path
-from edgetalker.engines.tensorrt.engine import TensorRTEngine, share_scratch
+from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
 
-__all__ = ["open_engine", "open_engines", "pick_flavour"]
+__all__ = ["pick_flavour", "runtime_cache_path", "tensorrt_engines"]
 
 
-def open_engines(
+def tensorrt_engines(
     bundle: Bundle, device: Device, *, flavour: str = "auto", precision: str = "fp32"
 ) -> dict[str, TensorRTEngine]:
     """Open every stage of a bundle on a GPU; the stages share their scratch memory.
@@ -30,16 +30,6 @@ def open_engines(
     engines = {stage: _open(bundle, stage, plan, device, chosen, machine, precision) for stage, plan in plans.items()}
     share_scratch(engines.values(), device)
     return engines
-
-
-def open_engine(
-    bundle: Bundle, stage: str, device: Device, *, flavour: str = "auto", precision: str = "fp32"
-) -> TensorRTEngine:
-    """Open one stage of a bundle. Raises as `open_engines` does."""
-    machine = this_machine(getattr(device, "ordinal", 0))
-    chosen = pick_flavour(flavour, bundle, precision, machine)
-    plan = choose(bundle, stage, precision, chosen, machine)
-    return _open(bundle, stage, plan, device, chosen, machine, precision)
 
 
 def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine) -> str:
@@ -90,3 +80,15 @@ def _open(
         file=bundle.onnx(stage, precision),
         precision=precision,
     )
+
+
+def runtime_cache_path(plan: Path, gpu: Gpu, fallback: Path) -> Path:
+    """Return where a plan's cache for this machine lies: beside the plan, or below `fallback` when that is read-only.
+
+    A cache belongs to one GPU model and is read by its driver and newer ones, so both are in its name.
+    """
+    machine = "".join(c if c.isalnum() else "_" for c in f"{gpu.name}-{gpu.driver}")
+    folder = plan.parent
+    if not os.access(folder, os.W_OK):
+        folder = fallback.joinpath(*folder.parts[-3:])
+    return folder / f"{plan.stem}.{machine}.cache"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetalker.engines.bundle import pack
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import sha256_of
-from edgetalker.engines.pack import pack
 from edgetalker.export.artalk.description import Layout, describe
 from edgetalker.export.artalk.stages import Stages
 from edgetalker.export.artalk.vae_stages import TAIL

@@ -55,11 +55,11 @@ def _tensors(config: Config, contract: Contract, options: ExportOptions) -> dict
         "count": _tensor("count", 1, limit=_count_limit(contract, rows)),
         "identity": _identity(config, options),
         "template": _tensor("constant", 1, config.vertex_values // 3, 3, file="template.npy"),
-        "noise": _tensor("noise", 1, config.vae_width),
-        "latents": _tensor("state", 1, rows, config.vae_width, file="latents.npy"),
+        "noise": _tensor("noise", 1, config.latent_width),
+        "latents": _tensor("state", 1, rows, config.latent_width, file="latents.npy"),
         "feature_window": _tensor("state", 1, contract.history, config.audio_width),
-        "condition": _tensor("value", 1, config.vae_width),
-        "latent": _tensor("value", 1, config.vae_width),
+        "condition": _tensor("value", 1, config.latent_width),
+        "latent": _tensor("value", 1, config.latent_width),
         "vertices": _tensor("value", 1, config.vertex_values // 3, 3),
     }
 

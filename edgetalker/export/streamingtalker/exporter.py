@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, check_target, pack
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import sha256_of
-from edgetalker.engines.pack import pack
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.denoise_stage import schedule_table
 from edgetalker.export.streamingtalker.description import describe
@@ -47,11 +47,13 @@ def export_streamingtalker(
     options: ExportOptions | None = None,
     *,
     replace: bool = False,
+    ignore_extra: bool = False,
     say: Say = lambda line: None,
 ) -> ExportReport:
     """Export a stage-2 checkpoint (and, where it lacks the VAE, a stage-1 file) to the bundle folder `out`.
 
-    `say` gets one line a stage. The folder appears whole, or not at all.
+    ignore_extra: pass over entries of the files that no StreamingTalker has. `say` gets one line a stage. The folder
+    appears whole, or not at all.
 
     Raises:
         CheckpointError: the files do not hold such a network; every fault at once.
@@ -60,8 +62,8 @@ def export_streamingtalker(
         InputError: `out` exists already, or the template does not fit.
     """
     options = options or ExportOptions()
-    _refuse_existing(Path(out), replace=replace)
-    model = load_checkpoint(checkpoint, vae, options.heads)
+    _try_target(Path(out), replace=replace)
+    model = load_checkpoint(checkpoint, vae, options.untold, ignore_extra=ignore_extra, say=say)
     sources = [Path(path) for path in (checkpoint, vae) if path is not None]
     origin = ", ".join(f"{path.name} (SHA-256 {sha256_of(path)[:16]})" for path in sources)
     return export_model(model, out, options, name=Path(checkpoint).stem, origin=origin, replace=replace, say=say)
@@ -99,10 +101,15 @@ def export_model(
     return ExportReport(bundle, tuple(checks), time.monotonic() - started)
 
 
-def _refuse_existing(out: Path, *, replace: bool) -> None:
-    # pack() asks again; this is to say so before the minutes that an export of full size takes.
-    if out.exists() and not replace:
-        raise InputError(f"{out} exists already", hint="name another folder, or add --force to replace it")
+def _try_target(out: Path, *, replace: bool) -> None:
+    """Say before the minutes that an export of full size takes what would go wrong after them."""
+    check_target(out, replace=replace)
+    parent = next(folder for folder in (out.absolute().parent, *out.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name[:100]}."):
+            pass
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror} ({parent})", hint="name another folder") from None
 
 
 def _stages(
@@ -147,7 +154,7 @@ def _template(model: StreamingTalker, options: ExportOptions) -> NDArray[np.floa
 
 @torch.no_grad()
 def _initial_latents(model: StreamingTalker, contract: Contract) -> NDArray[np.float32]:
-    latents = np.zeros((1, max(contract.history, contract.decode_window), model.config.vae_width), np.float32)
+    latents = np.zeros((1, max(contract.history, contract.decode_window), model.config.latent_width), np.float32)
     latents[0, -1] = model.vae.start_token()[0, 0].numpy()
     return latents
 

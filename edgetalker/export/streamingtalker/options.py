@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetalker.engines.errors import OptionError
-from edgetalker.models.streamingtalker.config import Config, HeadCounts
+from edgetalker.models.streamingtalker.config import Config, Untold
 from edgetalker.models.streamingtalker.contract import Contract, Phase, make_contract
 from edgetalker.models.streamingtalker.schedule import Rule, Schedule, make_schedule
 
@@ -39,7 +39,7 @@ class ExportOptions:
     collapse: bool = False
     identity: int = 0
     template: Path | None = None
-    heads: HeadCounts = field(default_factory=HeadCounts)
+    untold: Untold = field(default_factory=Untold)
     tolerance: float = 2e-4
     features_input: bool = False
 

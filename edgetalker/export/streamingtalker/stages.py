@@ -69,7 +69,7 @@ class Stages:
         config = self.model.config
         module = ConditionStage(self.model, self.contract, self.rows)
         examples = {
-            "history": self._normal(1, self.rows, config.vae_width),
+            "history": self._normal(1, self.rows, config.latent_width),
             "features": self._normal(1, self.contract.history, config.audio_width),
             "identity": torch.eye(config.identities)[:1],
             "count": torch.full((1,), 3.0),
@@ -82,7 +82,7 @@ class Stages:
         to_estimate = condition_map(self.model.motion.head)
         for place, frame in enumerate(_frames(contract.history)):
             count = min(frame + 1, contract.history)
-            history, features = self._normal(1, count, config.vae_width), self._normal(1, count, config.audio_width)
+            history, features = self._normal(1, count, config.latent_width), self._normal(1, count, config.audio_width)
             identity = torch.eye(config.identities)[place % config.identities][None]
             first = frame + 1 - count if contract.phase == "absolute" else 0
             expected = to_estimate(self.model.motion.condition(history, features, identity, first)[:, -1])
@@ -98,7 +98,7 @@ class Stages:
 
     def denoise(self, rule: Rule, schedules: dict[str, Schedule]) -> tuple[StageFile, Check]:
         """Return the denoise stage, run over every schedule."""
-        width = self.model.config.vae_width
+        width = self.model.config.latent_width
         columns = schedule_table(self.model, schedules["full"], self.steps_per_row).shape[1]
         examples = {"x": self._normal(1, width), "condition": self._normal(1, width), "row": self._normal(1, columns)}
         module = DenoiseStage(self.model, rule, self.steps_per_row)
@@ -107,7 +107,7 @@ class Stages:
 
     def _denoise_pairs(self, stage: StageFile, schedules: dict[str, Schedule]) -> Iterator[Pair]:
         for schedule in schedules.values():
-            noise, condition = self._normal(1, self.model.config.vae_width), self._normal(1, self.model.config.width)
+            noise, condition = self._normal(1, self.model.config.latent_width), self._normal(1, self.model.config.width)
             expected = sample(self.model.motion.head, noise[None], condition[None], schedule)
             yield self._stepped(stage, noise, condition, schedule), expected.numpy()
 
@@ -120,7 +120,7 @@ class Stages:
 
     def collapse(self, schedule: Schedule, steps: StageFile) -> tuple[StageFile, Check]:
         """Return the collapse stage, compared with the exported step-by-step path."""
-        width = self.model.config.vae_width
+        width = self.model.config.latent_width
         examples = {"noise": self._normal(1, width), "condition": self._normal(1, width)}
         stage = export_stage("collapse", CollapseStage(self.model, schedule), examples, ["latent"])
         return self._checked(stage, self._collapse_pairs(stage, schedule, steps))
@@ -128,7 +128,7 @@ class Stages:
     def _collapse_pairs(self, stage: StageFile, schedule: Schedule, steps: StageFile) -> Iterator[Pair]:
         run = runner(stage)
         for _ in range(3):
-            noise, condition = self._normal(1, self.model.config.vae_width), self._normal(1, self.model.config.width)
+            noise, condition = self._normal(1, self.model.config.latent_width), self._normal(1, self.model.config.width)
             share = condition_map(self.model.motion.head)(condition).numpy()
             found = run({"noise": noise.numpy(), "condition": share})["latent"]
             yield found, self._stepped(steps, noise, condition, schedule)
@@ -137,7 +137,7 @@ class Stages:
         """Return the decode stage: windows that fill, are just full, and have slid on."""
         config = self.model.config
         examples = {
-            "latents": self._normal(1, self.rows, config.vae_width),
+            "latents": self._normal(1, self.rows, config.latent_width),
             "count": torch.full((1,), 3.0),
             "template": self._normal(1, config.vertex_values // 3, 3),
         }
@@ -148,7 +148,7 @@ class Stages:
         config, window, run = self.model.config, self.contract.decode_window, runner(stage)
         template = self._normal(config.vertex_values)
         for frame in _frames(window - 1):
-            latents = self._normal(1, min(frame + 2, window), config.vae_width)
+            latents = self._normal(1, min(frame + 2, window), config.latent_width)
             expected = self.model.vae.decoder(latents)[0, -1] + template
             found = run(
                 {

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgetalker.models.artalk.config import PUBLISHED_PATCHES, HeadCounts, Settings, config_from_shapes
 from edgetalker.models.artalk.model import ARTalk
-from edgetalker.models.streamingtalker.checkpoint import CheckpointError, read_tensors, tensor_faults
+from edgetalker.models.weights import CheckpointError, read_tensors, tensor_faults
 
 __all__ = ["CheckpointError", "load_checkpoint", "model_from_tensors"]
 

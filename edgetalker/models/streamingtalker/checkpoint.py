@@ -1,133 +1,201 @@
-"""Reads published StreamingTalker checkpoints."""
+"""Published StreamingTalker checkpoints to networks."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from edgetalker.engines.errors import InputError, nearest
-from edgetalker.models.streamingtalker.config import HeadCounts, config_from_shapes
-from edgetalker.models.streamingtalker.keys import published_key, with_new_weight_norm
+from edgetalker.engines.errors import nearest
+from edgetalker.models.streamingtalker.config import Config, Untold, config_from_shapes, dataset_of
+from edgetalker.models.streamingtalker.keys import published_key
 from edgetalker.models.streamingtalker.model import StreamingTalker
+from edgetalker.models.streamingtalker.wrapping import choose, unwrap
+from edgetalker.models.weights import CheckpointError, read_weights, tensor_faults
 
-__all__ = ["CheckpointError", "load_checkpoint", "model_from_tensors", "read_tensors", "tensor_faults"]
+__all__ = ["load_checkpoint", "model_from_tensors", "read_tensors"]
+
+Say = Callable[[str], None]
+_PARTS = {"audio_encoder.": "the audio encoder", "autoencoder.": "the VAE", "diff_ar_network.": "the motion network"}
+_CONVOLUTION = "audio_encoder.encoder.pos_conv_embed.conv."
+_MOST_TENSORS = 20_000
+_DATASET = {"vocaset": "VOCASET", "biwi": "BIWI"}
 
 
-class CheckpointError(InputError):
-    """A checkpoint that cannot be read or does not fit the network; `faults` lists every reason."""
+@dataclass(frozen=True)
+class State:
+    """The tensors of one file by published names. strays: further keys, which are faults unless passed over."""
 
-    def __init__(self, where: str, faults: list[str], *, hint: str | None = None) -> None:
-        self.faults = tuple(faults)
-        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        super().__init__("\n".join([f"{where}: {count}", *(f"  - {fault}" for fault in faults)]), hint=hint)
+    tensors: Mapping[str, Tensor]
+    strays: Sequence[str] = ()
+    notes: Sequence[str] = field(default=())
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose names begin so."""
+        return {key: value for key, value in self.tensors.items() if key.startswith(prefix)}
 
 
 def load_checkpoint(
-    path: Path | str, vae: Path | str | None = None, heads: HeadCounts | None = None
+    path: Path | str,
+    vae: Path | str | None = None,
+    untold: Untold | None = None,
+    *,
+    ignore_extra: bool = False,
+    say: Say = lambda line: None,
 ) -> StreamingTalker:
     """Load a stage-2 checkpoint; a stage-1 file `vae` fills in the VAE's tensors that it lacks.
 
-    Returns the network in float32 and evaluation mode.
+    Names may be wrapped (see `read_tensors`). ignore_extra: pass over keys that no StreamingTalker has. `say` gets
+    one line a file of which something was taken off. Returns the network in float32 and evaluation mode.
 
     Raises:
-        CheckpointError: unreadable files; missing, unexpected, misshapen or non-finite tensors, all at once.
-        OptionError: a head count that must be given (see `HeadCounts`).
+        CheckpointError: unreadable files; files of two different networks; missing, unexpected, misshapen or
+            non-finite tensors, all at once.
+        OptionError: what no tensor tells and must be given (see `Untold`).
     """
-    tensors = read_tensors(path)
-    where = str(path)
+    state, where = _read(path, say), str(path)
     if vae is not None:
-        # Stage 2 may have trained the decoder further (BIWI), so its own tensors win, as in the published order.
-        tensors = read_tensors(vae) | tensors
+        state = _with_vae(state, _read(vae, say), str(path), str(vae), untold or Untold(), say)
         where = f"{path} with {vae}"
-    return model_from_tensors(tensors, heads, where=where)
+    else:
+        _check_parts(state, where)
+    strays = list(state.strays)
+    if strays and ignore_extra:
+        say(f"{where}: passed over {len(strays)} further entries ({', '.join(strays[:3])}, …)")
+        strays = []
+    return model_from_tensors(state.tensors, untold, where=where, strays=strays, ignore_extra=ignore_extra)
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """Read the `state_dict` of a Lightning file, or a bare one, without running any of its code.
+    """Read a checkpoint's tensors by their published names, without running any of its code.
 
-    Objects beside the weights are passed over. Old weight-norm names come back as new ones.
+    The dict of tensors may lie under any key; names may have a common prefix (`model.`) or hold what wrappers put
+    into them (`module.`, `_orig_mod.`); a VAE's may lack `autoencoder.`; weight norm may be old, new or folded.
+    Entries without a published name come back by their own.
 
     Raises:
-        CheckpointError: not a file, not a checkpoint, or a state_dict that holds more than tensors.
+        CheckpointError: not a file, not a checkpoint, or no tensors in it.
     """
-    content = _read(Path(path))
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(str(path), ["holds no state_dict of tensors"])
-    strange = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
-    if strange:
-        raise CheckpointError(str(path), [f"`{key}` is not a tensor" for key in strange])
-    return {with_new_weight_norm(str(key)): value for key, value in state.items()}
+    found = choose(read_weights(path).found)
+    unwrapped = unwrap(found)
+    return {**unwrapped.tensors, **unwrapped.strays}
 
 
-class _Inert:
-    """Stands in for every class that a checkpoint names and that is no tensor or plain value: does nothing.
+def _read(path: Path | str, say: Say) -> State:
+    file = read_weights(path)
+    found = choose(file.found)
+    unwrapped = unwrap(found)
+    if len(found.tensors) > _MOST_TENSORS:
+        raise CheckpointError(str(path), [f"holds {len(found.tensors)} tensors; a StreamingTalker has about 400"])
+    notes = (*file.notes, *unwrapped.notes)
+    if notes:
+        say(f"{path}: {'; '.join(notes)}")
+    # Beside the weights of a whole file lie its epoch and its settings; inside a state_dict nothing else belongs.
+    others = found.others if found.place else ()
+    if not unwrapped.tensors:
+        raise _unrelated(str(path), list(unwrapped.strays))
+    return State(_unfolded(unwrapped.tensors), (*unwrapped.strays, *others), notes)
 
-    Lightning files may keep hyper-parameters and callbacks as objects beside the weights. None of their code is
-    imported or run; their places in the file are filled with these.
-    """
 
-    def __new__(cls, *_args: object, **_options: object) -> _Inert:
-        return object.__new__(cls)
+def _unfolded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a positional convolution whose weight norm was folded one that leaves it as it is."""
+    tensors = dict(tensors)
+    weight = tensors.get(_CONVOLUTION + "weight")
+    normed = _CONVOLUTION + "parametrizations.weight.original1"
+    if weight is not None and normed not in tensors and weight.dim() == 3 and weight.dtype.is_floating_point:
+        weight = tensors.pop(_CONVOLUTION + "weight").to(torch.float32)
+        tensors[normed] = weight
+        tensors[_CONVOLUTION + "parametrizations.weight.original0"] = weight.norm(dim=(0, 1), keepdim=True)
+    return tensors
 
-    def __init__(self, *_args: object, **_options: object) -> None: ...
 
-    def __setstate__(self, _state: object) -> None: ...
+def _unrelated(where: str, keys: Sequence[str]) -> CheckpointError:
+    some = ", ".join(f"`{key[:80]}`" for key in keys[:3])
+    return CheckpointError(
+        where, [f"is no StreamingTalker checkpoint: none of its {len(keys)} tensors has such a name ({some}, …)"]
+    )
 
 
-def _read(path: Path) -> object:
-    try:
-        with path.open("rb"):
-            pass
-        with torch.serialization.safe_globals([(_Inert, name) for name in _foreign(path)]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(str(path), ["no such file"]) from None
-    except OSError as error:
-        raise CheckpointError(str(path), [f"cannot be read: {error.strerror or error}"]) from None
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+def _check_parts(state: State, where: str) -> None:
+    """Say in one sentence when a whole network is not there."""
+    there = [prefix for prefix in _PARTS if state.part(prefix)]
+    if there == ["autoencoder."]:
         raise CheckpointError(
-            str(path),
-            [f"is not a checkpoint, or holds more than tensors and plain values: {reason}"],
-            hint="where it was trained, save the weights alone: torch.save({'state_dict': module.state_dict()}, FILE)",
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(str(path), [f"is truncated or not a checkpoint: {reason}"]) from None
+            where,
+            ["is a stage-1 checkpoint: it holds the VAE alone"],
+            hint="give the stage-2 checkpoint, and this one as --vae",
+        )
+    missing = [name for prefix, name in _PARTS.items() if prefix not in there]
+    if missing:
+        hint = "give the stage-1 checkpoint too: --vae VAE_CKPT" if missing == ["the VAE"] else None
+        raise CheckpointError(where, [f"lacks {' and '.join(missing)}"], hint=hint)
 
 
-def _foreign(path: Path) -> list[str]:
-    """Return the full names of classes in the file that `weights_only` does not know; read, not imported."""
-    try:
-        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # a damaged file fails in many ways here; torch.load then says how
-        return []
+def _with_vae(state: State, vae: State, where: str, vae_where: str, untold: Untold, say: Say) -> State:
+    """Return stage 2 with what it lacks of the VAE. Raises CheckpointError when the two are of different networks."""
+    theirs, ours = vae.part("autoencoder."), state.part("autoencoder.")
+    if not theirs:
+        raise CheckpointError(vae_where, ["holds no VAE"], hint="--vae wants the stage-1 checkpoint")
+    faults = [
+        f"{key} is {tuple(value.shape)} in {vae_where}, {tuple(ours[key].shape)} in {where}"
+        for key, value in theirs.items()
+        if key in ours and ours[key].shape != value.shape
+    ]
+    shapes = {key: tuple(value.shape) for key, value in {**theirs, **state.part("diff_ar_network.")}.items()}
+    motion, trained = dataset_of(shapes, "motion"), dataset_of(shapes, "vae")
+    chosen = None not in (untold.frame_rate, untold.period, untold.activation)
+    if motion and trained and motion != trained and not chosen:
+        faults.insert(0, f"the VAE is {_DATASET[trained]}'s; {where} is {_DATASET[motion]}'s")
+    if faults:
+        hint = "give the VAE that stage 2 was trained with (if this is it: --fps, --period and --activation say so)"
+        raise CheckpointError(f"{where} with {vae_where}", faults, hint=hint)
+    added = {key: value for key, value in theirs.items() if key not in ours}
+    if ours and set(added) <= {key for key in added if "_post." in key or "_pre." in key}:
+        # A whole VAE is there; maps that it was not trained with would change what it says.
+        say(f"{where}: holds the whole VAE; {vae_where} adds nothing")
+        added = {}
+    # Stage 2 may have trained the decoder further (BIWI), so its own tensors win, as in the published order.
+    merged = State({**state.tensors, **added}, state.strays)
+    _check_parts(merged, where)
+    return merged
 
 
 def model_from_tensors(
-    tensors: Mapping[str, Tensor], heads: HeadCounts | None = None, *, where: str = "checkpoint"
+    tensors: Mapping[str, Tensor],
+    untold: Untold | None = None,
+    *,
+    where: str = "checkpoint",
+    strays: Sequence[str] = (),
+    ignore_extra: bool = False,
 ) -> StreamingTalker:
     """Build the network that fits these tensors (published names) and give it their values.
 
+    strays: further keys of the file, which are told as faults. ignore_extra: pass over tensors that do not belong.
+
     Raises:
         CheckpointError: every missing, unexpected, misshapen or non-finite tensor, all at once.
-        OptionError: a head count that must be given (see `HeadCounts`).
+        OptionError: what no tensor tells and must be given (see `Untold`).
     """
-    config = config_from_shapes({key: tuple(value.shape) for key, value in tensors.items()}, heads)
-    with torch.device("meta"):
-        model = StreamingTalker(config)
+    untold = untold or Untold()
+    if untold.period is None:
+        untold = replace(untold, period=_period(tensors.get("diff_ar_network.PPE.pe")))
+    try:
+        config = config_from_shapes({key: tuple(value.shape) for key, value in tensors.items()}, untold)
+        with torch.device("meta"):
+            model = StreamingTalker(config)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(where, [f"its tensors are of no StreamingTalker: {error}"]) from None
     names = {own: published_key(own) for own in model.state_dict()}
     wanted = {names[own]: tuple(value.shape) for own, value in model.state_dict().items()}
-    faults = tensor_faults(wanted, tensors)
+    if not wanted.keys() & tensors.keys():
+        raise _unrelated(where, list(tensors))
+    faults = tensor_faults(wanted, tensors, ignore_extra=ignore_extra) + _misfits(config)
+    faults += [f"unexpected: {key}{nearest(key, wanted)}" for key in strays[:_MOST_TENSORS]]
     if faults:
-        raise CheckpointError(
-            where, faults, hint="a StreamingTalker stage-2 checkpoint is wanted; --vae FILE adds a missing VAE"
-        )
+        raise CheckpointError(where, faults, hint=_hint(faults))
     values = {own: tensors[theirs].detach().to(torch.float32) for own, theirs in names.items()}
     model.load_state_dict(values, assign=True)
     # Assigning gives each of the two names of the shared map a parameter of its own; make them one again.
@@ -135,16 +203,37 @@ def model_from_tensors(
     return model.eval().requires_grad_(False)
 
 
-def tensor_faults(wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, Tensor]) -> list[str]:
-    faults = [f"missing: {key} {shape}" for key, shape in wanted.items() if key not in given]
-    for key, value in given.items():
-        shape = tuple(value.shape)
-        if key not in wanted:
-            faults.append(f"unexpected: {key} {shape}{nearest(key, wanted)}")
-        elif shape != wanted[key]:
-            faults.append(f"misshapen: {key} is {shape}, wanted {wanted[key]}")
-        elif not value.dtype.is_floating_point:
-            faults.append(f"misfit: {key} is {value.dtype}, wanted a floating-point type")
-        elif not bool(torch.isfinite(value).all()):
-            faults.append(f"not finite: {key} holds NaN or infinite values")
+def _period(table: Tensor | None) -> int | None:
+    """Return after how many rows a position table (1, rows, width) repeats; None when it does not."""
+    if table is None or table.dim() != 3 or not table.dtype.is_floating_point or not 2 < table.shape[1] < 1 << 16:
+        return None
+    rows = table[0]
+    first = (rows - rows[0]).abs().amax(dim=1) < 1e-6
+    for period in torch.nonzero(first[1:]).flatten()[:1000].add(1).tolist():
+        if bool(first[::period].all()) and torch.allclose(rows[period:], rows[:-period], atol=1e-6):
+            return int(period)
+    return None
+
+
+def _hint(faults: Sequence[str]) -> str | None:
+    """Return what mends the faults that are there."""
+    kinds = {fault.partition(":")[0] for fault in faults}
+    if kinds == {"unexpected"}:
+        return "pass over what does not belong: --ignore-extra"
+    if "not finite" in kinds:
+        return "the training diverged or the file is damaged; take an earlier checkpoint"
+    if any(fault.startswith("missing: autoencoder.") for fault in faults):
+        return "--vae FILE adds the VAE's missing tensors from the stage-1 checkpoint"
+    return None
+
+
+def _misfits(config: Config) -> list[str]:
+    faults = []
+    if config.latent_width % config.code_width:
+        faults.append(f"misfit: latents of {config.latent_width} are no whole number of codes of {config.code_width}")
+    if not config.vae_extra_linear and config.latent_width != config.vae_width:
+        faults.append(
+            f"misfit: latents of {config.latent_width} for a VAE of width {config.vae_width} "
+            "that has no encoder_linear_embedding_post and decoder_linear_embedding_pre"
+        )
     return faults

@@ -9,9 +9,12 @@ from typing import Literal
 
 from edgetalker.engines.errors import OptionError
 
-__all__ = ["Config", "HeadCounts", "Shapes", "config_from_shapes"]
+__all__ = ["ACTIVATIONS", "Config", "Shapes", "Untold", "config_from_shapes", "dataset_of"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+Dataset = Literal["vocaset", "biwi"]
+Activation = Literal["relu", "gelu"]
+ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
 
 # What the tensors cannot tell, for the widths that were published: head counts by width.
 _AUDIO_HEADS = {768: 12}
@@ -20,23 +23,42 @@ _VAE_HEADS = {1024: 8}
 _STRIDES = {10: 5, 3: 2, 2: 2}
 
 
-@dataclass(frozen=True)
-class HeadCounts:
-    """Numbers of attention heads, which no tensor tells; None takes the published number for the width."""
+# Values of one frame's vertices, and rows of the motion network's position table, as published.
+_VERTEX_VALUES: dict[int, Dataset] = {15069: "vocaset", 70110: "biwi"}
+_POSITION_ROWS: dict[int, Dataset] = {5010: "vocaset", 5025: "biwi"}
+_MOST_LAYERS = 128
+_MOST_VALUES = 2_000_000_000  # of one network, in 8 GB; the published ones have 0.24 and 0.37 thousand million
+_FRAME_RATES = (1, 240)
 
-    audio: int | None = None
-    vae: int | None = None
-    condition: int = 4
+
+@dataclass(frozen=True)
+class Untold:
+    """What no tensor tells. None takes what was published for the width (heads) or the dataset (the rest).
+
+    period: rows after which the motion network's positions and its temporal bias repeat; files that hold the
+    published table tell it.
+    """
+
+    audio_heads: int | None = None
+    vae_heads: int | None = None
+    condition_heads: int = 4
+    frame_rate: int | None = None
+    period: int | None = None
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True)
 class Config:
-    """All sizes of one network. `vertex_values` is 3 V; `frame_rate` is in frames a second."""
+    """All sizes of one network. `vertex_values` is 3 V; `frame_rate` is in frames a second.
 
-    dataset: Literal["vocaset", "biwi"]
+    latent_width: of the latents, the noise and the histories: slots × code_width. It is the VAE's width unless
+    the VAE has an extra linear map on either side of its quantiser.
+    """
+
+    dataset: Dataset
     frame_rate: int
     period: int
-    activation: Literal["relu", "gelu"]
+    activation: Activation
     audio_width: int
     audio_layers: int
     audio_heads: int
@@ -56,6 +78,7 @@ class Config:
     vae_extra_linear: bool
     codes: int
     code_width: int
+    latent_width: int
     width: int
     layers: int
     heads: int
@@ -88,17 +111,31 @@ class Config:
         return samples
 
 
-def config_from_shapes(shapes: Shapes, heads: HeadCounts | None = None) -> Config:
+def dataset_of(shapes: Shapes, part: Literal["motion", "vae"]) -> Dataset | None:
+    """Tell which published dataset the motion network or the VAE was trained on; None when its sizes are neither's."""
+    if part == "motion":
+        shape = shapes.get("diff_ar_network.PPE.pe", ())
+        return _POSITION_ROWS.get(shape[1]) if len(shape) == 3 else None
+    for key in ("autoencoder.decoder.vertice_map_reverse.weight", "autoencoder.decoder.vertice_map_reverse.bias"):
+        if shape := shapes.get(key, ()):
+            return _VERTEX_VALUES.get(shape[0])
+    return None
+
+
+def config_from_shapes(shapes: Shapes, untold: Untold | None = None) -> Config:
     """Tell every size from published key names and shapes.
 
     A size whose tensor is absent or misshapen falls back to the published one, so that the loader can go on and
     report every fault of the file at once.
 
     Raises:
-        OptionError: a head count that the width does not tell and `heads` does not give, or that does not divide it.
+        OptionError: what the shapes do not tell and `untold` does not give, or what does not fit them.
+        ValueError: sizes far beyond those of any such network.
     """
-    heads = heads or HeadCounts()
-    biwi = any("encoder_linear_embedding_post" in key or "decoder_linear_embedding_pre" in key for key in shapes)
+    untold = untold or Untold()
+    extra = any("encoder_linear_embedding_post" in key or "decoder_linear_embedding_pre" in key for key in shapes)
+    dataset = dataset_of(shapes, "motion") or dataset_of(shapes, "vae") or ("biwi" if extra else "vocaset")
+    biwi = dataset == "biwi"
 
     def size(key: str, axis: int, published: int) -> int:
         shape = shapes.get(key, ())
@@ -117,14 +154,15 @@ def config_from_shapes(shapes: Shapes, heads: HeadCounts | None = None) -> Confi
     kernels = tuple(size(key, 2, kernel) for key, kernel in convolutions)
     position = _position_key(shapes)
     in_group = size(position, 1, 48)
-    return Config(
-        dataset="biwi" if biwi else "vocaset",
-        frame_rate=25 if biwi else 30,
-        period=25 if biwi else 30,
-        activation="gelu" if biwi else "relu",
+    _check_untold(untold)
+    config = Config(
+        dataset=dataset,
+        frame_rate=untold.frame_rate or (25 if biwi else 30),
+        period=untold.period or (25 if biwi else 30),
+        activation=untold.activation or ("gelu" if biwi else "relu"),
         audio_width=audio_width,
         audio_layers=_count(shapes, audio + r"encoder\.layers\.(\d+)\.", 12),
-        audio_heads=_heads("audio", audio_width, heads.audio, _AUDIO_HEADS),
+        audio_heads=_heads("audio", audio_width, untold.audio_heads, _AUDIO_HEADS),
         audio_feed_forward=size(audio + "encoder.layers.0.feed_forward.intermediate_dense.weight", 0, 3072),
         conv_widths=tuple(size(key, 0, 512) for key, _ in convolutions),
         conv_kernels=kernels,
@@ -134,21 +172,58 @@ def config_from_shapes(shapes: Shapes, heads: HeadCounts | None = None) -> Confi
         vertex_values=size(vae + "vertice_map_reverse.weight", 0, 70110 if biwi else 15069),
         vae_width=vae_width,
         vae_layers=_count(shapes, vae + r"decoder_transformer\.net\.(\d+)\.", 12) // 2,
-        vae_heads=_heads("vae", vae_width, heads.vae, _VAE_HEADS),
+        vae_heads=_heads("vae", vae_width, untold.vae_heads, _VAE_HEADS),
         vae_feed_forward=size(vae + "decoder_transformer.net.1.fn.fn.l1.weight", 0, 1536),
         vae_kernel=size(vae + "expander.0.0.weight", 2, 5),
         vae_positions=size(vae + "decoder_pos_embedding.pe", 0, 5000),
-        vae_extra_linear=biwi,
+        vae_extra_linear=extra,
         codes=size("autoencoder.quantize.embedding.weight", 0, 512 if biwi else 256),
         code_width=size("autoencoder.quantize.embedding.weight", 1, 128 if biwi else 64),
+        latent_width=size(network + "vq_latent_map.weight", 1, vae_width),
         width=width,
         layers=_count(shapes, network + r"transformer_decoder\.layers\.(\d+)\.", 2),
-        heads=_heads("condition", width, heads.condition, {}),
+        heads=_heads("condition", width, untold.condition_heads, {}),
         feed_forward=size(network + "transformer_decoder.layers.0.linear1.weight", 0, 2048 if biwi else 1024),
         positions=size(network + "PPE.pe", 1, 5025 if biwi else 5010),
         identities=size(network + "obj_vector.weight", 0, 6 if biwi else 8),
         time_frequencies=size(network + "time_emb.mlp.0.weight", 1, 256),
     )
+    _check_sizes(config)
+    return config
+
+
+def _check_untold(untold: Untold) -> None:
+    low, high = _FRAME_RATES
+    if untold.frame_rate is not None and not low <= untold.frame_rate <= high:
+        raise OptionError(f"{untold.frame_rate} frames a second; {low} to {high} were wanted")
+    if untold.period is not None and untold.period < 1:
+        raise OptionError(f"a period of {untold.period} frames; at least 1 was wanted")
+    if untold.activation is not None and untold.activation not in ACTIVATIONS:
+        raise OptionError(f"unknown activation `{untold.activation}`; known are {', '.join(ACTIVATIONS)}")
+
+
+def _check_sizes(config: Config) -> None:
+    """Refuse what no network is: a file may claim any size, and a network is built to see what it lacks."""
+    layers = {"audio": config.audio_layers, "VAE": config.vae_layers, "condition": config.layers}
+    for part, count in layers.items():
+        if count > _MOST_LAYERS:
+            raise ValueError(f"{count} layers in the {part} transformer; at most {_MOST_LAYERS} are read")
+    for key, value in vars(config).items():
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(type(size) is int and size < 1 for size in sizes):
+            raise ValueError(f"{key.replace('_', ' ')} of {value}")
+    widest = [
+        config.audio_layers * config.audio_width * (4 * config.audio_width + 2 * config.audio_feed_forward),
+        2 * config.vae_layers * config.vae_width * (4 * config.vae_width + 2 * config.vae_feed_forward),
+        2 * config.vae_width * config.vertex_values,
+        2 * config.vae_width * (config.vae_width * config.vae_kernel + config.vae_positions),
+        config.layers * config.width * (8 * config.width + 2 * config.feed_forward),
+        config.width * (config.positions + config.identities + config.time_frequencies + config.latent_width),
+        config.codes * config.code_width,
+        max(config.conv_widths) ** 2 * sum(config.conv_kernels) + config.audio_width**2 * config.position_kernel,
+    ]
+    if sum(widest) > _MOST_VALUES:
+        raise ValueError(f"a network of {sum(widest):.2g} values; at most {_MOST_VALUES:.2g} are read")
 
 
 def _position_key(shapes: Shapes) -> str:
@@ -160,8 +235,9 @@ def _position_key(shapes: Shapes) -> str:
 
 
 def _count(shapes: Shapes, pattern: str, published: int) -> int:
-    found = [int(match.group(1)) for key in shapes if (match := re.match(pattern, key))]
-    return max(found) + 1 if found else published
+    """Return how many layers the keys number. One far beyond any network's is left to be unexpected."""
+    found = {int(match.group(1)) for key in shapes if (match := re.match(pattern, key)) and len(match.group(1)) < 5}
+    return max((place for place in found if place <= 2 * _MOST_LAYERS), default=published - 1) + 1
 
 
 def _heads(part: str, width: int, given: int | None, published: Mapping[int, int]) -> int:

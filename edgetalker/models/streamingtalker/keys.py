@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["OWN_WEIGHT_NORM", "published_key", "with_new_weight_norm"]
-
-# Published checkpoints hold the positional convolution's weight norm under old or new names.
-_CONVOLUTION = "audio_encoder.encoder.pos_conv_embed.conv."
-OWN_WEIGHT_NORM = {
-    _CONVOLUTION + "weight_g": _CONVOLUTION + "parametrizations.weight.original0",
-    _CONVOLUTION + "weight_v": _CONVOLUTION + "parametrizations.weight.original1",
-}
+__all__ = ["published_key"]
 
 _HALVES = {
     "encoder": ("squasher", "encoder_transformer", "encoder_pos_embedding", "encoder_linear_embedding"),
@@ -54,11 +47,6 @@ def published_key(own: str) -> str:
     if part == "vae":
         return "autoencoder." + _vae_key(rest)
     raise KeyError(own)
-
-
-def with_new_weight_norm(key: str) -> str:
-    """Return the key with an old weight-norm name (weight_g, weight_v) made a new one."""
-    return OWN_WEIGHT_NORM.get(key, key)
 
 
 def _motion_key(own: str) -> str:

@@ -58,7 +58,7 @@ class Head(nn.Module):
         self.latent_map = vq_latent_map  # shared with the condition network
         self.time_embedding = TimeEmbedding(config.time_frequencies, config.width)
         self.denoiser = nn.Linear(2 * config.width, config.width)
-        self.output_map = nn.Linear(config.width, config.vae_width)
+        self.output_map = nn.Linear(config.width, config.latent_width)
 
     def forward(self, x: Tensor, condition: Tensor, time: Tensor) -> Tensor:
         """Return the estimate of x0 (B, L, vq) for x (B, L, vq), condition (B, L, D) and time (1,)."""
@@ -72,7 +72,7 @@ class MotionNetwork(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.latent_map = nn.Linear(config.vae_width, config.width)
+        self.latent_map = nn.Linear(config.latent_width, config.width)
         self.audio_map = nn.Linear(config.audio_width, config.width)
         self.identity = nn.Embedding(config.identities, config.width)
         self.positions = nn.Buffer(torch.zeros(1, config.positions, config.width))

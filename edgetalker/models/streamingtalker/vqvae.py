@@ -80,12 +80,12 @@ class _Half(nn.Module):
 
 
 class Encoder(_Half):
-    """Displacements (B, L, 3V) to continuous latents (B, L, width); L >= 2, by InstanceNorm over time."""
+    """Displacements (B, L, 3V) to continuous latents (B, L, vq); L >= 2, by InstanceNorm over time."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.mapping = nn.Linear(config.vertex_values, config.vae_width)
-        self.post = nn.Linear(config.vae_width, config.vae_width) if config.vae_extra_linear else None
+        self.post = nn.Linear(config.vae_width, config.latent_width) if config.vae_extra_linear else None
 
     def forward(self, displacements: Tensor) -> Tensor:
         x = self.transform(F.leaky_relu(self.mapping(displacements), _SLOPE))
@@ -93,11 +93,11 @@ class Encoder(_Half):
 
 
 class Decoder(_Half):
-    """Latents (B, L, width) to displacements (B, L, 3V); L >= 2. Every frame depends on all L latents."""
+    """Latents (B, L, vq) to displacements (B, L, 3V); L >= 2. Every frame depends on all L latents."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.pre = nn.Linear(config.vae_width, config.vae_width) if config.vae_extra_linear else None
+        self.pre = nn.Linear(config.latent_width, config.vae_width) if config.vae_extra_linear else None
         self.reverse = nn.Linear(config.vae_width, config.vertex_values)
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Quantizer(nn.Module):
         self.codebook = nn.Embedding(config.codes, config.code_width)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Return quantised latents, (B, L, width) as given."""
+        """Return quantised latents, (B, L, vq) as given."""
         codes = self.codebook.weight
         slots = latents.reshape(-1, codes.shape[1])
         distances = slots.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * slots @ codes.T
@@ -130,6 +130,6 @@ class VqVae(nn.Module):
         self.decoder = Decoder(config)
 
     def start_token(self) -> Tensor:
-        """Return the latent (1, 1, width) that every history begins with: the first of two still frames."""
+        """Return the latent (1, 1, vq) that every history begins with: the first of two still frames."""
         still = self.encoder.mapping.weight.new_zeros(1, 2, self.encoder.mapping.in_features)
         return cast(Tensor, self.quantizer(self.encoder(still))[:, :1])

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.onnxtorch import OnnxModule
-from edgetalker.engines.onnxtorch.graph import OPERATORS
+from edgetalker.engines.torch import OnnxModule
+from edgetalker.engines.torch.graph import OPERATORS
 
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")

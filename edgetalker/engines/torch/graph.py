@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from edgetalker.engines.engine import DTYPES, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError
 from edgetalker.engines.lazy import LazyModule
-from edgetalker.engines.onnxtorch import arithmetic, layers, shaping
-from edgetalker.engines.onnxtorch.node import Build, Node, Run
+from edgetalker.engines.torch import arithmetic, operators
+from edgetalker.engines.torch.operators import Build, Node, Run
 
 __all__ = ["OPERATORS", "OnnxModule"]
 
 torch: Any = LazyModule("torch")
 
-OPERATORS: Mapping[str, Build] = {**arithmetic.OPERATORS, **shaping.OPERATORS, **layers.OPERATORS}
+OPERATORS: Mapping[str, Build] = {**arithmetic.OPERATORS, **operators.OPERATORS}
 """Every ONNX operator that is known here."""
 
 Tensors = Mapping[str, Any]

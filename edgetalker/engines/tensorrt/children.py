@@ -1,32 +1,40 @@
-"""Builds a bundle's plans, one stage at a time, each in its own process."""
+"""Builds a bundle's plans, each stage in a process of its own: both ends of the pipe between them.
+
+A child's memory is measured and given back, and a crash is only its own. It is run as `python -m` this module. The
+first line on its standard input is the request; the end of that input cancels the build, and so does the parent's
+death. Answers are lines on standard output that begin with `MARK`; TensorRT may print between them.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from edgetalker.engines import errors
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.driver import Gpu
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, UserError
-from edgetalker.engines.fingerprint import Machine, PlanRecord
+from edgetalker.engines.files import write_whole
+from edgetalker.engines.machine import Gpu, Machine
 from edgetalker.engines.ort import check_border
-from edgetalker.engines.plan import Found, find, plan_folders, read_plan, store
+from edgetalker.engines.plan import Found, PlanRecord, find, plan_folders, read_plan, store
 from edgetalker.engines.targets import Target
-from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, flags_of
-from edgetalker.engines.tensorrt.worker import MARK
+from edgetalker.engines.tensorrt.api import load
+from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, Built, build, flags_of
 
-__all__ = ["PlanBuilder", "Report", "build_in_child"]
+__all__ = ["MARK", "PlanBuilder", "Report", "build_in_child", "main", "specs_to_json"]
+
+MARK = "@edgetalker "
 
 Report = Callable[[str, str, float], None]
 """Told stage, phase and share done while a plan is being built."""
@@ -139,7 +147,7 @@ def build_in_child(request: dict[str, Any], progress: Callable[[str, float], Non
 
 @contextmanager
 def _child() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "edgetalker.engines.tensorrt.worker"]
+    command = [sys.executable, "-m", "edgetalker.engines.tensorrt.children"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace")
     try:
         yield child
@@ -171,23 +179,12 @@ def _listen(child: subprocess.Popen[str], progress: Callable[[str, float], None]
             continue
         words = json.loads(line[len(MARK) :])
         if "error" in words:
-            raise _reported(words["error"])
+            raise UserError.from_json(words["error"])
         if "done" in words:
             return dict(words["done"])
         progress(words["phase"], words["share"])
     child.wait()
     return None
-
-
-def _reported(words: dict[str, Any]) -> UserError:
-    if words["kind"] == "BuildCancelledError":
-        return BuildCancelledError(words["message"], hint=words["hint"])
-    kind = getattr(errors, words["kind"])
-    if kind is errors.MissingPackageError:  # its own signature: keep class of exit code, message and hint
-        kind = errors.DeviceError
-    error = kind(words["message"], hint=words["hint"])
-    assert isinstance(error, UserError)
-    return error
 
 
 def _death(code: int, request: dict[str, Any]) -> EngineError:
@@ -198,3 +195,92 @@ def _death(code: int, request: dict[str, Any]) -> EngineError:
 
 def _specs(values: dict[str, Any]) -> dict[str, TensorSpec]:
     return {name: TensorSpec(item["dtype"], tuple(item["shape"])) for name, item in values.items()}
+
+
+# The child's end
+
+
+def main() -> int:
+    """Answer one request. Returns 0 with a `done` line, else the error's exit code with an `error` line."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent as well, which ends our input
+    request = json.loads(sys.stdin.readline())
+    cancelled = threading.Event()
+    threading.Thread(target=_watch, args=(cancelled,), daemon=True).start()
+    try:
+        _say(done=_build(request, cancelled))
+    except UserError as error:
+        _say(error=error.to_json())
+        return error.exit_code
+    return 0
+
+
+def _watch(cancelled: threading.Event) -> None:
+    """Read the descriptor itself: a daemon thread inside sys.stdin would hold its lock when Python ends."""
+    while os.read(0, 4096):
+        pass
+    cancelled.set()
+
+
+def _build(request: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
+    def progress(phase: str, share: float) -> bool:
+        _say(phase=phase, share=share)
+        return not cancelled.is_set()
+
+    cache = Path(request["timing_cache"]) if request["timing_cache"] else None
+    built = build(
+        load(request["flavour"]),
+        Path(request["onnx"]),
+        Target(request["flavour"], tuple(request["capabilities"])),
+        BuildOptions(**request["options"]),
+        progress=progress,
+        timing_cache=cache.read_bytes() if cache and cache.is_file() else b"",
+    )
+    Path(request["plan"]).write_bytes(built.plan)
+    if cache and built.timing_cache:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(cache) as file:
+            file.write(built.timing_cache)
+    return _summary(built)
+
+
+def _summary(built: Built) -> dict[str, Any]:
+    return {
+        "inputs": specs_to_json(built.inputs),
+        "outputs": specs_to_json(built.outputs),
+        "types": dict(built.types),
+        "seconds": built.seconds,
+        "peak_memory": _peak(),
+    }
+
+
+def specs_to_json(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+    """Return tensor specs as plain JSON values."""
+    return {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
+
+
+def _peak() -> int:
+    """Return this process's peak of resident memory in bytes; 0 where the system does not tell.
+
+    Linux hands getrusage's peak on from the process that started this one; /proc counts this program alone.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _say(**words: Any) -> None:
+    sys.stdout.write(MARK + json.dumps(words) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

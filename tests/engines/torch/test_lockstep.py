@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.host import HostDevice
-from edgetalker.engines.onnxtorch.lockstep import lockstep, widened
-from edgetalker.engines.pack import pack
+from edgetalker.engines.torch.engine import lockstep, widened
 from edgetalker.runtime.session import Session
 from tests.support import toy
 

@@ -1,0 +1,25 @@
+"""Each fuzz target for a moment; `make fuzz` runs them for an hour."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fuzz.checkpoints import Wrong, run
+
+
+def test_changed_checkpoints_a_few() -> None:
+    assert run(examples=39, seconds=None, seed=0) == 39
+
+
+@pytest.mark.slow
+def test_changed_checkpoints() -> None:
+    assert run(examples=200, seconds=None, seed=100) == 200
+
+
+def test_the_target_sees_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tests.fuzz.checkpoints.load_checkpoint", broken)
+    with pytest.raises(Wrong, match="seed 5, flip: ZeroDivisionError"):
+        run(examples=1, seconds=None, seed=5)
