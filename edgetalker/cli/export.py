@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.export_artalk import add_artalk, add_face, face_options
 from edgetalker.cli.options import natural, positive
 from edgetalker.engines.errors import MissingPackageError
 
@@ -18,6 +19,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("export", help="turn a PyTorch checkpoint into a bundle")
     families = parser.add_subparsers(dest="family", metavar="FAMILY", required=True, title="model families")
     _add_streamingtalker(families)
+    add_artalk(families)
 
 
 def _add_streamingtalker(families: Any) -> None:
@@ -36,6 +38,8 @@ def _add_streamingtalker(families: Any) -> None:
     _add_contract(parser)
     _add_sampling(parser)
     _add_network(parser)
+    add_face(parser)
+    parser.set_defaults(export=_export_streamingtalker)
 
 
 def _add_contract(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +84,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
-    group.add_argument("--template", type=Path, metavar="FILE.npy", help="neutral face (V, 3), added to each frame")
+    group.add_argument("--template", type=Path, metavar="FILE", help="neutral face (.npy of (V, 3), or .obj), added")
     group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
     group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
     group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
@@ -94,6 +98,13 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
+    report = args.export(args)
+    size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
+    print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
+    return 0
+
+
+def _export_streamingtalker(args: argparse.Namespace) -> Any:
     try:
         from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
         from edgetalker.models.streamingtalker import CheckpointError, Untold
@@ -115,9 +126,10 @@ def run(args: argparse.Namespace) -> int:
         template=args.template,
         untold=Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation),
         tolerance=args.tolerance,
+        face=face_options(args),
     )
     try:
-        report = export_streamingtalker(
+        return export_streamingtalker(
             args.checkpoint,
             args.vae,
             args.out,
@@ -129,6 +141,3 @@ def run(args: argparse.Namespace) -> int:
     except CheckpointError as error:
         error.message = error.whole if args.all else error.message
         raise
-    size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
-    print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
-    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import struct
@@ -23,12 +24,17 @@ from edgetalker.export.faces.attach import FaceOptions, attach
 from edgetalker.export.faces.flame import Flame, FlameStage, read_flame
 from edgetalker.export.faces.pickled import PickleError, array_of, read_pickle
 from edgetalker.export.faces.shapes import Shapes, read_shapes, shape_named
+from edgetalker.export.streamingtalker import ExportOptions, export_model
 from edgetalker.face.head import head
 from edgetalker.face.turn import rotation_matrix
+from edgetalker.models.streamingtalker import load_checkpoint
+from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
+from tests.models.streamingtalker.conftest import TINY, TINY_HEADS
 
 Array = NDArray[Any]
 VERTICES, EXPRESSIONS = 40, 100
+ST_OPTIONS = ExportOptions(heads=TINY_HEADS, features_input=True, history=6, decode_window=5)
 
 
 def flame_arrays(seed: int = 1) -> dict[str, Array]:
@@ -449,3 +455,30 @@ def test_choices_that_a_model_cannot_serve(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="by way of vertices") as caught:
         attach(FaceOptions(arkit=tmp_path / "shapes.npz"), width=106)
     assert "--flame" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_streamingtalker_gives_arkit_shapes(tmp_path: Path) -> None:
+    random = np.random.default_rng(12)
+    rest, count = random.normal(0, 0.1, (60, 3)), 60
+    with (tmp_path / "rest.obj").open("w") as file:
+        file.write("\n".join([*(f"v {x:.9f} {y:.9f} {z:.9f}" for x, y, z in rest), "f 1 2 3"]))
+    names = ARKIT_SHAPES[:-1]  # no tongue
+    save(
+        tmp_path / "shapes.npz",
+        {"neutral": rest, **{name: rest + random.normal(0, 0.02, (count, 3)) for name in names}},
+    )
+    options = dataclasses.replace(
+        ST_OPTIONS, template=tmp_path / "rest.obj", face=FaceOptions(arkit=tmp_path / "shapes.npz")
+    )
+    report = export_model(load_checkpoint(TINY, heads=TINY_HEADS), tmp_path / "bundle", options, name="tiny")
+    motion = report.bundle.manifest.motion
+    assert (motion.kind, motion.names, motion.tensor) == ("arkit", ARKIT_SHAPES, "shapes")
+    assert any("TongueOut" in line for line in report.bundle.manifest.notes["face"])
+    assert report.bundle.array("triangles.npy").tolist() == [[0, 1, 2]]
+    session = open_session(report.bundle)
+    session.feed("features", np.ones((1, 32), np.float32))
+    frames = np.stack([session.step(None).motion.copy() for _ in range(6)])
+    assert frames.shape == (6, 52)
+    assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0
+    assert not frames[:, -1].any()

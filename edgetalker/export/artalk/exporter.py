@@ -19,6 +19,7 @@ from edgetalker.engines.files import sha256_of
 from edgetalker.export.artalk.description import Layout, describe
 from edgetalker.export.artalk.stages import Stages
 from edgetalker.export.artalk.vae_stages import TAIL
+from edgetalker.export.faces.attach import FaceOptions, attach
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.exporter import ExportReport
 from edgetalker.models.artalk.checkpoint import load_checkpoint
@@ -41,7 +42,8 @@ class ExportOptions:
     the tensors. style_motion: a clip that the talker moves like. fix_pose: the head is still unless asked to move.
     smooth: Savitzky-Golay as published, four frames later. spread: frames of the chunk before over which a chunk is
     computed (None: a quarter of a chunk). audio_parts: stages that the audio encoder is cut into, so that none of
-    them takes longer than a frame. tolerance: allowed error against PyTorch, relative.
+    them takes longer than a frame. tolerance: allowed error against PyTorch, relative. face: what turns FLAME's
+    numbers into vertices and ARKit shapes.
     """
 
     heads: HeadCounts | None = None
@@ -53,7 +55,7 @@ class ExportOptions:
     spread: int | None = None
     audio_parts: int = 1
     tolerance: float = 2e-4
-    notes: dict[str, Any] = field(default_factory=dict)
+    face: FaceOptions = field(default_factory=FaceOptions)
 
 
 def export_artalk(
@@ -96,7 +98,11 @@ def export_model(
     """Export a loaded network; see `export_artalk`."""
     started, config = time.monotonic(), model.config
     layout, clip = _layout(model, options)
+    face = attach(options.face, width=config.motion, tolerance=options.tolerance)  # first: it reads files of the user's
+    for line in [str(check) for check in face.checks] + face.said:
+        say(line)
     stages, checks = _stages(model, layout, options.tolerance, say)
+    checks += face.checks
     failed = [str(check) for check in checks if not check.passed]
     if failed:
         raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
@@ -105,11 +111,12 @@ def export_model(
     description = {
         "name": name,
         "origin": origin,
-        **describe(config, layout, stages),
-        "notes": _notes(model, layout, options, checks),
+        **face.merged(describe(config, layout, stages)),
+        "notes": _notes(model, layout, options, checks) | ({"face": face.said} if face.said else {}),
     }
-    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
-    bundle = pack(out, description, {**files, "style_clip.npy": clip, "past_codes.npy": past}, replace=replace)
+    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in [*stages, *face.stages]}
+    files |= {"style_clip.npy": clip, "past_codes.npy": past, **face.files}
+    bundle = pack(out, description, files, replace=replace)
     return ExportReport(bundle, tuple(checks), time.monotonic() - started)
 
 
@@ -192,5 +199,4 @@ def _notes(model: ARTalk, layout: Layout, options: ExportOptions, checks: list[C
         "style": options.style_motion.name if options.style_motion else "none",
         "opset": OPSET,
         "errors": {check.stage: check.error for check in checks},
-        **options.notes,
     }

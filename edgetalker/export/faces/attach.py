@@ -17,7 +17,7 @@ from edgetalker.export.faces.flame import Flame, FlameStage, read_flame
 from edgetalker.export.faces.shapes import read_shapes
 from edgetalker.export.onnx_stage import Check, StageFile, compare, export_stage, runner
 
-__all__ = ["Face", "FaceOptions", "attach"]
+__all__ = ["Face", "FaceOptions", "attach", "mesh_tensor"]
 
 _FIT_TOLERANCE = 0.02  # of a weight, against the solved program
 
@@ -125,6 +125,11 @@ def _tensor(role: str, *shape: int, dtype: str = "float32", **options: Any) -> d
     return {"role": role, "dtype": dtype, "shape": list(shape), **options}
 
 
+def mesh_tensor(triangles: NDArray[np.int32]) -> dict[str, Any]:
+    """Return the manifest's entry of a mesh's triangles (F, 3), which the file triangles.npy holds."""
+    return _tensor("constant", *triangles.shape, dtype="int32", file="triangles.npy")
+
+
 def _add_flame(face: Face, flame: Flame, tensor: str, width: int, tolerance: float, *, apart: bool) -> None:
     random = torch.Generator().manual_seed(2)
     motion = torch.randn(4, width, generator=random) * torch.tensor([1.0] * (width - 6) + [0.3] * 6)
@@ -142,7 +147,7 @@ def _add_flame(face: Face, flame: Flame, tensor: str, width: int, tolerance: flo
     names = {"vertices": "vertices"} | ({"angles": "head_angles"} if apart else {})
     face.program.append({"stage": "flame", "inputs": {"motion": tensor}, "outputs": names})
     face.motion = {"tensor": "vertices", "kind": "vertices", "names": [], "units": "metres"}
-    face.tensors["triangles"] = _tensor("constant", *flame.triangles.shape, dtype="int32", file="triangles.npy")
+    face.tensors["triangles"] = mesh_tensor(flame.triangles)
     face.files["triangles.npy"] = flame.triangles
 
 

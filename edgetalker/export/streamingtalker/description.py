@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.export.faces.attach import mesh_tensor
 from edgetalker.export.onnx_stage import StageFile
 from edgetalker.export.streamingtalker.options import ExportOptions
 from edgetalker.models.streamingtalker.config import Config
@@ -16,7 +20,12 @@ _COUNT_LIMIT = 2**24  # float32 holds every whole number up to here
 
 
 def describe(
-    config: Config, contract: Contract, options: ExportOptions, stages: Sequence[StageFile], schedules: Sequence[str]
+    config: Config,
+    contract: Contract,
+    options: ExportOptions,
+    stages: Sequence[StageFile],
+    schedules: Sequence[str],
+    triangles: NDArray[np.int32] | None = None,
 ) -> dict[str, Any]:
     """Return the manifest without name, origin, notes and digests, for `pack`."""
     return {
@@ -28,7 +37,8 @@ def describe(
             "fps": str(config.frame_rate),
             "units": "metres" if config.dataset == "vocaset" else "",
         },
-        "tensors": _tensors(config, contract, options),
+        "tensors": _tensors(config, contract, options)
+        | ({} if triangles is None else {"triangles": mesh_tensor(triangles)}),
         "stages": {stage.name: _stage(stage) for stage in stages},
         "program": _program(contract, options, schedules),
         "schedules": _schedules(options, schedules),

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle, check_target, pack
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import sha256_of
+from edgetalker.export.faces.attach import attach
+from edgetalker.export.faces.shapes import read_mesh
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.denoise_stage import schedule_table
 from edgetalker.export.streamingtalker.description import describe
@@ -82,18 +84,31 @@ def export_model(
     """Export a loaded network; see `export_streamingtalker`."""
     started = time.monotonic()
     contract, schedules = options.contract(model.config), options.schedules()
-    template = _template(model, options)
+    template, triangles = _template(model, options)
+    face = attach(
+        options.face,
+        tensor="vertices",
+        vertices=template.shape[1],
+        rest=template[0] if options.template else None,
+        basis=model.vae.decoder.reverse.weight.detach().numpy(),
+        tolerance=options.tolerance,
+    )
+    for line in [str(check) for check in face.checks] + face.said:
+        say(line)
     stages, checks = _stages(model, contract, options, schedules, say)
+    checks += face.checks
     failed = [str(check) for check in checks if not check.passed]
     if failed:
         raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
     description = {
         "name": name,
         "origin": origin,
-        **describe(model.config, contract, options, stages, list(schedules)),
-        "notes": _notes(model, contract, options, schedules, checks),
+        **face.merged(describe(model.config, contract, options, stages, list(schedules), triangles)),
+        "notes": _notes(model, contract, options, schedules, checks) | ({"face": face.said} if face.said else {}),
     }
-    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in stages}
+    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in [*stages, *face.stages]} | face.files
+    if triangles is not None:
+        files["triangles.npy"] = triangles
     for key, table in schedules.items():
         files[f"schedules/{key}.npy"] = schedule_table(model, table, options.steps_per_row)
     files |= {"template.npy": template, "latents.npy": _initial_latents(model, contract)}
@@ -133,15 +148,21 @@ def _stages(
     return [stage for stage, _ in made], [check for _, check in made]
 
 
-def _template(model: StreamingTalker, options: ExportOptions) -> NDArray[np.float32]:
-    """Return the template (1, V, 3): the file's, or zeros, which makes every frame a displacement."""
+def _template(model: StreamingTalker, options: ExportOptions) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
+    """Return the template (1, V, 3), the file's, or zeros, which makes every frame a displacement; and its triangles
+    (F, 3), if it is an .obj."""
     size, identities = model.config.vertex_values, model.config.identities
     if not 0 <= options.identity < identities:
         raise OptionError(f"identity {options.identity}; the network has 0 to {identities - 1}")
     if size % 3:
         raise OptionError(f"{size} values a frame are no whole number of vertices")
     if options.template is None:
-        return np.zeros((1, size // 3, 3), np.float32)
+        return np.zeros((1, size // 3, 3), np.float32), None
+    if options.template.suffix.lower() == ".obj":
+        points, triangles = read_mesh(options.template)
+        if len(points) != size // 3:
+            raise InputError(f"template {options.template} has {len(points)} vertices; {size // 3} were wanted")
+        return points.astype(np.float32)[None], triangles
     try:
         values = np.load(options.template, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -149,7 +170,7 @@ def _template(model: StreamingTalker, options: ExportOptions) -> NDArray[np.floa
     if not isinstance(values, np.ndarray) or values.shape not in ((size // 3, 3), (size,)) or values.dtype.kind != "f":
         shape = getattr(values, "shape", "no single array")
         raise InputError(f"template {options.template} is {shape}; floats of ({size // 3}, 3) were wanted")
-    return values.astype(np.float32).reshape(1, -1, 3)
+    return values.astype(np.float32).reshape(1, -1, 3), None
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetalker.engines.errors import OptionError
+from edgetalker.export.faces.attach import FaceOptions
 from edgetalker.models.streamingtalker.config import Config, Untold
 from edgetalker.models.streamingtalker.contract import Contract, Phase, make_contract
 from edgetalker.models.streamingtalker.schedule import Rule, Schedule, make_schedule
@@ -22,8 +23,9 @@ class ExportOptions:
     decoder sees. phase: see `Contract`. rule, full_steps, fast_steps: the schedules (0 fast steps: none).
     steps_per_row: denoise steps in one run of the stage, for fewer launches; the schedules' rows hold so many.
     collapse: add the exact one-map schedule in place of the fast one. identity: the default training identity.
-    template: .npy of (V, 3) or (3V,), added to every frame. tolerance: of every stage against PyTorch, relative
-    to the largest value. features_input: leave the audio stage out and take features (1, A) a frame instead.
+    template: .npy of (V, 3) or (3V,), or .obj, added to every frame. tolerance: of every stage against PyTorch,
+    relative to the largest value. features_input: leave the audio stage out and take features (1, A) a frame instead.
+    face: what turns vertices into ARKit shapes.
     """
 
     block_ms: int = 200
@@ -42,6 +44,7 @@ class ExportOptions:
     untold: Untold = field(default_factory=Untold)
     tolerance: float = 2e-4
     features_input: bool = False
+    face: FaceOptions = field(default_factory=FaceOptions)
 
     def contract(self, config: Config) -> Contract:
         """Return the streaming contract. Raises OptionError for lengths that do not fit."""

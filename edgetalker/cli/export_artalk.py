@@ -1,0 +1,125 @@
+"""`edgetalker export artalk`: a published ARTalk checkpoint becomes a bundle; and the options of faces, for all."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from edgetalker.cli.options import natural, positive
+from edgetalker.engines.errors import MissingPackageError, OptionError
+
+__all__ = ["add_artalk", "add_face", "face_options"]
+
+
+def add_artalk(families: Any) -> None:
+    """Register the subcommand."""
+    parser = families.add_parser(
+        "artalk",
+        help="a published ARTalk checkpoint (wav2vec)",
+        description="Exports an ARTalk checkpoint: ONNX stages, each checked against PyTorch, and the manifest. "
+        "Nothing is written unless every stage passes.",
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="flat state dict, such as ARTalk_wav2vec.pt"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
+    parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
+    parser.add_argument(
+        "--config", type=Path, metavar="CONFIG.json", help="the published configuration, to check against"
+    )
+    motion = parser.add_argument_group("motion")
+    motion.add_argument("--style-motion", type=Path, metavar="CLIP.npz", help="a clip of motion to move like")
+    motion.add_argument("--fix-pose", action="store_true", help="the head is still (`--set head=1` moves it again)")
+    motion.add_argument("--no-smooth", action="store_true", help="no Savitzky-Golay filter, and no delay of 4 frames")
+    clock = parser.add_argument_group("clock")
+    clock.add_argument("--fps", type=fraction, default=Fraction(25), metavar="RATE", help="frames a second (25)")
+    clock.add_argument(
+        "--spread",
+        type=natural,
+        metavar="FRAMES",
+        help="a chunk is computed during this many frames of the chunk before; adds them to the delay (a quarter)",
+    )
+    clock.add_argument(
+        "--audio-parts", type=positive, default=1, metavar="N", help="stages that the audio encoder is cut into (1)"
+    )
+    network = parser.add_argument_group("network")
+    for option, what in (("audio", "audio encoder (16)"), ("vae", "VAE (8)"), ("style", "style encoder (4)")):
+        network.add_argument(f"--{option}-heads", type=positive, metavar="N", help=f"attention heads of the {what}")
+    network.add_argument("--heads", type=positive, metavar="N", help="attention heads of the transformer (12)")
+    network.add_argument(
+        "--tolerance", type=float, default=2e-4, metavar="E", help="allowed error against PyTorch, relative (2e-4)"
+    )
+    add_face(parser)
+    parser.set_defaults(export=_run)
+
+
+def fraction(text: str) -> Fraction:
+    """Return a positive rate such as `25` or `30000/1001`."""
+    try:
+        value = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"`{text}` is no rate such as 25 or 30000/1001")
+    return value
+
+
+def add_face(parser: argparse.ArgumentParser) -> None:
+    """Add the options that make motion usable: FLAME's vertices and ARKit's shapes."""
+    group = parser.add_argument_group("motion that people can use")
+    group.add_argument(
+        "--flame", type=Path, metavar="FILE", help="your FLAME file (.pkl, .npz): motion becomes vertices"
+    )
+    group.add_argument("--flame-shape", type=Path, metavar="FILE.npy", help="FLAME's coefficients of the identity")
+    group.add_argument(
+        "--arkit",
+        type=Path,
+        metavar="SHAPES",
+        help="neutral and ARKit shapes on the model's topology (folder of .obj, .glb, .npz): motion becomes 52 weights",
+    )
+    group.add_argument(
+        "--arkit-cost", type=float, default=1e-4, metavar="COST", help="of a weight beside its shape's energy (1e-4)"
+    )
+    group.add_argument("--arkit-steps", type=positive, default=20, metavar="N", help="of the solver, a frame (20)")
+
+
+def face_options(args: argparse.Namespace) -> Any:
+    """Return the FaceOptions that were given. Raises OptionError for a cost that makes no sense."""
+    from edgetalker.export.faces.attach import FaceOptions
+
+    if not 1e-7 <= args.arkit_cost <= 1:
+        raise OptionError(f"--arkit-cost {args.arkit_cost:g}; 1e-7 to 1 was wanted")
+    return FaceOptions(args.flame, args.flame_shape, args.arkit, args.arkit_cost, args.arkit_steps)
+
+
+def _run(args: argparse.Namespace) -> Any:
+    """Return the report of an export. Raises UserError subclasses for whatever cannot be exported."""
+    try:
+        from edgetalker.export.artalk import ExportOptions, export_artalk
+        from edgetalker.models.artalk import HeadCounts, read_settings
+    except ImportError as error:
+        raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
+    heads = read_settings(args.config).heads if args.config else HeadCounts()
+    options = ExportOptions(
+        heads=HeadCounts(
+            args.audio_heads or heads.audio,
+            args.vae_heads or heads.vae,
+            args.heads or heads.transformer,
+            args.style_heads or heads.style,
+        ),
+        config=args.config,
+        fps=args.fps,
+        style_motion=args.style_motion,
+        fix_pose=args.fix_pose,
+        smooth=not args.no_smooth,
+        spread=args.spread,
+        audio_parts=args.audio_parts,
+        tolerance=args.tolerance,
+        face=face_options(args),
+    )
+    return export_artalk(
+        args.checkpoint, args.out, options, replace=args.force, say=lambda line: print(line, file=sys.stderr)
+    )
