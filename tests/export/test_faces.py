@@ -22,19 +22,20 @@ from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.export.faces.arkit import ArkitStage, Fit, fit_of
 from edgetalker.export.faces.attach import FaceOptions, attach
 from edgetalker.export.faces.flame import Flame, FlameStage, read_flame
-from edgetalker.export.faces.pickled import PickleError, array_of, read_pickle
+from edgetalker.export.faces.pickled import PickleError, array_of
 from edgetalker.export.faces.shapes import Shapes, read_shapes, shape_named
 from edgetalker.export.streamingtalker import ExportOptions, export_model
 from edgetalker.face.head import head
 from edgetalker.face.turn import rotation_matrix
 from edgetalker.models.streamingtalker import load_checkpoint
+from edgetalker.models.weights.pickled import describe
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
-from tests.models.streamingtalker.conftest import TINY, TINY_HEADS
+from tests.models.streamingtalker.conftest import TINY, TINY_UNTOLD
 
 Array = NDArray[Any]
 VERTICES, EXPRESSIONS = 40, 100
-ST_OPTIONS = ExportOptions(heads=TINY_HEADS, features_input=True, history=6, decode_window=5)
+ST_OPTIONS = ExportOptions(untold=TINY_UNTOLD, features_input=True, history=6, decode_window=5)
 
 
 def flame_arrays(seed: int = 1) -> dict[str, Array]:
@@ -101,7 +102,7 @@ def test_an_array_that_python_2_wrote() -> None:
         b"cnumpy\ndtype\n(U\x02f8K\x00K\x01tR(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
         b"T" + struct.pack("<i", len(raw)) + raw + b"tb."
     )
-    np.testing.assert_array_equal(array_of(read_pickle(text)), values)
+    np.testing.assert_array_equal(array_of(describe(text)), values)
     np.testing.assert_array_equal(pickle.loads(text, encoding="latin1"), values)  # what we wrote is what Python reads
 
 
@@ -136,8 +137,8 @@ def test_damaged_pickles(tmp_path: Path, content: bytes) -> None:
 def test_a_pickle_cut_anywhere_is_an_error(cut: int) -> None:
     data = pickle.dumps({"a": np.zeros(7), "b": scipy.sparse.csr_matrix(np.eye(3)), "c": [1, (2, 3), "x", None, True]})
     if cut < len(data) - 1:
-        with pytest.raises(PickleError):
-            read_pickle(data[:cut])
+        with pytest.raises(ValueError):
+            describe(data[:cut])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_pickle_cut_anywhere_is_an_error(cut: int) -> None:
 )
 def test_what_is_no_array(value: Any, message: str) -> None:
     with pytest.raises(PickleError, match=message):
-        array_of(read_pickle(pickle.dumps(value)))
+        array_of(describe(pickle.dumps(value)))
 
 
 def test_every_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -471,7 +472,7 @@ def test_a_streamingtalker_gives_arkit_shapes(tmp_path: Path) -> None:
     options = dataclasses.replace(
         ST_OPTIONS, template=tmp_path / "rest.obj", face=FaceOptions(arkit=tmp_path / "shapes.npz")
     )
-    report = export_model(load_checkpoint(TINY, heads=TINY_HEADS), tmp_path / "bundle", options, name="tiny")
+    report = export_model(load_checkpoint(TINY, untold=TINY_UNTOLD), tmp_path / "bundle", options, name="tiny")
     motion = report.bundle.manifest.motion
     assert (motion.kind, motion.names, motion.tensor) == ("arkit", ARKIT_SHAPES, "shapes")
     assert any("TongueOut" in line for line in report.bundle.manifest.notes["face"])

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgetalker.engines.errors import InputError
-from edgetalker.export.faces.pickled import PickleError, array_of, read_pickle
+from edgetalker.export.faces.pickled import PickleError, array_of
+from edgetalker.models.weights.pickled import describe
 
 __all__ = ["Flame", "FlameStage", "read_flame"]
 
@@ -79,7 +80,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any] | str]:
         if zipfile.is_zipfile(path):
             with np.load(path, allow_pickle=False) as file:
                 return {key: file[key] for key in _KEYS if key in file.files}
-        content = read_pickle(path.read_bytes())
+        content = describe(path.read_bytes(), _MOST_BYTES)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is neither an .npz of arrays nor a pickle: {error}") from None
     if not isinstance(content, dict):

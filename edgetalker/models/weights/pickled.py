@@ -44,13 +44,14 @@ class Made:
     state: Any = None
 
 
-def describe(content: bytes) -> Any:
+def describe(content: bytes, largest: int = _LARGEST) -> Any:
     """Return what the pickle describes, of dicts, lists, tuples, plain values, `Name`, `Made` and `Stored`.
 
-    Raises ValueError for what is no whole pickle or is larger than a checkpoint's.
+    largest: bytes that it may have; a checkpoint's pickle is small, for its tensors lie beside it. Raises ValueError
+    for what is no whole pickle or is larger than that.
     """
-    if len(content) > _LARGEST:
-        raise ValueError(f"its pickle has {len(content) / 1e6:.0f} MB; a checkpoint's has at most {_LARGEST >> 20}")
+    if len(content) > largest:
+        raise ValueError(f"its pickle has {len(content) / 1e6:.0f} MB; at most {largest >> 20} were wanted")
     try:
         return _Machine().run(content)
     except ValueError:
