@@ -116,8 +116,21 @@ class Device(Protocol):
         """The queue's native handle for engines that enqueue by themselves (0 on the host)."""
         ...
 
+    @property
+    def ordinal(self) -> int:
+        """Number of the GPU (0 on the host)."""
+        ...
+
     def describe(self) -> str:
         """One line for people: what this device is."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the GPU: name, bus, capability, driver, integrated, free, total; nothing on the host."""
+        ...
+
+    def call(self, work: Callable[[], Any]) -> None:
+        """Enqueue a Python call: how engines of the host put their run into the queue. Raises EngineError on a GPU."""
         ...
 
     def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> Buffer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -77,6 +77,7 @@ class HostDevice:
 
     kind = "host"
     stream = 0
+    ordinal = 0
 
     def __init__(self, *, poison: bool = False) -> None:
         self.poison = poison
@@ -87,6 +88,10 @@ class HostDevice:
     def describe(self) -> str:
         """One line for people."""
         return f"host ({platform.machine()}, numpy {np.__version__})"
+
+    def facts(self) -> Mapping[str, Any]:
+        """Nothing: there is no GPU."""
+        return {}
 
     def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> HostBuffer:
         """Make a buffer, aligned to 64 bytes for vector units. Raises DeviceError when memory runs out."""

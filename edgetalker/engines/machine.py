@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetalker.engines.errors import DeviceError, UserError
-from edgetalker.engines.tensorrt.api import FLAVOURS, installed, load, platform_tag
+from edgetalker.engines.tensorrt.api import FLAVOURS, installed, load, platform_tag, wheel_cuda
 
-__all__ = ["Gpu", "Machine", "NoGpu", "compute_capability", "flavour_report", "probe", "require_gpu", "this_machine"]
+__all__ = [
+    "Gpu",
+    "Machine",
+    "NoGpu",
+    "compute_capability",
+    "driver_fault",
+    "flavour_report",
+    "probe",
+    "require_gpu",
+    "this_machine",
+]
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _REASONS = {
@@ -74,6 +84,25 @@ def require_gpu(purpose: str, index: int = 0) -> Gpu:
     raise DeviceError(
         f"{purpose} needs an NVIDIA GPU; {found.reason}",
         hint="check `nvidia-smi` (on a Jetson `tegrastats`), or run with `--device host`",
+    )
+
+
+_DRIVERS = {12: 525, 13: 580}
+"""Major version of CUDA -> the first NVIDIA driver that runs its programs (CUDA release notes, minor compatibility)."""
+
+
+def driver_fault(flavour: str, gpu: Gpu) -> DeviceError | None:
+    """Return the error of a driver that is too old for a flavour's wheels, None when it is not."""
+    wanted = wheel_cuda(flavour)
+    if wanted is None or int(gpu.driver.split(".")[0]) >= wanted:
+        return None
+    package = FLAVOURS[flavour]
+    other = f"{package.replace('_', '-')}-cu12"
+    swap = 'pip install "edgetalker[rtx-cu12]"' if flavour == "rtx" else f"pip install {other}"
+    parts = " ".join(f"{package}_cu{wanted}{part}" for part in ("", "_bindings", "_libs"))
+    return DeviceError(
+        f"the NVIDIA driver of {gpu.name} is for CUDA {gpu.driver}; the installed {package} wheels want CUDA {wanted}",
+        hint=f"update the driver to {_DRIVERS[wanted]} or newer; or, for it, `pip uninstall {parts}` and `{swap}`",
     )
 
 
@@ -153,5 +182,8 @@ def flavour_report() -> dict[str, list[str]]:
         except UserError as error:
             report[flavour] = [error.message, *([f"hint: {error.hint}"] if error.hint else [])]
             continue
-        report[flavour] = [api.version, *(text for path, text in _WANTED.items() if not api.has(path))]
+        found = probe()
+        fault = driver_fault(flavour, found) if isinstance(found, Gpu) else None
+        told = [] if fault is None else [fault.message, f"hint: {fault.hint}"]
+        report[flavour] = [api.version, *told, *(text for path, text in _WANTED.items() if not api.has(path))]
     return report

@@ -230,10 +230,11 @@ def choose(bundle: Bundle, stage: str, precision: str, flavour: str, machine: Ma
 
     Raises EngineError that says of each plan why it is not valid, and which command builds one.
     """
+    only = replace(machine, versions={name: machine.versions[name] for name in (flavour,) if name in machine.versions})
     refused = []
     valid: list[tuple[int, str, Found]] = []
     for found in find(bundle, stage, precision):
-        verdict = judge(found, bundle, machine)
+        verdict = judge(found, bundle, only)
         if found.record and not _runs(found.record, flavour):
             continue
         if verdict.state is State.VALID and found.record:
@@ -308,7 +309,8 @@ def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
     elif record.device and record.device != gpu.name:
         yield f"measured on {record.device}, this GPU is {gpu.name}"
     if not machine.versions.keys() & _runners(record):
-        yield f"made by `{record.flavour}`, which is not installed here"
+        here = ", ".join(f"`{name}`" for name in machine.versions) or "no TensorRT"
+        yield f"made by `{record.flavour}` for {' or '.join(sorted(_runners(record)))}; here is {here}"
 
 
 def _runners(record: PlanRecord) -> set[str]:

@@ -14,7 +14,8 @@ RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """Compute capabilities that TensorRT-RTX 1.7 names. Which of them a library has is asked of the library."""
 
 PORTABLE = "portable"
-"""An RTX plan with no target named runs on compute capability 8.0, 8.6, 8.9, 12.0 and later ones."""
+"""An RTX plan with no target named runs on compute capability 8.0, 8.6, 8.9, 12.0 and later ones. Which others from 8.0
+on (such as 9.0) a library takes is asked of the library, when it opens the plan."""
 
 KNOWN = ("auto", "tensorrt", "rtx")
 
@@ -36,9 +37,7 @@ class Target:
 
     def covers(self, capability: str) -> bool:
         """Return whether a plan for this target runs on a GPU of this compute capability."""
-        if capability in self.capabilities:
-            return True
-        return PORTABLE in self.capabilities and capability in RTX and capability != "sm75"
+        return capability in self.capabilities or (PORTABLE in self.capabilities and _number(capability) >= 80)
 
 
 def parse_target(text: str, gpu: Gpu | NoGpu, installed: tuple[str, ...]) -> Target:
@@ -78,7 +77,8 @@ def _best(installed: tuple[str, ...]) -> str:
 
 def _own(flavour: str, gpu: Gpu | NoGpu) -> str:
     if isinstance(gpu, Gpu):
-        return gpu.capability
+        unnamed = flavour == "rtx" and gpu.capability not in RTX and _number(gpu.capability) >= 80
+        return PORTABLE if unnamed else gpu.capability
     elsewhere = "name the GPU: `--target rtx:sm86`" if flavour == "rtx" else "run this on the machine that will play it"
     raise DeviceError(f"target `{flavour}` means this machine's GPU; {gpu.reason}", hint=elsewhere)
 

@@ -7,11 +7,12 @@ bindings have them. It fails, as the library would, when an address, the scratch
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.host import HostBuffer, HostDevice
+from edgetalker.engines.host import HostBuffer, HostDevice, HostGraph
 from edgetalker.engines.machine import Gpu
 
 GPU = Gpu("Test GPU", "sm86", 8 << 30, "13.0")
@@ -34,6 +35,10 @@ class ExecutionContextAllocationStrategy(enum.Enum):
     USER_MANAGED = 2
 
 
+ENQUEUED: list[int] = []
+"""Stream of everything that any context enqueued."""
+
+
 class Context:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -43,7 +48,7 @@ class Context:
 
     def set_device_memory(self, memory: int, size: int) -> None:
         assert memory % 256 == 0
-        assert size >= self.engine.device_memory_size_v2
+        assert size >= max(self.engine.device_memory_size_v2, self.engine.wanted)
         self.memory = (memory, size)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -54,10 +59,22 @@ class Context:
     def infer_shapes(self) -> list[str]:
         return self.engine.open_shapes
 
+    def update_device_memory_size_for_shapes(self) -> int:
+        return self.engine.wanted
+
     def execute_async_v3(self, stream_handle: int) -> bool:
         ready = self.memory is not None or not self.engine.device_memory_size_v2
+        if self.engine.works:
+            ENQUEUED.append(stream_handle)
         self.streams.append(stream_handle)
         return ready and self.addresses.keys() == self.engine.tensors.keys() and self.engine.healthy
+
+
+class RtxContext(Context):
+    """TensorRT-RTX's, which can be asked one thing more."""
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        return self.engine.capturable[bool(self.streams)]
 
 
 class Engine:
@@ -70,6 +87,11 @@ class Engine:
         self.refused: set[str] = set()
         self.open_shapes: list[str] = []
         self.healthy = True
+        self.works = True
+        self.wanted = 0
+        self.capturable = (True, True)  # before and after the first run
+        self.config = SimpleNamespace()
+        self.config.set_execution_context_allocation_strategy = lambda kind: setattr(self.config, "strategy", kind)
 
     @property
     def num_io_tensors(self) -> int:
@@ -87,17 +109,27 @@ class Engine:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name][2]
 
-    def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> Context:
+    def create_execution_context(self, strategy: ExecutionContextAllocationStrategy | SimpleNamespace) -> Context:
+        if isinstance(strategy, SimpleNamespace):  # TensorRT-RTX's runtime configuration
+            assert strategy is self.config
+            strategy = strategy.strategy
         assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
-        self.contexts.append(Context(self))
+        self.contexts.append(RtxContext(self))
         return self.contexts[-1]
+
+
+class RtxEngine(Engine):
+    """TensorRT-RTX's, which has a runtime configuration."""
+
+    def create_runtime_config(self) -> SimpleNamespace:
+        return self.config
 
 
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
 
 
-def module_with(engine: Engine | None) -> Any:
+def module_with(engine: Engine | None, *, rtx: bool = False) -> Any:
     """Return a module-like object whose Runtime deserializes any plan into `engine`."""
 
     class Runtime:
@@ -112,6 +144,11 @@ def module_with(engine: Engine | None) -> Any:
     class Module:
         __version__ = "10.3.0"
 
+    if rtx:
+        Module.IExecutionContext = RtxContext  # type: ignore[attr-defined]
+        Module.IRuntimeCache = object  # type: ignore[attr-defined]
+        Module.CudaGraphStrategy = SimpleNamespace(DISABLED="no graphs")  # type: ignore[attr-defined]
+        Module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(NONE="none")  # type: ignore[attr-defined]
     for item in (Runtime, TensorIOMode, DataType, ExecutionContextAllocationStrategy, ILogger):
         setattr(Module, item.__name__, item)
     return Module
@@ -126,3 +163,10 @@ class CudaLike(HostDevice):
     def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> HostBuffer:
         block = super().allocate(name, TensorSpec("uint8", (spec.nbytes + 512,)), staged=staged)
         return block.view(name, -block.address % 256, spec)
+
+    def capture(self, name: str, work: Callable[[], Any]) -> HostGraph:
+        """Count what TensorRT enqueues on this device's stream as the nodes of the graph."""
+        before = len(ENQUEUED)
+        recorded = super().capture(name, work)
+        nodes = [stream for stream in ENQUEUED[before:] if stream == self.stream]
+        return HostGraph(name, (*recorded.calls, *([lambda: None] * len(nodes))))

@@ -15,7 +15,7 @@ from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, OptionError
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api
-from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, build
+from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, _Job, build
 from edgetalker.engines.tensorrt.log import check_header
 from tests.support.toy import network
 
@@ -30,6 +30,15 @@ def test_every_stage_builds_for_every_target(rtx: Api, bundle: Bundle, capabilit
         assert (built.inputs, built.outputs) == (stage.inputs, stage.outputs)
         assert check_header(rtx, built.plan) == []
         assert set(built.types) <= {"FLOAT", "INT64", "INT32", "BOOL"}
+
+
+def test_plans_are_built_to_be_captured(rtx: Api) -> None:
+    """Without user allocation TensorRT-RTX allocates while it runs, and without one stream a capture is not joined."""
+    job = _Job(rtx, Target("rtx", ("sm86",)), BuildOptions(), lambda phase, share: True)
+    job._configure()
+    assert job.config.get_flag(rtx.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert not job.config.get_flag(rtx.module.BuilderFlag.TF32)
+    assert job.config.max_aux_streams == 0
 
 
 def test_each_target_has_a_plan_of_its_own(rtx: Api, bundle: Bundle) -> None:

@@ -38,6 +38,8 @@ GUARDS = {
     "CudaGraphStrategy": "IRuntimeCache",
     "DISABLED": "IRuntimeCache",
     "is_stream_capturable": "IExecutionContext.is_stream_capturable",
+    "DynamicShapesKernelSpecializationStrategy": "DynamicShapesKernelSpecializationStrategy",
+    "dynamic_shapes_kernel_specialization_strategy": "DynamicShapesKernelSpecializationStrategy",
     "REQUIRE_USER_ALLOCATION": "BuilderFlag.REQUIRE_USER_ALLOCATION",
     "ComputeCapability": "IBuilderConfig.set_compute_capability",
     "set_compute_capability": "IBuilderConfig.set_compute_capability",
@@ -47,7 +49,7 @@ GUARDS = {
 }
 """TensorRT's name -> what the adapter asks for before it uses the name."""
 
-COMMON = {"name", "error", "clear", "shape", "value", "write", "file"}
+COMMON = {"name", "error", "clear", "shape", "value", "write", "file", "message"}
 """Names that Python's own objects have as well; reading the source cannot tell whose they are."""
 
 DUMP = """

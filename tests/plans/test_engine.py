@@ -14,11 +14,11 @@ import pytest
 from edgetalker.engines.engine import Buffer, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError
 from edgetalker.engines.host import HostDevice
-from edgetalker.engines.machine import NoGpu
+from edgetalker.engines.machine import Gpu, NoGpu
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
 from edgetalker.engines.tensorrt.loader import runtime_cache_path
-from tests.plans.runtime_double import GPU, CudaLike, DataType, Engine, TensorIOMode, module_with
+from tests.plans.runtime_double import GPU, CudaLike, DataType, Engine, RtxEngine, TensorIOMode, module_with
 
 X, Y = TensorSpec("float32", (1, 8)), TensorSpec("float16", (1, 4))
 BORDER = {
@@ -56,7 +56,7 @@ def test_binding_sets_every_address_and_warms_up_on_the_device_s_stream(plan: En
     opened(plan, device).bind(given)
     (context,) = plan.contexts
     assert context.addresses == {name: buffer.address for name, buffer in given.items()}
-    assert context.streams == [device.stream]
+    assert context.streams == [device.stream] * 2  # the warm run, and one that is captured and never launched
     assert context.memory is not None
 
 
@@ -65,7 +65,7 @@ def test_each_binding_has_its_own_context_and_all_share_one_scratch(plan: Engine
     first, second = engine.bind(buffers(device)), engine.bind(buffers(device))
     for binding in (first, second, first):
         binding.enqueue(device)
-    assert [len(context.streams) for context in plan.contexts] == [3, 2]
+    assert [len(context.streams) for context in plan.contexts] == [4, 2]
     assert plan.contexts[0].addresses != plan.contexts[1].addresses
     assert plan.contexts[0].memory == plan.contexts[1].memory
 
@@ -80,6 +80,79 @@ def test_stages_share_the_scratch_of_the_hungriest(device: CudaLike) -> None:
     assert small.contexts[0].memory == large.contexts[0].memory
     assert large.contexts[0].memory is not None
     assert large.contexts[0].memory[1] == 5000
+
+
+def test_scratch_that_is_too_small_is_refused(plan: Engine, device: CudaLike) -> None:
+    engine = opened(plan, device)
+    small = device.allocate("small", TensorSpec("uint8", (plan.device_memory_size_v2 - 1,)))
+    with pytest.raises(EngineError, match="needs 1000 bytes of scratch"):
+        engine.use_scratch(small)
+
+
+def test_compiled_kernels_that_want_more_scratch_than_the_plan_said_get_it(plan: Engine, device: CudaLike) -> None:
+    engine = opened(plan, device)
+    first = engine.bind(buffers(device))
+    plan.wanted = 3000
+    second = engine.bind(buffers(device))
+    memories = [context.memory for context in plan.contexts]
+    assert memories[0] is not None and memories[0][1] == 1000
+    assert memories[1] is not None and memories[1][1] == 3000
+    first.enqueue(device)
+    second.enqueue(device)
+
+
+def rtx_opened(plan: Engine, device: CudaLike) -> TensorRTEngine:
+    plan.__class__ = RtxEngine
+    return TensorRTEngine("stage", Api("rtx", module_with(plan, rtx=True)), b"plan", device, {"x": X}, {"y": Y})
+
+
+def test_rtx_compiles_all_kernels_before_the_first_run_and_leaves_graphs_to_us(plan: Engine, device: CudaLike) -> None:
+    rtx_opened(plan, device).bind(buffers(device))
+    assert plan.config.cuda_graph_strategy == "no graphs"
+    assert plan.config.dynamic_shapes_kernel_specialization_strategy == "none"
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [((True, True), ""), ((False, True), ""), ((True, False), "once it has run"), ((False, False), "neither before")],
+)
+def test_a_plan_that_cannot_be_captured_is_refused(
+    plan: Engine, device: CudaLike, answers: tuple[bool, bool], said: str
+) -> None:
+    plan.capturable = answers
+    engine = rtx_opened(plan, device)
+    if not said:
+        engine.bind(buffers(device)).enqueue(device)
+        return
+    with pytest.raises(EngineError, match="cannot be captured into a graph") as caught:
+        engine.bind(buffers(device))
+    assert said in caught.value.message
+
+
+def test_a_run_that_enqueues_nothing_is_refused(plan: Engine, device: CudaLike) -> None:
+    plan.works = False
+    with pytest.raises(EngineError, match="enqueued nothing on the stream"):
+        opened(plan, device).bind(buffers(device))
+
+
+def test_bindings_that_nobody_holds_let_their_buffers_go(plan: Engine, device: CudaLike) -> None:
+    engine = opened(plan, device)
+    engine.bind(buffers(device))
+    plan.contexts.clear()
+    gc.collect()
+    assert len(engine._bindings) == 0
+
+
+def test_an_old_driver_is_told_from_no_driver(plan: Engine, device: CudaLike, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Gpu("Test GPU", "sm86", 8 << 30, "12.4")
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda index=0: old)
+    monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 13)
+    with pytest.raises(DeviceError, match=r"for CUDA 12\.4; the installed tensorrt_rtx wheels want CUDA 13") as caught:
+        rtx_opened(plan, device)
+    assert "580 or newer" in str(caught.value.hint)
+    assert "edgetalker[rtx-cu12]" in str(caught.value.hint)
+    monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 12)
+    rtx_opened(plan, device)
 
 
 def test_a_stage_without_intermediate_results_needs_no_scratch(plan: Engine, device: CudaLike) -> None:

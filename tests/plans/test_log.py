@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgetalker.engines.errors import DeviceError, EngineError, UserError
-from edgetalker.engines.tensorrt.api import Api
+from edgetalker.engines.machine import Gpu
+from edgetalker.engines.tensorrt.api import Api, wheel_cuda
 from edgetalker.engines.tensorrt.log import explain, log_of
 
 CASES = [
@@ -61,6 +62,22 @@ def test_known_lines_say_what_mends_them(line: str, kind: type[UserError], meani
     assert error.message.startswith("stage `x`: ")
     assert meaning in error.message
     assert cure in str(error.hint)
+
+
+def test_a_driver_that_is_older_than_the_wheels_is_no_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetalker.engines.tensorrt.log.probe", lambda: Gpu("Test GPU", "sm86", 8 << 30, "12.2"))
+    monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 13)
+    error = explain("stage `x`", [CASES[0][0]], "rtx")
+    assert "for CUDA 12.2; the installed tensorrt_rtx wheels want CUDA 13" in error.message
+    assert "cudaError 35" in error.message
+    assert "rtx-cu12" in str(error.hint)
+    monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 12)
+    assert "no usable NVIDIA driver" in explain("stage `x`", [CASES[0][0]], "rtx").message
+
+
+def test_the_wheels_that_are_installed_say_their_cuda(rtx: Api) -> None:
+    assert wheel_cuda(rtx.flavour) in (12, 13)
+    assert wheel_cuda("lean") is None or wheel_cuda("lean") in (11, 12, 13)
 
 
 def test_the_library_s_own_words_are_kept_without_its_source_places() -> None:

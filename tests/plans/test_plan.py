@@ -73,7 +73,7 @@ def test_a_fresh_plan_is_valid_where_it_was_built_for(built: Found, bundle: Bund
         ({"capabilities": ("portable",)}, State.VALID, ""),
         ({"platform": "win32-amd64"}, State.FOREIGN, "made on win32-amd64"),
         ({"device": "Test sm87"}, State.FOREIGN, "measured on Test sm87, this GPU is Test sm86"),
-        ({"flavour": "tensorrt"}, State.FOREIGN, "made by `tensorrt`, which is not installed here"),
+        ({"flavour": "tensorrt"}, State.FOREIGN, "made by `tensorrt` for tensorrt; here is `rtx`"),
         ({"version": "1.6.0.1"}, State.STALE, "made by rtx 1.6.0.1, here is"),
         ({"onnx_sha256": "0" * 64}, State.STALE, "built from ONNX 000000000000…"),
         ({"flags": {"recipe": 0}}, State.STALE, "built by rules 0"),
@@ -247,6 +247,19 @@ def test_lean_runs_version_compatible_plans_of_its_own_and_older_versions(
         assert choose(bundle, "decode", "fp32", "lean", machine).record == plan.record
     incompatible = changed(plan, flags={**flags, "version_compatible": False})
     assert judge(incompatible, bundle, machine).state is State.FOREIGN
+
+
+def test_lean_beside_full_tensorrt_runs_no_plan_that_was_made_for_full_alone(
+    bundle: Bundle, built: Found, machine_of: MachineOf
+) -> None:
+    version = "11.4.0.106"
+    flags = {**record_of(built).flags, "version_compatible": False}
+    plan = changed(built, flavour="tensorrt", version=version, flags=flags, device="Test sm86")
+    store(plan_folders(bundle)[0], built.path.read_bytes(), record_of(plan))
+    machine = machine_of("sm86", tensorrt=version, lean=version)
+    assert choose(bundle, "decode", "fp32", "tensorrt", machine).record == plan.record
+    with pytest.raises(EngineError, match="made by `tensorrt` for tensorrt; here is `lean`"):
+        choose(bundle, "decode", "fp32", "lean", machine)
 
 
 def test_two_gpus_of_one_capability_do_not_share_measured_plans(

@@ -75,4 +75,6 @@ def test_wrong_targets_are_named(text: str, part: str) -> None:
 def test_portable_runs_from_ampere_on() -> None:
     portable = parse_target("rtx:portable", NONE, ())
     assert [name for name in RTX if portable.covers(name)] == ["sm80", "sm86", "sm89", "sm120", "sm121"]
-    assert not portable.covers("sm87")
+    assert portable.covers("sm90")  # which TensorRT-RTX does not name: it is asked when the plan is opened
+    hopper = Gpu("Test sm90", "sm90", 8 << 30, "13.0")
+    assert parse_target("rtx", hopper, ("rtx",)) == portable

@@ -102,6 +102,13 @@ class CudaDevice:
         """Bytes of all buffers made so far."""
         return self._memory.allocated
 
+    def call(self, work: Callable[[], Any]) -> None:
+        """Refuse: Python cannot run in a GPU's queue. Raises EngineError."""
+        raise EngineError(
+            f"an engine of the host cannot run on {self.describe()}",
+            hint="run it with --device host, or take --engine torch, tensorrt or rtx",
+        )
+
     # Start
 
     def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> CudaBuffer:

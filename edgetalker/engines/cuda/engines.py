@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Device, Engine
-from edgetalker.engines.errors import EngineError, MissingPackageError, OptionError, UserError, nearest
+from edgetalker.engines.errors import DeviceError, EngineError, MissingPackageError, OptionError, UserError, nearest
 
 __all__ = ["ENGINES", "cuda_engines"]
 
@@ -35,7 +35,7 @@ def cuda_engines(
         return _with_tensorrt(bundle, device, engine, precision)
     try:
         return _with_tensorrt(bundle, device, engine, precision)
-    except (EngineError, OptionError) as reason:
+    except (DeviceError, EngineError, OptionError) as reason:
         return _instead(bundle, device, precision, reason)
 
 

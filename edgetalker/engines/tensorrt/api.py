@@ -12,13 +12,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, OptionError, nearest
 
-__all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of"]
+__all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of", "wheel_cuda"]
 
 FLAVOURS: Mapping[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx", "lean": "tensorrt_lean"}
 """Flavour -> Python module."""
@@ -81,6 +82,17 @@ def spec_of(name: str, dtype: Any, shape: Any) -> TensorSpec:
 def installed() -> tuple[str, ...]:
     """Return the flavours whose Python packages are there, in the order in which `auto` takes them."""
     return tuple(flavour for flavour, module in FLAVOURS.items() if find_spec(module) is not None)
+
+
+def wheel_cuda(flavour: str) -> int | None:
+    """Return the major version of CUDA that a flavour's wheels were built for; None where it came otherwise (apt)."""
+    for number in (13, 12, 11):
+        try:
+            metadata.distribution(f"{FLAVOURS[flavour]}_cu{number}_bindings")
+        except metadata.PackageNotFoundError:
+            continue
+        return number
+    return None
 
 
 @cache

@@ -10,6 +10,7 @@ flavour has alone is asked for with `Api.has`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from edgetalker.engines.engine import Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, OutputError
 from edgetalker.engines.files import write_whole
-from edgetalker.engines.machine import require_gpu
+from edgetalker.engines.machine import driver_fault, require_gpu
 from edgetalker.engines.ort import check_border, check_buffers, medians
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.log import header_faults, log_of
@@ -78,7 +79,7 @@ class RuntimeCache:
 class TensorRTBinding:
     """One execution context with its addresses, which were set once."""
 
-    __slots__ = ("_buffers", "_context", "_device", "_engine", "_run")
+    __slots__ = ("__weakref__", "_buffers", "_context", "_device", "_engine", "_run")
 
     def __init__(self, engine: TensorRTEngine, context: Any, buffers: Mapping[str, Buffer], device: Device) -> None:
         self._engine = engine
@@ -110,6 +111,7 @@ class TensorRTBinding:
         """Destroy the context, which must go before its engine. The binding cannot be enqueued after it."""
         self._run = self._closed
         self._context = None
+        self._buffers.clear()
 
     def _closed(self, stream: int) -> bool:
         raise EngineError(f"stage `{self._engine.name}` is closed")
@@ -136,7 +138,10 @@ class TensorRTEngine:
         Raises DeviceError without a GPU, EngineError when the plan is refused or its border is not the manifest's.
         """
         _check_device(name, device)
-        require_gpu(f"stage `{name}`", getattr(device, "ordinal", 0))  # before a Runtime exists: see driver.py
+        gpu = require_gpu(f"stage `{name}`", device.ordinal)  # before a Runtime exists: see machine.py
+        old = driver_fault(api.flavour, gpu)
+        if old is not None:
+            raise old
         self.name = name
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self.file, self.precision = file, precision
@@ -150,8 +155,8 @@ class TensorRTEngine:
             raise EngineError(f"stage `{name}`: the plan wants more streams than one", hint=_REBUILD)
         self._config: Any = self._make_config()
         self._scratch: Buffer | None = None
-        self._bindings: list[TensorRTBinding] = []
-        self._compiled = False
+        self._bindings: weakref.WeakSet[TensorRTBinding] = weakref.WeakSet()
+        self._warm = False
 
     def _make_runtime(self) -> Any:
         try:
@@ -169,14 +174,18 @@ class TensorRTEngine:
         return engine
 
     def _make_config(self) -> Any:
-        """A runtime configuration is needed for TensorRT-RTX's cache alone."""
-        if self._cache is None or not self._api.has("IRuntimeCache"):
+        """Return TensorRT-RTX's runtime configuration; the others have none of what it sets."""
+        if not self._api.has("IRuntimeCache"):
             return None
         trt = self._api.module
         config = self._engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED  # the session captures by itself
-        self._cache.attach(config)
+        if self._api.has("DynamicShapesKernelSpecializationStrategy"):
+            # Shapes are fixed. The default compiles kernels in a thread of its own later, which no capture may meet.
+            config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.NONE
+        if self._cache is not None:
+            self._cache.attach(config)
         return config
 
     @property
@@ -208,14 +217,18 @@ class TensorRTEngine:
         unset = context.infer_shapes()
         if unset:
             raise EngineError(f"stage `{self.name}`: the plan leaves {', '.join(unset)} open", hint=_REBUILD)
-        binding = TensorRTBinding(self, context, buffers, self._device)
-        self._bindings.append(binding)
-        self._check_capturable(context)
+        scratch = self._give_scratch(context)
+        binding = TensorRTBinding(self, context, {**buffers, "": scratch}, self._device)
+        self._bindings.add(binding)
+        cold = self._is_capturable(context)
         binding.enqueue(self._device)
         self._device.synchronize()
-        if self._cache is not None and not self._compiled:
-            self._cache.save()  # the first context compiles the kernels, later ones find them
-        self._compiled = True
+        self._check_capturable(context, cold=cold)
+        if not self._warm:
+            self._check_captured(binding)
+            if self._cache is not None:
+                self._cache.save()  # the first context compiles the kernels, later ones find them
+        self._warm = True
         return binding
 
     def layers(self, runs: int) -> Layers:
@@ -236,23 +249,44 @@ class TensorRTEngine:
         return medians(profiler.found)
 
     def _make_context(self) -> Any:
-        if self._scratch is None:
-            share_scratch([self], self._device)
-        assert self._scratch is not None
         kinds = self._api.module.ExecutionContextAllocationStrategy
         how = kinds.USER_MANAGED if self._config is None else self._config
         context = self._engine.create_execution_context(how)
         if context is None:
             raise self.error("gives no execution context")
-        if self.scratch_bytes:
-            context.set_device_memory(self._scratch.address, self._scratch.spec.nbytes)
         return context
 
-    def _check_capturable(self, context: Any) -> None:
-        if self._api.has("IExecutionContext.is_stream_capturable") and not context.is_stream_capturable(
-            self._device.stream
-        ):
-            raise EngineError(f"stage `{self.name}`: the plan cannot be captured into a graph", hint=_REBUILD)
+    def _give_scratch(self, context: Any) -> Buffer:
+        """Give a context its scratch memory: the shared one, or more where compiled kernels want more than the plan."""
+        if self._scratch is None:
+            share_scratch([self], self._device)
+        assert self._scratch is not None
+        wanted = int(context.update_device_memory_size_for_shapes())
+        if wanted > self._scratch.spec.nbytes:
+            self._scratch = self._device.allocate(f"scratch of {self.name}", TensorSpec("uint8", (wanted,)))
+        if max(wanted, self.scratch_bytes):
+            context.set_device_memory(self._scratch.address, self._scratch.spec.nbytes)
+        return self._scratch
+
+    def _is_capturable(self, context: Any) -> bool:
+        """Ask TensorRT-RTX; the others can always be captured."""
+        if not self._api.has("IExecutionContext.is_stream_capturable"):
+            return True
+        return bool(context.is_stream_capturable(self._device.stream))
+
+    def _check_capturable(self, context: Any, *, cold: bool) -> None:
+        if not self._is_capturable(context):
+            when = "once it has run" if cold else "neither before its first run nor after it"
+            raise EngineError(f"stage `{self.name}`: the plan cannot be captured into a graph, {when}", hint=_REBUILD)
+
+    def _check_captured(self, binding: TensorRTBinding) -> None:
+        """Capture one run that is never launched: an empty graph would leave every frame's output as it was."""
+        graph = self._device.capture(f"{self.name}, tried", lambda: binding.enqueue(self._device))
+        if not graph.nodes:
+            raise EngineError(
+                f"stage `{self.name}`: TensorRT enqueued nothing on the stream of {self._device.describe()}",
+                hint="it was loaded for another GPU: open the stages on that GPU first, or use one GPU a process",
+            )
 
     def _check_alignment(self, what: str, address: int) -> None:
         if address % ALIGNMENT:
@@ -263,11 +297,10 @@ class TensorRTEngine:
         return self._log.error(f"stage `{self.name}` {what}")
 
     def close(self) -> None:
-        """Destroy contexts, configuration, engine and runtime, in this order; before the device is closed."""
-        for binding in self._bindings:
+        """Destroy contexts, configuration, engine and runtime, in this order, before or after the device."""
+        for binding in list(self._bindings):
             binding.release()
-        self._bindings.clear()
-        self._config = None
+        self._config = self._scratch = None
         self._engine = None
         self._runtime = None
 

@@ -24,7 +24,7 @@ def tensorrt_engines(
     flavour: `tensorrt`, `rtx`, `lean` or `auto`. Raises EngineError listing what is wrong with each plan and the
     command that builds them, OptionError for an unknown flavour or precision.
     """
-    machine = this_machine(getattr(device, "ordinal", 0))
+    machine = this_machine(device.ordinal)
     chosen = pick_flavour(flavour, bundle, precision, machine)
     plans = {stage: choose(bundle, stage, precision, chosen, machine) for stage in bundle.manifest.stages}
     engines = {stage: _open(bundle, stage, plan, device, chosen, machine, precision) for stage, plan in plans.items()}

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from edgetalker.engines.errors import DeviceError, EngineError, UserError
+from edgetalker.engines.machine import Gpu, driver_fault, probe
 from edgetalker.engines.tensorrt.api import Api
 
 __all__ = ["Log", "check_header", "explain", "header_faults", "log_of"]
@@ -110,6 +111,7 @@ class Log:
     """The newest lines of one flavour's log. `logger` is what TensorRT wants."""
 
     def __init__(self, api: Api) -> None:
+        self._flavour = api.flavour
         self.lines: deque[tuple[str, str]] = deque(maxlen=_KEPT)
         self.logger = _logger_class(api)(self.lines)
 
@@ -127,7 +129,7 @@ class Log:
 
     def error(self, what: str, further: Iterable[str] = ()) -> UserError:
         """Return the error for `what` that just failed, explained by the log and by `further` lines."""
-        return explain(what, [*further, *self.errors()])
+        return explain(what, [*further, *self.errors()], self._flavour)
 
 
 @cache
@@ -136,8 +138,8 @@ def log_of(api: Api) -> Log:
     return Log(api)
 
 
-def explain(what: str, lines: Iterable[str]) -> UserError:
-    """Turn TensorRT's lines into an error: DeviceError for an absent driver, else EngineError.
+def explain(what: str, lines: Iterable[str], flavour: str = "") -> UserError:
+    """Turn TensorRT's lines into an error: DeviceError for an absent or old driver, else EngineError.
 
     The message ends with the library's own words, so that nothing is lost when no cure is known.
     """
@@ -146,8 +148,17 @@ def explain(what: str, lines: Iterable[str]) -> UserError:
     words = "; ".join(said[:3]) or "it gave no reason"
     for kind, pattern, meaning, cure in _CURES:
         if re.search(pattern, text):
+            old = _driver_is_old(flavour) if kind is DeviceError else None
+            if old is not None:
+                return DeviceError(f"{what}: {old.message} (TensorRT says: {words})", hint=old.hint)
             return kind(f"{what}: {meaning} (TensorRT says: {words})", hint=cure)
     return EngineError(f"{what}: TensorRT says: {words}", hint="`edgetalker doctor` shows what this TensorRT can do")
+
+
+def _driver_is_old(flavour: str) -> DeviceError | None:
+    """TensorRT calls a driver that is older than its wheels want no driver at all."""
+    found = probe()
+    return driver_fault(flavour, found) if flavour and isinstance(found, Gpu) else None
 
 
 def _plain(line: str) -> str:

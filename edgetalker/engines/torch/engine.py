@@ -52,10 +52,11 @@ class TorchPool:
                 raise EngineError(
                     f"PyTorch {torch.__version__} cannot use the GPU", hint="install a PyTorch built for CUDA"
                 )
-            torch.cuda.current_device()  # a memory pool needs PyTorch's allocator to be there
-            self.where = f"cuda:{getattr(device, 'ordinal', 0)}"
-            self._stream = getattr(torch.cuda, "ExternalStream")(device.stream, device=self.where)  # noqa: B009 - untyped
-            self._memory = torch.cuda.MemPool()
+            self.where = f"cuda:{device.ordinal}"
+            with torch.cuda.device(self.where):  # a pool belongs to the GPU that is current when it is made
+                torch.cuda.current_device()  # and needs PyTorch's allocator to be there
+                self._stream = getattr(torch.cuda, "ExternalStream")(device.stream, device=self.where)  # noqa: B009 - untyped
+                self._memory = torch.cuda.MemPool()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
@@ -63,6 +64,7 @@ class TorchPool:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self._memory is not None:
+                stack.enter_context(torch.cuda.device(self.where))
                 stack.enter_context(torch.cuda.stream(self._stream))
                 stack.enter_context(torch.cuda.use_mem_pool(self._memory, device=torch.device(self.where)))
                 stack.enter_context(_full_precision())
@@ -79,15 +81,20 @@ class TorchPool:
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
     """Keep products and convolutions out of TF32, cuDNN's default: this engine is the reference."""
-    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [setting.fp32_precision for setting in settings]
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    name: str = "fp32_precision"
+    full: str | bool = "ieee"
+    if not hasattr(settings[0], name):  # before PyTorch 2.9, as JetPack 6 has it
+        settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        name, full = "allow_tf32", False
+    before = [getattr(setting, name) for setting in settings]
     try:
         for setting in settings:
-            setting.fp32_precision = "ieee"
+            setattr(setting, name, full)
         yield
     finally:
         for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
+            setattr(setting, name, value)
 
 
 class TorchBinding:
@@ -105,7 +112,7 @@ class TorchBinding:
         if device is not self._pool.device:
             raise EngineError(f"stage `{self._stage}` was bound on another device than {device.describe()}")
         if device.kind == "host":
-            device.call(self._inside)  # type: ignore[attr-defined]
+            device.call(self._inside)
         else:
             self._inside()
 
@@ -134,6 +141,7 @@ class TorchEngine:
         self.inputs, self.outputs = dict(inputs), dict(outputs)
         self._module: Module | None = module
         self._pool = pool
+        self._captured = False
 
     @classmethod
     def from_onnx(
@@ -163,6 +171,8 @@ class TorchEngine:
             for _ in range(_WARM_RUNS):
                 binding.enqueue(pool.device)
             pool.device.synchronize()
+            if not self._captured:
+                self._check_captured(binding)
         return binding
 
     def layers(self, runs: int) -> Layers:
@@ -184,6 +194,13 @@ class TorchEngine:
             device.synchronize()
             found += [(name, device.elapsed(*marks[place : place + 2])) for place, name in enumerate(names)]
         return medians(found)
+
+    def _check_captured(self, binding: TorchBinding) -> None:
+        """Capture one run that is never launched: an empty graph would leave every frame's output as it was."""
+        device = self._pool.device
+        if not device.capture(f"{self.name}, tried", lambda: binding.enqueue(device)).nodes:
+            raise EngineError(f"stage `{self.name}`: PyTorch enqueued nothing on the stream of {device.describe()}")
+        self._captured = True
 
     def close(self) -> None:
         """Drop the module."""
