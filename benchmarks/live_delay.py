@@ -25,10 +25,9 @@ from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Options, rehearse
-from edgetalker.runtime.session import Session
 from edgetalker.runtime.sources.file import FileSource, LoopedSource
 from edgetalker.runtime.sources.live import PacedSource
-from edgetalker.runtime.stream import Talker
+from edgetalker.runtime.talker import Talker
 
 SPEECH = Path(__file__).resolve().parents[1] / "edgetalker" / "data" / "speech.wav"
 
@@ -54,9 +53,9 @@ def listen(port: int, arrivals: dict[int, int]) -> None:
             time.sleep(0.05)
 
 
-def play(session: Session, args: argparse.Namespace) -> tuple[Report, list[float]]:
+def play(talker: Talker, args: argparse.Namespace) -> tuple[Report, list[float]]:
     """Return the run's report and the client's delays in ms, one for each frame it got."""
-    audio, fps = session.manifest.audio, session.manifest.motion.fps
+    audio, fps = talker.manifest.audio, talker.manifest.motion.fps
     clock, port, arrivals = SystemClock(), free_port(), dict[int, int]()
     client = threading.Thread(target=listen, args=(port, arrivals))
     client.start()
@@ -64,7 +63,7 @@ def play(session: Session, args: argparse.Namespace) -> tuple[Report, list[float
     options = Options(realtime=True, limit=int(args.seconds * fps), schedule=args.schedule)
     sink = sink_for(f"ws://127.0.0.1:{port}?format=binary&queue=64")
     names = (args.schedule,) if args.schedule else ()
-    report = Live(session, source, [sink], clock=clock, options=options, ladder=rehearse(session, names)).run()
+    report = Live(talker, source, [sink], clock=clock, options=options, ladder=rehearse(talker, names)).run()
     client.join(5)
     assert source.start_ns is not None
     middle = [(index, source.start_ns + int((index + 0.5) / fps * 1e9)) for index in arrivals]
@@ -93,7 +92,7 @@ def main() -> int:
     parser.add_argument("--schedule", help="always this schedule")
     args = parser.parse_args()
     with Talker(args.bundle) as talker:
-        print(json.dumps(summary(*play(talker.session, args)), indent=2))
+        print(json.dumps(summary(*play(talker, args)), indent=2))
     return 0
 
 

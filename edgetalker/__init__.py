@@ -1,7 +1,8 @@
 """Plays trained speech-to-face models on a device, frame by frame, before each frame's deadline.
 
-For programs that embed it: `stream(source)` yields frames, `Talker` takes sound as it comes and returns the frames that
-are ready, `Live` runs on the clock beside a program. They are imported when they are first used.
+`stream(source)` yields the frames of a sound. A `Talker` is one speaker, who is given sound as it comes and gives back
+the frames that are ready; several share a `Model`, a bundle opened once (`model.talker()`). `Loop` plays a talker from
+a source into sinks, `Live` does so beside a program, with barge-in. Names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -10,21 +11,71 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgetalker.engines.errors import (
+        BundleError,
+        DeviceError,
+        EngineError,
+        InputError,
+        MissingPackageError,
+        OptionError,
+        UserError,
+    )
+    from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
     from edgetalker.runtime.live import Live
-    from edgetalker.runtime.stream import Talker, stream
+    from edgetalker.runtime.loop import Loop, Observer, Options, Tally, drive, rehearse
+    from edgetalker.runtime.model import Model
+    from edgetalker.runtime.sinks.sink import Sink
+    from edgetalker.runtime.stream import stream
+    from edgetalker.runtime.talker import Snapshot, Talker
 
 __version__ = "0.1.0"
 
-__all__ = ["Live", "Talker", "__version__", "stream"]
-
 _PLACES = {
-    "Live": "edgetalker.runtime.live",
-    "Talker": "edgetalker.runtime.stream",
-    "stream": "edgetalker.runtime.stream",
+    "edgetalker.engines.errors": (
+        "BundleError DeviceError EngineError InputError MissingPackageError OptionError UserError"
+    ),
+    "edgetalker.runtime.frame": "Frame MotionLayout Outcome",
+    "edgetalker.runtime.live": "Live",
+    "edgetalker.runtime.loop": "Loop Observer Options Tally drive rehearse",
+    "edgetalker.runtime.model": "Model",
+    "edgetalker.runtime.sinks.sink": "Sink",
+    "edgetalker.runtime.stream": "stream",
+    "edgetalker.runtime.talker": "Snapshot Talker",
 }
+_WHERE = {name: module for module, names in _PLACES.items() for name in names.split()}
+
+__all__ = [
+    "BundleError",
+    "DeviceError",
+    "EngineError",
+    "Frame",
+    "InputError",
+    "Live",
+    "Loop",
+    "MissingPackageError",
+    "Model",
+    "MotionLayout",
+    "Observer",
+    "OptionError",
+    "Options",
+    "Outcome",
+    "Sink",
+    "Snapshot",
+    "Talker",
+    "Tally",
+    "UserError",
+    "__version__",
+    "drive",
+    "rehearse",
+    "stream",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module `edgetalker` has no attribute `{name}`")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,7 +14,7 @@ from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import rehearse
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.live import PacedSource
-from edgetalker.runtime.stream import Talker
+from edgetalker.runtime.talker import Talker
 
 
 def main() -> None:
@@ -26,10 +26,9 @@ def main() -> None:
 
     clock = SystemClock()
     with Talker(args.bundle) as talker:
-        session = talker.session
-        source = PacedSource(FileSource(args.speech, session.manifest.audio.rate), clock)
+        source = PacedSource(FileSource(args.speech, talker.manifest.audio.rate), clock)
         sinks = [sink_for(url) for url in args.to]
-        live = Live(session, source, sinks, clock=clock, ladder=rehearse(session, clock=clock))
+        live = Live(talker, source, sinks, clock=clock, ladder=rehearse(talker, clock=clock))
 
         # Somebody speaks over the talker: forget what waits and begin anew. From any thread.
         barge_in = threading.Timer(1.0, live.reset)

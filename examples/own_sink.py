@@ -10,7 +10,7 @@ import argparse
 from edgetalker.runtime.frame import Frame, MotionLayout, Sink
 from edgetalker.runtime.loop import Loop
 from edgetalker.runtime.sources.file import FileSource
-from edgetalker.runtime.stream import Talker
+from edgetalker.runtime.talker import Talker
 
 
 class Watcher(Sink):
@@ -38,8 +38,8 @@ def main() -> None:
     args = parser.parse_args()
 
     with Talker(args.bundle) as talker:
-        source = FileSource(args.speech, talker.session.manifest.audio.rate)
-        tally = Loop(talker.session, source, [Watcher()]).run()
+        source = FileSource(args.speech, talker.manifest.audio.rate)
+        tally = Loop(talker, source, [Watcher()]).run()
         print(tally.summary())
         source.close()
 

@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 from edgetalker.runtime.frame import Frame
-from edgetalker.runtime.stream import Talker
+from edgetalker.runtime.talker import Talker
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgetalker.runtime.stream import Talker, stream
+from edgetalker import Model, stream
 
 
 def main() -> None:
@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument("--bundle", help="a bundle's folder (default: the talker that ships with the package)")
     args = parser.parse_args()
 
-    with Talker(args.bundle) as talker:  # opened once; `stream` plays any number of sounds through its session
-        jaw = talker.layout.names.index("JawOpen")
-        for frame in stream(args.speech, talker.session):
+    with Model(args.bundle) as model:  # opened once; `stream` plays any number of sounds through it
+        jaw = model.bundle.manifest.motion.names.index("JawOpen")
+        for frame in stream(args.speech, model):
             print(f"{float(frame.time):7.3f} s  {frame.motion[jaw]:.3f}  {'#' * round(40 * frame.motion[jaw])}")
 
 

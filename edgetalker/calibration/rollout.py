@@ -13,7 +13,8 @@ from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, La
 from edgetalker.engines.host import HostBuffer, HostDevice
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.ort import OrtEngine
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.model import Model
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["Divergence", "Tick", "compare_rollouts", "record_inputs"]
 
@@ -75,7 +76,7 @@ def record_inputs(
     """
     tapes = {name: _Tape() for name in bundle.manifest.stages}
     engines = {name: _RecordingEngine(engine, tapes[name]) for name, engine in _engines(bundle, "fp32").items()}
-    session = Session(bundle, engines, HostDevice(), seed=seed)
+    session = Model(bundle, engines=engines, device=HostDevice()).talker(seed=seed)
     periods = {step.stage: step.every for step in bundle.manifest.program if isinstance(step, Step)}
     kept = {name: _kept_frames(frames, keep, periods.get(name, 1)) for name in tapes}
     for place, schedule in enumerate(session.schedules):
@@ -86,7 +87,7 @@ def record_inputs(
             for name, tape in tapes.items():
                 tape.running = index in kept[name]
             _turn_controls(session, index)
-            session.step(_window(session, bundle, sound, index), schedule=schedule)
+            session.make(schedule, window=_window(session, bundle, sound, index))
     session.close()
     return {name: tape.inputs for name, tape in tapes.items()}
 
@@ -99,7 +100,7 @@ def _kept_frames(frames: int, keep: int, period: int) -> set[int]:
     return {run * period for run in (*range(first), *later)}
 
 
-def _turn_controls(session: Session, index: int) -> None:
+def _turn_controls(session: Talker, index: int) -> None:
     """Every few frames: default, all low, all high. A range that only defaults have been through proves little."""
     if index % 15:
         return
@@ -116,7 +117,7 @@ def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:
     }
 
 
-def _window(session: Session, bundle: Bundle, sound: NDArray[np.float32], index: int) -> NDArray[np.float32] | None:
+def _window(session: Talker, bundle: Bundle, sound: NDArray[np.float32], index: int) -> NDArray[np.float32] | None:
     """Return the samples that frame `index` sees, with the sound repeated for ever and silence before it."""
     if session.audio is None:
         return None
@@ -167,7 +168,7 @@ def compare_rollouts(
 ) -> Divergence:
     """Play the same sound and noise in FP32 and in `precision`, each on its own history, and compare the motion."""
     pair = [
-        Session(bundle, _engines(bundle, name), HostDevice(), seed=seed, schedules=[schedule])
+        Model(bundle, engines=_engines(bundle, name), device=HostDevice()).talker(seed=seed, schedules=[schedule])
         for name in ("fp32", precision)
     ]
     sums = squares = np.zeros(())
@@ -186,12 +187,12 @@ def compare_rollouts(
 
 
 def _steps(
-    bundle: Bundle, pair: list[Session], sound: NDArray[np.float32], frames: int, schedule: str, tick: Tick | None
+    bundle: Bundle, pair: list[Talker], sound: NDArray[np.float32], frames: int, schedule: str, tick: Tick | None
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yield FP32's motion and the other's difference from it, frame after frame."""
     for index in range(frames):
         if tick:
             tick(index, frames)
         window = _window(pair[0], bundle, sound, index)
-        full, other = (session.step(window, schedule=schedule).motion.astype(np.float64) for session in pair)
+        full, other = (session.make(schedule, window=window).motion.astype(np.float64) for session in pair)
         yield full, other - full

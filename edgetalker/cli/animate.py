@@ -24,9 +24,8 @@ from edgetalker.engines.errors import OptionError
 from edgetalker.outputs import is_receiver, sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
-from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, rehearse
-from edgetalker.runtime.session import Session
-from edgetalker.runtime.tally import Tally
+from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, Tally, rehearse
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["add_parser", "run"]
 
@@ -87,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         session.close()
 
 
-def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> int:
+def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> int:
     options = Options(
         realtime=args.realtime,
         schedule=args.schedule,
@@ -131,7 +130,7 @@ def _summary(args: argparse.Namespace, tally: Tally, source: Source) -> None:
     sys.stderr.write("\n".join(lines) + "\n")
 
 
-def frames_of(source: Source, session: Session) -> int | None:
+def frames_of(source: Source, session: Talker) -> int | None:
     """Return how many frames a source will give, None when it does not know."""
     samples = getattr(source, "samples", None)
     return session.clock.frames_spanned(samples) if isinstance(samples, int) else None
@@ -140,7 +139,7 @@ def frames_of(source: Source, session: Session) -> int | None:
 class _Tracer(Observer):
     """Hands each frame's times to the trace."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Talker) -> None:
         from edgetalker.runtime.trace import Trace
 
         self._session = session
@@ -153,7 +152,7 @@ class _Tracer(Observer):
         self._trace.write(path)
 
 
-def _tracer(args: argparse.Namespace, session: Session) -> _Tracer | None:
+def _tracer(args: argparse.Namespace, session: Talker) -> _Tracer | None:
     if args.trace is None:
         return None
     if args.trace.suffix not in (".json", ".csv"):

@@ -27,7 +27,7 @@ from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Sink
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import LATE_POLICIES, Options, rehearse
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["add_parser", "run"]
 
@@ -109,7 +109,7 @@ def _check(args: argparse.Namespace) -> None:
     check_source(args, "edgetalker live --mic --to view; a file, or `-` for raw PCM on stdin, instead of --mic", own)
 
 
-def _play(args: argparse.Namespace, session: Session, sinks: Sequence[Sink]) -> int:
+def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> int:
     clock = SystemClock()
     limit = math.ceil(args.duration * session.manifest.motion.fps) if args.duration else 0
     options = Options(realtime=True, schedule=args.schedule, late=args.late, budget=args.budget, limit=limit)

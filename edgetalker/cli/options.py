@@ -10,41 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from edgetalker.engines.bundle import MANIFEST
-from edgetalker.engines.errors import InputError, OptionError, nearest
-from edgetalker.runtime.open import DEVICES, open_session
-from edgetalker.runtime.replay import GRANULARITIES
-from edgetalker.runtime.session import Session
+from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.runtime.model import DEVICES, bundled
+from edgetalker.runtime.model import find_bundle as bundle_path
+from edgetalker.runtime.program import GRANULARITIES
+from edgetalker.runtime.talker import Talker
 
 __all__ = [
     "add_bundle",
     "add_controls",
     "add_device",
+    "bundle_path",
     "bundled",
-    "default_bundle",
     "on_signals",
     "session_from",
     "set_controls",
 ]
-
-BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
-"""Bundles that ship with the package."""
-
-
-def bundled() -> dict[str, Path]:
-    """Return name -> folder of each bundle that ships with the package."""
-    return {path.parent.name: path.parent for path in sorted(BUNDLES.glob(f"*/{MANIFEST}"))}
-
-
-def default_bundle() -> Path:
-    """Return the talker that ships with the package. Raises InputError when this install has none."""
-    known = bundled()
-    if not known:
-        raise InputError(
-            "no bundle was named and none ships with this install",
-            hint="add --bundle FOLDER, made by `edgetalker export`",
-        )
-    return known.get("talker", next(iter(known.values())))
 
 
 def add_bundle(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
@@ -56,22 +37,17 @@ def add_bundle(parser: argparse.ArgumentParser, *, positional: bool = False) -> 
         parser.add_argument("--bundle", type=Path, help=text)
 
 
-def bundle_path(value: Path | None) -> Path:
-    """Return the folder that a bundle option means."""
-    if value is None:
-        return default_bundle()
-    if not value.exists() and str(value) in bundled():
-        return bundled()[str(value)]
-    return value
-
-
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add what decides where and how frames are computed."""
     group = parser.add_argument_group("device")
     group.add_argument("--device", choices=DEVICES, default="host", help="where the stages run (default: host)")
     group.add_argument("--engine", default="auto", help="auto, ort, tensorrt, rtx, lean or torch (default: auto)")
     group.add_argument("--precision", default="fp32", help="fp32, or one that `edgetalker convert` added")
-    group.add_argument("--graphs", choices=GRANULARITIES, default="step", help="a graph per step, per frame, or none")
+    group.add_argument(
+        "--graphs",
+        choices=GRANULARITIES,
+        help="a graph per step, per frame, or none (default: frame on a GPU, else step)",
+    )
     group.add_argument("--threads", type=positive, default=1, metavar="N", help="threads of an engine on the CPU")
     group.add_argument("--gpu", type=natural, default=0, metavar="N", help="which GPU, with --device cuda (default: 0)")
     group.add_argument(
@@ -83,15 +59,15 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
 
 
-def session_from(args: argparse.Namespace, *, timings: bool = False) -> Session:
-    """Open the session that the options of `add_bundle` and `add_device` describe."""
-    on_gpu = {"ordinal": args.gpu, "wait": args.wait} if args.device == "cuda" else {}
-    return open_session(
-        bundle_path(args.bundle),
+def session_from(args: argparse.Namespace, *, timings: bool = False) -> Talker:
+    """Open the talker that the options of `add_bundle` and `add_device` describe."""
+    on_gpu = {"gpu": args.gpu, "wait": args.wait} if args.device == "cuda" else {}
+    return Talker(
+        args.bundle,
         device=args.device,
         engine=args.engine,
         precision=args.precision,
-        graphs=args.graphs,
+        graphs=args.graphs or ("step" if timings else None),  # each step alone where its time is wanted
         threads=args.threads,
         seed=args.seed,
         timings=timings,
@@ -138,7 +114,7 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--set", action="append", default=[], metavar="CONTROL=VALUES", help="any control by its name")
 
 
-def set_controls(session: Session, args: argparse.Namespace) -> None:
+def set_controls(session: Talker, args: argparse.Namespace) -> None:
     """Apply the settings. Raises OptionError for a control or a name that the bundle does not have."""
     chosen = [("emotion", args.emotion), ("style", args.style)]
     for text in args.set:
@@ -154,7 +130,7 @@ def set_controls(session: Session, args: argparse.Namespace) -> None:
 _SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}
 
 
-def set_control(session: Session, name: str, text: str) -> None:
+def set_control(session: Talker, name: str, text: str) -> None:
     """Set one control from text: `name:amount,…`, numbers in order, or one number for the first place."""
     if name not in session.controls:
         known = ", ".join(session.controls) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -49,6 +50,15 @@ class Bundle:
         if faults:
             raise BundleError(str(folder), faults, hint="export the bundle again, or copy it again whole")
         return bundle
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what the bundle computes: everything but its further precisions and its notes."""
+        manifest = self.manifest
+        further = {file for stages in manifest.precisions.values() for file in stages.values()}
+        files = {name: digest for name, digest in manifest.files.items() if name not in further}
+        text = repr((manifest.name, manifest.program, manifest.tensors, manifest.motion, manifest.audio, files))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def file(self, name: str) -> Path:
         """Return the path of a file that the manifest lists."""

@@ -4,12 +4,13 @@ These protocols are the seam between the runtime and the hardware. A device owns
 queue of work. Everything that a frame does is enqueued on that queue, either at once or while the device
 captures; a captured graph replays the same work on the same addresses.
 
-Threading: a device, its buffers and its engines belong to the thread that steps the session. Nothing here
-may be called from two threads at once.
+Threading: any thread may step a talker, one at a time. Start-up calls of one device come from one thread at a time;
+a model sees to that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         """Size in bytes of the dense, C-ordered tensor."""
-        return DTYPES[self.dtype].itemsize * int(np.prod(self.shape, dtype=np.int64))
+        return DTYPES[self.dtype].itemsize * math.prod(self.shape)
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -121,6 +122,11 @@ class Device(Protocol):
         """Number of the GPU (0 on the host)."""
         ...
 
+    @property
+    def copies(self) -> bool:
+        """Whether `upload` and `download` copy anything: False where staging is always the buffer's own memory."""
+        ...
+
     def describe(self) -> str:
         """One line for people: what this device is."""
         ...
@@ -185,6 +191,10 @@ class Device(Protocol):
 
     def launch(self, graph: Graph) -> None:
         """Enqueue one replay of `graph`."""
+        ...
+
+    def launcher(self, graphs: Sequence[Graph]) -> Callable[[], None]:
+        """Return what enqueues one replay of each of `graphs` in order, in the fewest calls that the device knows."""
         ...
 
     def mark(self, name: str) -> Mark:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -43,21 +44,6 @@ class HostBuffer:
         return HostBuffer(name, spec, raw.view(DTYPES[spec.dtype]).reshape(spec.shape))
 
 
-class HostGraph:
-    """Recorded calls, replayed in their order."""
-
-    __slots__ = ("calls", "name")
-
-    def __init__(self, name: str, calls: tuple[Call, ...]) -> None:
-        self.name = name
-        self.calls = calls
-
-    @property
-    def nodes(self) -> int:
-        """Number of calls of one replay."""
-        return len(self.calls)
-
-
 class HostMark:
     """A point in the queue; `ns` is the clock's reading when the queue last came by, -1 before that."""
 
@@ -67,9 +53,20 @@ class HostMark:
         self.name = name
         self.ns = -1
 
-    def record(self) -> None:
-        """Read the clock."""
-        self.ns = time.perf_counter_ns()
+
+class HostGraph:
+    """Recorded calls, replayed in their order; a mark among them reads the clock."""
+
+    __slots__ = ("calls", "name")
+
+    def __init__(self, name: str, calls: tuple[Call | HostMark, ...]) -> None:
+        self.name = name
+        self.calls = calls
+
+    @property
+    def nodes(self) -> int:
+        """Number of calls of one replay."""
+        return len(self.calls)
 
 
 class HostDevice:
@@ -78,12 +75,17 @@ class HostDevice:
     kind = "host"
     stream = 0
     ordinal = 0
+    copies = False
 
     def __init__(self, *, poison: bool = False) -> None:
         self.poison = poison
         self.allocated = 0
-        self._recording: list[Call] | None = None
+        self._captures = threading.local()  # a capture records what its own thread enqueues
         self._closed = False
+
+    @property
+    def _recording(self) -> list[Call | HostMark] | None:
+        return getattr(self._captures, "calls", None)
 
     def describe(self) -> str:
         """One line for people."""
@@ -134,10 +136,11 @@ class HostDevice:
 
     def call(self, work: Call) -> None:
         """Enqueue a Python call: how host engines put their run into the queue."""
-        if self._recording is None:
+        recording = self._recording
+        if recording is None:
             work()
         else:
-            self._recording.append(work)
+            recording.append(work)
 
     def copy(self, target: Buffer, source: Buffer) -> None:
         """Enqueue `target <- source`. Raises ValueError on unequal byte counts."""
@@ -160,24 +163,22 @@ class HostDevice:
         """Record what `work` enqueues. Raises EngineError inside another capture, as CUDA does."""
         if self._recording is not None:
             raise EngineError(f"graph `{name}`: a capture is under way already")
-        self._recording = []
+        self._captures.calls = recording = list[Call | HostMark]()
         try:
             work()
-            return HostGraph(name, _fused(self._recording))
+            return HostGraph(name, tuple(recording))
         finally:
-            self._recording = None
+            self._captures.calls = None
 
     def launch(self, graph: Graph) -> None:
         """Replay. Raises EngineError under capture, as CUDA does."""
         if self._recording is not None:
             raise EngineError(f"graph `{graph.name}` cannot be launched while the device captures")
-        for call in graph.calls:  # type: ignore[attr-defined]
-            call()
+        self.launcher([graph])()
 
-    def launcher(self, graph: Graph) -> Call:
-        """Return what launches `graph` in a frame: its only call itself, one Python call less a denoise step."""
-        calls: tuple[Call, ...] = graph.calls  # type: ignore[attr-defined]
-        return calls[0] if len(calls) == 1 else partial(self.launch, graph)
+    def launcher(self, graphs: Sequence[Graph]) -> Call:
+        """Return one call that replays all `graphs`: 50 denoise steps cost a loop and not 50 Python calls."""
+        return _sequence([call for graph in graphs for call in _host_graph(graph).calls])
 
     def mark(self, name: str) -> HostMark:
         """Make a mark."""
@@ -186,7 +187,11 @@ class HostDevice:
     def record(self, mark: Mark) -> None:
         """Enqueue the recording of `mark`."""
         assert isinstance(mark, HostMark)
-        self.call(mark.record)
+        recording = self._recording
+        if recording is None:
+            mark.ns = time.perf_counter_ns()
+        else:
+            recording.append(mark)
 
     def elapsed(self, first: Mark, last: Mark) -> int:
         """Nanoseconds between two recorded marks. Raises DeviceError when one was never reached."""
@@ -205,30 +210,43 @@ class HostDevice:
         self._closed = True
 
 
-def _fused(calls: list[Call]) -> tuple[Call, ...]:
-    """Make one call of `mark, work, mark`: a Python call less for each mark, in every denoise step."""
-    fused: list[Call] = []
-    for call in calls:
-        first = getattr(fused[-2], "__self__", None) if len(fused) > 1 else None
-        last = getattr(call, "__self__", None)
-        if isinstance(first, HostMark) and isinstance(last, HostMark) and not _is_mark(fused[-1]):
-            fused[-2:] = [_timed(first, fused[-1], last)]
+def _sequence(calls: list[Call | HostMark]) -> Call:
+    """Return one call that makes all `calls`. Work between two marks is one turn of a loop, `mark, work, mark`."""
+    if not any(isinstance(call, HostMark) for call in calls):
+        plain = tuple(cast("list[Call]", calls))
+        return plain[0] if len(plain) == 1 else partial(_run_all, plain)
+    turns: list[tuple[HostMark, Call, HostMark]] = []
+    unused, work = HostMark("unused"), list[Call]()
+    opened: HostMark | None = None
+    for call in [*calls, unused]:
+        if not isinstance(call, HostMark):
+            work.append(call)
+            continue
+        if work or opened is not None:
+            turns.append((opened or unused, _sequence([*work]), unused if opened is None else call))
+            opened, work = (call if opened is None else None), []
         else:
-            fused.append(call)
-    return tuple(fused)
+            opened = call
+    return partial(_run_timed, tuple(turns))
 
 
-def _is_mark(call: Call) -> bool:
-    return isinstance(getattr(call, "__self__", None), HostMark)
+def _run_all(calls: tuple[Call, ...]) -> None:
+    for call in calls:
+        call()
 
 
-def _timed(first: HostMark, work: Call, last: HostMark, clock: Callable[[], int] = time.perf_counter_ns) -> Call:
-    def call() -> None:
+def _run_timed(turns: tuple[tuple[HostMark, Call, HostMark], ...]) -> None:
+    clock = time.perf_counter_ns
+    for first, work, last in turns:
         first.ns = clock()
         work()
         last.ns = clock()
 
-    return call
+
+def _host_graph(graph: Graph) -> HostGraph:
+    if not isinstance(graph, HostGraph):
+        raise EngineError(f"graph `{graph.name}` belongs to another device")
+    return graph
 
 
 def _host(buffer: Buffer) -> HostBuffer:

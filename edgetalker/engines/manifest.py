@@ -7,6 +7,7 @@ docs/bundle.md.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -25,15 +26,32 @@ __all__ = [
     "Carry",
     "Manifest",
     "Motion",
+    "Reference",
     "Schedule",
     "Stage",
     "Step",
     "Tensor",
     "parse",
+    "reference",
 ]
 
 FORMAT = "edgetalker-bundle"
-VERSION = 1
+VERSION = 2
+"""What is written. Version 1 is read too: it lacks `every` of carries, parts of tensors, `spread` and inputs' keys."""
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "rate": (1, 768_000),  # samples a second: no sound card has more
+    "window": (1, 1 << 26),  # samples: more than a minute at the highest rate
+    "lookahead": (0, 1 << 26),
+    "block": (1, 4096),  # frames: 68 s at 60 fps
+    "spread": (0, 4095),
+    "fps": (1, 1000),  # frames a second
+    "limit": (1, 1 << 24),  # a count is a float32, exact up to here
+    "every": (1, 4096),
+    "rank": (0, 1000),
+    "talkers": (1, 4096),
+    "bytes": (1, 1 << 34),  # of one tensor: 16 GiB, more than a device here gives one buffer
+}
+"""Least and most of what a manifest may ask for; beyond it a file is damaged or means harm."""
 ROW = "@row"
 """The input reference that stands for the active schedule's row."""
 
@@ -47,8 +65,10 @@ class Tensor:
     role: who fills it. `audio`: the window's samples, float32 (talkers, window). `heard`: number of samples in
     the window that lie after the stream's start, float32 (1,). `count`: min(frames since reset, limit), float32
     (1,), 0 in the first frame. `noise`: standard normal per frame, float32. `control`: a user's setting,
-    float32. `input`: fed by the caller before each frame. `constant`: from `file`. `state`: kept from frame to
-    frame, starts as zeros or as `file`. `value`: written by a stage and read by later ones.
+    float32. `input`: values from outside with times on the sound's clock, float32; `default` until the first comes
+    and after `stale` seconds without a new one (0: never), between two of them as `between` says, `hold` or `linear`.
+    `constant`: from `file`. `state`: kept from frame to frame, starts as zeros or as `file`. `value`: written by a
+    stage and read by later ones.
     """
 
     name: str
@@ -61,6 +81,8 @@ class Tensor:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     glide: float = 0.0
+    stale: float = 0.0
+    between: str = "hold"
 
 
 @dataclass(frozen=True)
@@ -77,10 +99,11 @@ class Stage:
 class Step:
     """One stage of the program, once a frame or once for each row of the schedule.
 
-    inputs: ONNX input -> tensor name, `name[phase]` (row `frame mod rows` of a block) or `@row`. outputs: ONNX
-    output -> tensor name. rows: run once for each row. carry: output -> input handed from row to row; the
-    first row reads what `inputs` names, the last row's output lands in what `outputs` names. every: runs in
-    frames whose index is a multiple of it. schedules: the schedules in which it takes part (empty: all).
+    inputs: ONNX input -> a reference: tensor name, `name[phase]` (row `frame mod rows` of a block), `name[a:b]` (rows
+    of the second axis) or `@row`. outputs: ONNX output -> tensor name or `name[a:b]`. rows: run once for each row.
+    carry: output -> input handed from row to row; the first row reads what `inputs` names, the last row's output
+    lands in what `outputs` names. every: runs in frames whose index is a multiple of it; neighbours with the same
+    `every` above 1 are a group. schedules: the schedules in which it takes part (empty: all).
     """
 
     stage: str
@@ -94,12 +117,56 @@ class Step:
 
 @dataclass(frozen=True)
 class Carry:
-    """A move between tensors at its place in the program: `copy`, or `shift` into a history's end."""
+    """A move between tensors at its place in the program: `copy`, or `shift` into a history's end.
+
+    source: a reference as in a step. target: a tensor, or with `copy` a part `name[a:b]`. every: as in a step.
+    """
 
     kind: str
     source: str
     target: str
+    every: int = 1
     schedules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How a program names what it reads or writes.
+
+    row: the schedule's row. phase: the row `frame mod rows` of a block of rows. part: rows [a, b) of the second axis.
+    """
+
+    name: str
+    phase: bool = False
+    row: bool = False
+    part: tuple[int, int] | None = None
+
+    def of(self, spec: TensorSpec) -> TensorSpec:
+        """Return what the reference sees of a tensor. Raises ValueError for a part that does not exist."""
+        if self.phase:
+            return TensorSpec(spec.dtype, (1, *spec.shape[1:]))
+        if self.part is None:
+            return spec
+        first, last = self.part
+        if len(spec.shape) < 2 or spec.shape[0] != 1 or not first < last <= spec.shape[1]:
+            raise ValueError(
+                f"`{self.name}[{first}:{last}]` is no part of {spec}; (1, rows, ...) has parts of its rows"
+            )
+        return TensorSpec(spec.dtype, (1, last - first, *spec.shape[2:]))
+
+
+_REFERENCE = re.compile(r"(?P<name>[^\[\]@]+)(?:\[(?:(?P<phase>phase)|(?P<first>\d{1,9}):(?P<last>\d{1,9}))\])?")
+
+
+def reference(text: str) -> Reference:
+    """Parse a reference. Raises ValueError when it has none of the forms."""
+    if text == ROW:
+        return Reference(ROW, row=True)
+    match = _REFERENCE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"`{text}` is none of `name`, `name[phase]`, `name[first:last]` and `{ROW}`")
+    part = (int(match["first"]), int(match["last"])) if match["first"] else None
+    return Reference(match["name"], phase=match["phase"] is not None, part=part)
 
 
 @dataclass(frozen=True)
@@ -117,12 +184,17 @@ class Schedule:
 @dataclass(frozen=True)
 class AudioContract:
     """Which samples frame i sees: [end(i) - window, end(i)) with
-    end(i) = floor((i // block + 1) * block * rate / fps) + lookahead."""
+    end(i) = floor((i // block + 1) * block * rate / fps) + lookahead.
+
+    spread: on a clock, what runs once a block is computed in the slack of this many frames, which delays every frame
+    by as much; 0 computes it in the block's first frame.
+    """
 
     rate: int
     window: int
     lookahead: int
     block: int
+    spread: int = 0
 
 
 @dataclass(frozen=True)
@@ -184,10 +256,10 @@ def parse(text: str | bytes, where: str) -> Manifest:
 
 def _check_version(root: Reader, where: str) -> None:
     form, version = root.take("format", str), root.take("version", int)
-    if form == FORMAT and version != VERSION:
+    if form == FORMAT and not 1 <= version <= VERSION:
         raise BundleError(
             where,
-            [f"manifest version {version}; this edgetalker reads version {VERSION}"],
+            [f"manifest version {version}; this edgetalker reads versions 1 to {VERSION}"],
             hint="export the bundle again with this edgetalker, or install the one that wrote it",
         )
     if root.has("format") and form != FORMAT:
@@ -199,7 +271,7 @@ def _manifest(root: Reader) -> Manifest:
         name=root.take("name", str),
         family=root.take("family", str),
         origin=root.take("origin", str, ""),
-        talkers=_at_least(root, "talkers", 1, default=1),
+        talkers=_number(root, "talkers", default=1),
         audio=_audio(root.child("audio")),
         motion=_motion(root.child("motion")),
         tensors={name: _tensor(name, reader) for name, reader in root.objects("tensors")},
@@ -213,19 +285,22 @@ def _manifest(root: Reader) -> Manifest:
     )
 
 
-def _at_least(reader: Reader, key: str, least: int, **default: int) -> int:
-    value = reader.take(key, int, **default)
-    if value < least and reader.has(key):
-        reader.fault(f"`{key}` is {value}; at least {least} was wanted")
+def _number(reader: Reader, key: str, **default: int) -> int:
+    """Return a whole number within its LIMITS; a fault otherwise."""
+    value, (least, most) = reader.take(key, int, **default), LIMITS[key]
+    if reader.has(key) and not least <= value <= most:
+        reader.fault(f"`{key}` is {value}; {least} to {most} was wanted")
+        return least
     return value
 
 
 def _audio(reader: Reader) -> AudioContract:
     contract = AudioContract(
-        rate=_at_least(reader, "rate", 1),
-        window=_at_least(reader, "window", 1),
-        lookahead=_at_least(reader, "lookahead", 0, default=0),
-        block=_at_least(reader, "block", 1, default=1),
+        rate=_number(reader, "rate"),
+        window=_number(reader, "window"),
+        lookahead=_number(reader, "lookahead", default=0),
+        block=_number(reader, "block", default=1),
+        spread=_number(reader, "spread", default=0),
     )
     reader.finish()
     return contract
@@ -235,7 +310,7 @@ def _motion(reader: Reader) -> Motion:
     motion = Motion(
         tensor=reader.take("tensor", str),
         kind=reader.choice("kind", ("arkit", "vertices", "other")),
-        fps=reader.fraction("fps"),
+        fps=_fps(reader),
         names=reader.strings("names", ()),
         units=reader.take("units", str, ""),
     )
@@ -243,8 +318,20 @@ def _motion(reader: Reader) -> Motion:
     return motion
 
 
+def _fps(reader: Reader) -> Fraction:
+    fps, (least, most) = reader.fraction("fps"), LIMITS["fps"]
+    if not least <= fps <= most or fps.denominator > 1_000_000:
+        reader.fault(f"`fps` is {fps}; {least} to {most} frames a second were wanted")
+        return Fraction(30)
+    return fps
+
+
 def _spec(reader: Reader) -> TensorSpec:
-    return TensorSpec(reader.choice("dtype", tuple(DTYPES)), reader.shape("shape"))
+    spec = TensorSpec(reader.choice("dtype", tuple(DTYPES)), reader.shape("shape"))
+    if spec.nbytes > LIMITS["bytes"][1]:
+        reader.fault(f"`shape` of {spec} is {spec.nbytes} bytes; at most {LIMITS['bytes'][1]} were wanted")
+        return TensorSpec(spec.dtype, (1,) * len(spec.shape))
+    return spec
 
 
 def _tensor(name: str, reader: Reader) -> Tensor:
@@ -253,13 +340,18 @@ def _tensor(name: str, reader: Reader) -> Tensor:
     if role in ("constant", "state"):
         options["file"] = reader.take("file", str, *([""] if role == "state" else []))
     if role == "count":
-        options["limit"] = _at_least(reader, "limit", 1)
+        options["limit"] = _number(reader, "limit")
     if role == "control":
         options["names"] = reader.strings("names", ())
         options["default"] = reader.numbers("default")
         options["low"] = reader.numbers("low", ())
         options["high"] = reader.numbers("high", ())
         options["glide"] = reader.number("glide", 0.0)
+    if role == "input":
+        options["names"] = reader.strings("names", ())
+        options["default"] = reader.numbers("default", ())
+        options["stale"] = reader.number("stale", 0.0)
+        options["between"] = reader.choice("between", ("hold", "linear"), "hold")
     tensor = Tensor(name, _spec(reader), role, **options)
     reader.finish()
     return tensor
@@ -282,6 +374,7 @@ def _stage(name: str, reader: Reader) -> Stage:
 def _step(reader: Reader) -> Step | Carry:
     step: Step | Carry
     schedules = reader.strings("schedules", ())
+    every = _number(reader, "every", default=1)
     if reader.has("stage"):
         step = Step(
             stage=reader.take("stage", str),
@@ -289,17 +382,17 @@ def _step(reader: Reader) -> Step | Carry:
             outputs=reader.mapping("outputs"),
             rows=reader.take("rows", bool, False),
             carry=reader.mapping("carry", {}),
-            every=_at_least(reader, "every", 1, default=1),
+            every=every,
             schedules=schedules,
         )
     else:
         kind = reader.choice("carry", ("copy", "shift"))
-        step = Carry(kind, reader.take("from", str), reader.take("to", str), schedules)
+        step = Carry(kind, reader.take("from", str), reader.take("to", str), every, schedules)
     reader.finish()
     return step
 
 
 def _schedule(name: str, reader: Reader) -> Schedule:
-    schedule = Schedule(name, _at_least(reader, "rank", 0), reader.take("file", str, ""))
+    schedule = Schedule(name, _number(reader, "rank"), reader.take("file", str, ""))
     reader.finish()
     return schedule

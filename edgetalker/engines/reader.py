@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar, cast
@@ -99,8 +100,11 @@ class Reader:
         return {name: value for name, value in self._object.items() if isinstance(value, str)}
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """Return the value of `key` as a shape: whole numbers of at least 1."""
+        """Return the value of `key` as a shape: one to eight whole numbers of at least 1."""
         values = self.take(key, list)
+        if not 1 <= len(values) <= 8 and self.has(key):
+            self.fault(f"`{key}` has {len(values)} axes; 1 to 8 were wanted")
+            return (1,)
         for i, value in enumerate(values):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 self.fault(f"`{key}[{i}]` is {_shown(value)} where a size of at least 1 was wanted")
@@ -111,9 +115,12 @@ class Reader:
         self._known.append(key)
         value = self._object.get(key)
         try:
+            # Fraction() itself would compute "1e999999999" to the last digit.
             if isinstance(value, bool) or not isinstance(value, (int, str)):
                 raise ValueError
-            fraction = Fraction(value)
+            if not re.fullmatch(r"\d{1,9}(\.\d{1,9}|/\d{1,9})?", str(value)):
+                raise ValueError
+            fraction = Fraction(str(value))
             if fraction <= 0:
                 raise ValueError
         except (ValueError, ZeroDivisionError):
@@ -127,10 +134,11 @@ class Reader:
     def choice(self, key: str, options: tuple[str, ...], default: str = _MISSING) -> str:
         """Return the value of `key`, one of `options`."""
         value = self.take(key, str, default)
-        if value not in options and (key in self._object):
-            self.fault(f"`{key}` is `{value}`; known are {', '.join(options)}{nearest(value, options)}")
-            return options[0]
-        return value
+        if value in options:
+            return value
+        if isinstance(self._object.get(key), str):
+            self.fault(f"`{key}` is {_shown(value)}; known are {', '.join(options)}{nearest(value, options)}")
+        return options[0]
 
     def objects(self, key: str, default: Mapping[str, Any] = _MISSING) -> Iterator[tuple[str, Reader]]:
         """Yield name and reader of each object in the object `key`; the caller finishes each reader."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import nearest
-from edgetalker.engines.manifest import Carry, Manifest, Step, Tensor
-from edgetalker.engines.references import block_row, reference
+from edgetalker.engines.manifest import Carry, Manifest, Step, Tensor, reference
 
-__all__ = ["contradictions"]
+__all__ = ["contradictions", "traffic"]
 
 _FILLED_BY_RUNTIME = ("audio", "heard", "count", "noise", "control", "input", "constant", "state")
 _WRITABLE = ("value", "state")
@@ -26,6 +26,7 @@ def contradictions(manifest: Manifest) -> list[str]:
         found = _step_faults(manifest, step) if isinstance(step, Step) else _carry_faults(manifest, step)
         faults += [f"{where}: {text}" for text in found]
     faults += _order_faults(manifest)
+    faults += _group_faults(manifest)
     faults += _file_faults(manifest)
     return faults
 
@@ -41,10 +42,24 @@ def _tensor_faults(manifest: Manifest) -> Iterator[str]:
     for tensor in manifest.tensors.values():
         if tensor.role in ("heard", "count") and tensor.spec != TensorSpec("float32", (1,)):
             yield f"tensor `{tensor.name}` ({tensor.role}) is {tensor.spec}; float32[1] was wanted"
-        if tensor.role in ("noise", "control") and tensor.spec.dtype != "float32":
+        if tensor.role in ("noise", "control", "input") and tensor.spec.dtype != "float32":
             yield f"tensor `{tensor.name}` ({tensor.role}) is {tensor.spec.dtype}; float32 was wanted"
+        if tensor.role == "noise" and tensor.spec.shape[0] != manifest.talkers:
+            yield f"tensor `{tensor.name}` (noise) is {tensor.spec} for {manifest.talkers} talkers"
         if tensor.role == "control":
             yield from _control_faults(tensor)
+        if tensor.role == "input":
+            yield from _outside_faults(tensor)
+
+
+def _outside_faults(tensor: Tensor) -> Iterator[str]:
+    size = tensor.spec.shape[-1]
+    for key in ("names", "default"):
+        values = getattr(tensor, key)
+        if values and len(values) != size:
+            yield f"input `{tensor.name}` has {len(values)} {key} for {size} places"
+    if tensor.stale < 0:
+        yield f"input `{tensor.name}` is stale after {tensor.stale:g} s; 0 (never) or more was wanted"
 
 
 def _control_faults(tensor: Tensor) -> Iterator[str]:
@@ -104,9 +119,26 @@ def _step_faults(manifest: Manifest, step: Step) -> Iterator[str]:
         yield from _input_faults(manifest, step, name, stage.inputs[name])
     for name in sorted(stage.outputs.keys() & step.outputs.keys()):
         yield from _target_faults(manifest, step.outputs[name], stage.outputs[name], f"output `{name}`")
-    for name in sorted({text.removesuffix("[phase]") for text in step.inputs.values()} & set(step.outputs.values())):
-        yield f"reads and writes `{name}` in one run; write another tensor and add a `copy` carry"
+    for read in sorted(set(step.inputs.values())):
+        for written in sorted(set(step.outputs.values())):
+            if _overlap(read, written):
+                yield f"reads and writes `{read}` in one run; write another tensor and add a `copy` carry"
     yield from _row_faults(manifest, step)
+    yield from _period_faults(manifest, step)
+
+
+def _overlap(read: str, written: str) -> bool:
+    """Whether a run that reads one reference and writes the other touches some memory twice."""
+    try:
+        first, second = reference(read), reference(written)
+    except ValueError:
+        return False
+    if first.name != second.name:
+        return False
+    return not (first.part and second.part) or (first.part[0] < second.part[1] and second.part[0] < first.part[1])
+
+
+def _period_faults(manifest: Manifest, step: Step | Carry) -> Iterator[str]:
     if manifest.audio.block % step.every:
         yield f"runs every {step.every} frames, which does not divide the audio block of {manifest.audio.block}"
 
@@ -126,20 +158,32 @@ def _input_faults(manifest: Manifest, step: Step, name: str, wanted: TensorSpec)
     if tensor is None:
         yield f"input `{name}` reads `{ref.name}`, which is no tensor{nearest(ref.name, manifest.tensors)}"
         return
-    found = block_row(tensor.spec) if ref.phase else tensor.spec
+    try:
+        found = ref.of(tensor.spec)
+    except ValueError as error:
+        yield f"input `{name}`: {error}"
+        return
     if found != wanted:
         yield f"input `{name}` is {wanted}, but `{text}` is {found}"
 
 
 def _target_faults(manifest: Manifest, target: str, wanted: TensorSpec, what: str) -> Iterator[str]:
-    tensor = manifest.tensors.get(target)
+    try:
+        ref = reference(target)
+        if ref.phase or ref.row:
+            raise ValueError(f"`{target}` cannot be written; a tensor or a part `name[first:last]` can")
+        tensor = manifest.tensors.get(ref.name)
+        found = ref.of(tensor.spec) if tensor else wanted
+    except ValueError as error:
+        yield f"{what}: {error}"
+        return
     if tensor is None:
-        yield f"{what} goes to `{target}`, which is no tensor{nearest(target, manifest.tensors)}"
+        yield f"{what} goes to `{ref.name}`, which is no tensor{nearest(ref.name, manifest.tensors)}"
         return
     if tensor.role not in _WRITABLE:
-        yield f"{what} goes to `{target}`, a {tensor.role}, which nobody may write"
-    if tensor.spec != wanted:
-        yield f"{what} is {wanted}, but `{target}` is {tensor.spec}"
+        yield f"{what} goes to `{ref.name}`, a {tensor.role}, which nobody may write"
+    if found != wanted:
+        yield f"{what} is {wanted}, but `{target}` is {found}"
 
 
 def _row_faults(manifest: Manifest, step: Step) -> Iterator[str]:
@@ -153,8 +197,9 @@ def _row_faults(manifest: Manifest, step: Step) -> Iterator[str]:
             yield f"carry `{output}` -> `{given}` is not an output and an input of stage `{stage.name}`"
         elif stage.outputs[output] != stage.inputs[given]:
             yield f"carry `{output}` is {stage.outputs[output]}, `{given}` is {stage.inputs[given]}"
-    if step.every != 1:
-        yield "has rows and runs every k-th frame only, which cannot be combined"
+    for output in step.carry:
+        if reference(step.outputs.get(output, output)).part:
+            yield f"carry `{output}` hands on a part of a tensor; a whole one was wanted"
     for name in step.schedules or manifest.schedules:
         if name in manifest.schedules and not manifest.schedules[name].file:
             yield f"has rows, but schedule `{name}` has no table"
@@ -162,26 +207,35 @@ def _row_faults(manifest: Manifest, step: Step) -> Iterator[str]:
 
 def _carry_faults(manifest: Manifest, carry: Carry) -> Iterator[str]:
     yield from _unknown("schedule", carry.schedules, manifest.schedules)
+    yield from _period_faults(manifest, carry)
     try:
-        ref = reference(carry.source)
+        refs = reference(carry.source), reference(carry.target)
     except ValueError as error:
         yield str(error)
         return
-    missing = [name for name in (ref.name, carry.target) if name not in manifest.tensors]
+    missing = [ref.name for ref in refs if ref.name not in manifest.tensors]
     for name in missing:
         yield f"`{name}` is no tensor{nearest(name, manifest.tensors)}"
     if missing:
         return
-    source, target = manifest.tensors[ref.name].spec, manifest.tensors[carry.target]
-    found = block_row(source) if ref.phase else source
-    if target.role not in _WRITABLE:
-        yield f"writes `{carry.target}`, a {target.role}, which nobody may write"
-    if found.dtype != target.spec.dtype:
-        yield f"moves {found} into {target.spec}"
-    elif carry.kind == "copy" and found.nbytes != target.spec.nbytes:
-        yield f"copies {found} to {target.spec}"
+    try:
+        found, target = (ref.of(manifest.tensors[ref.name].spec) for ref in refs)
+    except ValueError as error:
+        yield str(error)
+        return
+    if refs[1].phase or (refs[1].part and carry.kind == "shift"):
+        yield f"{'shifts into' if carry.kind == 'shift' else 'writes'} `{carry.target}`, which cannot be"
+    role = manifest.tensors[refs[1].name].role
+    if role not in _WRITABLE:
+        yield f"writes `{refs[1].name}`, a {role}, which nobody may write"
+    if found.dtype != target.dtype:
+        yield f"moves {found} into {target}"
+    elif _overlap(carry.source, carry.target):
+        yield f"moves `{carry.source}` into `{carry.target}`, which is the same memory"
+    elif carry.kind == "copy" and found.nbytes != target.nbytes:
+        yield f"copies {found} to {target}"
     elif carry.kind == "shift":
-        yield from _shift_faults(found, target.spec)
+        yield from _shift_faults(found, target)
 
 
 def _shift_faults(newest: TensorSpec, window: TensorSpec) -> Iterator[str]:
@@ -200,7 +254,7 @@ def _order_faults(manifest: Manifest) -> Iterator[str]:
         for place, step in enumerate(manifest.program):
             if step.schedules and schedule not in step.schedules:
                 continue
-            reads, writes = _traffic(step)
+            reads, writes = traffic(step)
             for name in sorted((reads & manifest.tensors.keys()) - written):
                 yield f"program[{place}]: reads `{name}` before anything wrote it (schedule `{schedule}`)"
             written |= writes
@@ -208,10 +262,50 @@ def _order_faults(manifest: Manifest) -> Iterator[str]:
             yield f"schedule `{schedule}` never writes the motion `{manifest.motion.tensor}`"
 
 
-def _traffic(step: Step | Carry) -> tuple[set[str], set[str]]:
+def traffic(step: Step | Carry) -> tuple[set[str], set[str]]:
+    """Return the names of the tensors that a step or a carry reads and writes."""
     if isinstance(step, Carry):
-        return {step.source.removesuffix("[phase]")}, {step.target}
-    return {text.removesuffix("[phase]") for text in step.inputs.values()}, set(step.outputs.values())
+        return set(_names([step.source])), set(_names([step.target]))
+    return set(_names(step.inputs.values())), set(_names(step.outputs.values()))
+
+
+def _names(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        with suppress(ValueError):  # a reference without form is a fault of its own
+            if not (ref := reference(text)).row:
+                yield ref.name
+
+
+def _group_faults(manifest: Manifest) -> Iterator[str]:
+    """What runs once in several frames runs first; and what is spread over frames must not meet them half-way."""
+    block, spread = manifest.audio.block, manifest.audio.spread
+    framed: list[Step | Carry] = []
+    for place, step in enumerate(manifest.program):
+        if step.every == 1:
+            framed.append(step)
+            continue
+        reads, writes = traffic(step)
+        for other in framed:
+            read, written = traffic(other)
+            for name in sorted((reads | writes) & written | (writes & read)):
+                yield (
+                    f"program[{place}] runs every {step.every} frames and shares `{name}` with a step of every frame "
+                    "before it; put it first"
+                )
+    if spread >= block and spread:
+        yield f"audio.spread is {spread} frames; less than the block of {block} was wanted"
+    if not spread:
+        return
+    chunk = [traffic(step) for step in manifest.program if step.every == block > 1]
+    if not chunk:
+        yield f"audio.spread is {spread} frames, but no step runs once a block"
+    for step in manifest.program:
+        if step.every == block:
+            continue
+        reads, writes = traffic(step)
+        for read, written in chunk:
+            for name in sorted(writes & (read | written)):
+                yield f"`{name}` is written while a group that is spread over the frames uses it"
 
 
 def _file_faults(manifest: Manifest) -> Iterator[str]:

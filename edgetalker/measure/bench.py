@@ -9,13 +9,14 @@ import time
 import tracemalloc
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import numpy as np
 
 from edgetalker import __version__
-from edgetalker.runtime.session import Session
 from edgetalker.runtime.stats import Summary, table
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["Bench", "BenchReport", "Opener", "ScheduleFigures", "frame_times", "kept_bytes", "made_up_sound"]
 
@@ -25,7 +26,7 @@ _WARM = 10
 class Opener(Protocol):
     """Opens the session that is measured; each call a new one, which its caller closes."""
 
-    def __call__(self, *, timings: bool) -> Session: ...
+    def __call__(self, *, timings: bool) -> Talker: ...
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Bench:
             begin = time.perf_counter_ns()
             plain = stack.enter_context(closing(self._opener(timings=False)))
             opened = time.perf_counter_ns()
-            plain.step(made_up_sound(plain))
+            plain.make(window=made_up_sound(plain))
             first = time.perf_counter_ns()
             marked = stack.enter_context(closing(self._opener(timings=True)))
             other = stack.enter_context(closing(self._other(timings=False))) if self._other else None
@@ -174,7 +175,7 @@ class Bench:
                 schedules=schedules,
             )
 
-    def _measure(self, name: str, plain: Session, marked: Session, other: Session | None) -> ScheduleFigures:
+    def _measure(self, name: str, plain: Talker, marked: Talker, other: Talker | None) -> ScheduleFigures:
         frame = frame_times(plain, name, self._frames)
         stages, rows, overhead = self._split(marked, name)
         period = 1e9 / float(plain.manifest.motion.fps)
@@ -189,14 +190,14 @@ class Bench:
             against=Summary.of(frame_times(other, name, self._frames)) if other else None,
         )
 
-    def _split(self, session: Session, name: str) -> tuple[dict[str, Summary], Summary | None, Summary]:
+    def _split(self, session: Talker, name: str) -> tuple[dict[str, Summary], Summary | None, Summary]:
         session.reset()
         sound = made_up_sound(session)
         by_stage: dict[str, list[int]] = {}
         rows: list[int] = []
         overhead: list[int] = []
         for count in range(_WARM + self._frames):
-            frame = session.step(sound if session.listens else None, schedule=name)
+            frame = session.make(name, window=sound if session.listens else None)
             spent = session.durations()
             if count < _WARM:
                 continue
@@ -216,37 +217,41 @@ def _add_stages(by_stage: dict[str, list[int]], labels: tuple[str, ...], spent: 
         by_stage.setdefault(stage, []).append(cost)
 
 
-def frame_times(session: Session, schedule: str, frames: int) -> list[int]:
+def frame_times(session: Talker, schedule: str, frames: int) -> list[int]:
     """Return the wall time of each of `frames` frames in ns, after a warm-up. Starts with a reset."""
     session.reset()
     sound = made_up_sound(session)
-    costs = [session.step(sound if session.listens else None, schedule=schedule).cost_ns for _ in range(_WARM + frames)]
+    costs = [session.make(schedule, window=sound if session.listens else None).cost_ns for _ in range(_WARM + frames)]
     return costs[_WARM:]
 
 
-def kept_bytes(session: Session, schedule: str, frames: int = 200) -> float:
-    """Return the bytes that Python still holds for each frame after `frames` frames; 0 when nothing is kept."""
+def kept_bytes(session: Talker, schedule: str, frames: int = 200) -> float:
+    """Return the bytes that the runtime still holds for each frame after `frames` frames; 0 when nothing is kept."""
     sound = made_up_sound(session)
     for _ in range(_WARM):
-        session.step(sound, schedule=schedule)
+        session.make(schedule, window=sound)
     tracemalloc.start()
     try:
-        session.step(sound, schedule=schedule)
+        session.make(schedule, window=sound)
         before = _held()
         for _ in range(frames):
-            session.step(sound, schedule=schedule)
+            session.make(schedule, window=sound)
         return max(_held() - before, 0) / frames
     finally:
         tracemalloc.stop()
 
 
 def _held() -> int:
-    """A full collection empties CPython's free lists (2,000 freed tuples of each length), which are no leak."""
+    """Bytes that this package's own lines hold: what ONNX Runtime keeps for itself is not the runtime's.
+
+    A full collection empties CPython's free lists (2,000 freed tuples of each length), which are no leak.
+    """
     gc.collect()
-    return tracemalloc.get_traced_memory()[0]
+    own = tracemalloc.Filter(inclusive=True, filename_pattern=str(Path(__file__).resolve().parents[1] / "*"))
+    return sum(stat.size for stat in tracemalloc.take_snapshot().filter_traces([own]).statistics("filename"))
 
 
-def made_up_sound(session: Session) -> Any:
+def made_up_sound(session: Talker) -> Any:
     """Return noise at speech level for a whole window: zeros can run faster than sound does. None without audio."""
     if session.audio is None:
         return None

@@ -10,13 +10,12 @@ from typing import Any
 
 from edgetalker.engines.engine import Mark
 from edgetalker.engines.errors import MissingPackageError
-from edgetalker.runtime.replay import Replay
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.program import Part
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["HOST_PARTS", "HostMeter", "Kernels", "Span", "load_nvtx"]
 
 HOST_PARTS = ("upload", "enqueue", "download", "wait")
-_CALLS = {"upload": "upload", "download": "download", "synchronize": "wait"}
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,13 @@ class HostMeter:
     ranges: a module with NVTX's push_range and pop_range, or None.
     """
 
-    def __init__(self, session: Session, *, transfers: bool, ranges: Any = None) -> None:
+    def __init__(self, session: Talker, *, transfers: bool, ranges: Any = None) -> None:
         self.device = session.device
         self.nodes: dict[str, int] = {}
-        self._replays = session.replays
+        self._session = session
         self._ranges = ranges
         self._spans: list[Span] = []
         self._marks: dict[str, tuple[Mark, Mark]] = {}
-        self._kept: list[tuple[Callable[[], None], ...]] = []
         if transfers:
             for part in ("upload", "download"):
                 self._marks[part] = (self.device.mark(f"{part} begins"), self.device.mark(f"{part} ends"))
@@ -56,41 +54,30 @@ class HostMeter:
 
     def __enter__(self) -> HostMeter:
         """Stand before the calls."""
-        for call, part in _CALLS.items():
-            setattr(self.device, call, self._timed(part, part, getattr(self.device, call)))
-        self._kept = [replay.calls for replay in self._replays]
-        for replay in self._replays:
-            labelled = zip(replay.calls, _labels(replay), strict=True)
-            replay.calls = tuple(self._timed("enqueue", label, call) for call, label in labelled)
-        for calls in self._kept:
-            self.nodes.update(dict(found for call in calls for found in _graph(call)))
+        self.nodes.update(
+            {p.graph.name: p.graph.nodes for replay in self._session.replays for p in replay.parts if p.graph}
+        )
+        self._session.watch(self._timed)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Step aside."""
-        for call in _CALLS:
-            delattr(self.device, call)
-        for replay, calls in zip(self._replays, self._kept, strict=True):
-            replay.calls = calls
+        self._session.watch(None)
 
-    def _timed(self, part: str, label: str, call: Callable[..., None]) -> Callable[..., None]:
-        marks = self._marks.get(part)
-
-        def timed(*arguments: Any) -> None:
-            if self._ranges is not None:
-                self._ranges.push_range(label)
-            start = time.perf_counter_ns()
-            if marks is not None:
-                self.device.record(marks[0])
-            call(*arguments)
-            if marks is not None:
-                self.device.record(marks[1])
-                self._reached.add(part)
-            self._spans.append(Span(part, label, start, time.perf_counter_ns()))
-            if self._ranges is not None:
-                self._ranges.pop_range()
-
-        return timed
+    def _timed(self, part: Part) -> None:
+        marks = self._marks.get(part.kind)
+        if self._ranges is not None:
+            self._ranges.push_range(part.label)
+        start = time.perf_counter_ns()
+        if marks is not None:
+            self.device.record(marks[0])
+        part.call()
+        if marks is not None:
+            self.device.record(marks[1])
+            self._reached.add(part.kind)
+        self._spans.append(Span(part.kind, part.label, start, time.perf_counter_ns()))
+        if self._ranges is not None:
+            self._ranges.pop_range()
 
     def take(self) -> list[Span]:
         """Return what was timed since the last call of this, and forget it."""
@@ -102,19 +89,6 @@ class HostMeter:
         if not self._reached:
             return None
         return sum(self.device.elapsed(*self._marks[part]) for part in self._reached)
-
-
-def _graph(call: Callable[[], None]) -> list[tuple[str, int]]:
-    """Return the name and the nodes of the graph that a call launches; nothing for eager work."""
-    graphs = getattr(call, "args", ())
-    return [(graph.name, graph.nodes) for graph in graphs]
-
-
-def _labels(replay: Replay) -> list[str]:
-    """Return a name for each call of a replay: its graph's, or its piece's when there is none."""
-    return [
-        graphs[0][0] if (graphs := _graph(call)) else replay.labels[place] for place, call in enumerate(replay.calls)
-    ]
 
 
 def load_nvtx() -> Any:

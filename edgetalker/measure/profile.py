@@ -18,8 +18,8 @@ from edgetalker.measure.bench import Opener, frame_times, made_up_sound
 from edgetalker.measure.floor import Rates, StageCost, measure_rates, stage_cost
 from edgetalker.measure.meter import HOST_PARTS, HostMeter, Kernels, Span, load_nvtx
 from edgetalker.measure.report import Layer, Piece, ProfileReport, ScheduleProfile, TracedFrame, write_trace
-from edgetalker.runtime.session import Session
 from edgetalker.runtime.stats import Summary
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["ENQUEUE_LIMIT", "UNSTABLE", "Options", "Profiler", "layers_of", "profile", "warnings_for"]
 
@@ -115,7 +115,7 @@ def _health_of(device: Device) -> Mapping[str, Any]:
 
 def _kernels_of(opener: Opener, schedule: str) -> Sequence[tuple[str, int, float]]:
     with closing(Kernels()) as kernels, closing(opener(timings=False)) as session:
-        return kernels.of(lambda: session.step(made_up_sound(session), schedule=schedule))
+        return kernels.of(lambda: session.make(schedule, window=made_up_sound(session)))
 
 
 def layers_of(engines: Mapping[str, Engine], runs: int = _LAYER_RUNS) -> Mapping[str, Sequence[Layer]]:
@@ -178,7 +178,7 @@ class _Series:
 class Profiler:
     """Profiles a session that was opened with timings. traced: the newest frames, for a trace."""
 
-    def __init__(self, session: Session, rates: Rates, *, plain: Session | None = None, ranges: Any = None) -> None:
+    def __init__(self, session: Talker, rates: Rates, *, plain: Talker | None = None, ranges: Any = None) -> None:
         """Count the floors. plain: the same without timings, to time whole frames. Raises MissingPackageError."""
         self._session = session
         self._plain = plain
@@ -222,7 +222,7 @@ class Profiler:
             series = _Series(graphed=bool(meter.nodes))
             for count in range(_WARM + frames):
                 meter.take()
-                frame = session.step(sound, schedule=schedule)
+                frame = session.make(schedule, window=sound)
                 spans = meter.take()
                 pieces = tuple(zip(session.labels(), session.starts(), session.durations(), strict=True))
                 if count < _WARM:

@@ -67,6 +67,9 @@ class Frame:
     cost_ns: int = 0
     due_ns: int = 0
     done_ns: int = 0
+    heard_ns: int = 0
+    slot_ns: int = 0
+    inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 from edgetalker.runtime.sinks.sink import Sink  # noqa: E402 - its own types come from here

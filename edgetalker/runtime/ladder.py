@@ -34,7 +34,8 @@ class ExponentialQuantile:
 class Ladder:
     """Knows what each schedule costs and picks one before a frame is launched.
 
-    The cost of a schedule is its own usual cost times the load of the moment. The load is learned from whichever
+    A schedule's frames are of several kinds where groups are due in some only; each kind has its own usual cost. The
+    expected cost is the usual one times the load of the moment. The load is learned from whichever
     schedule runs, so that the fuller ones come back when the machine is free again. Costs are quantiles, not
     means: a deadline is missed by the tail. A schedule that was late all the same is barred for a while, twice as
     long each time, so that one that does not fit is not tried again and again.
@@ -48,16 +49,19 @@ class Ladder:
     def __init__(self, schedules: Sequence[str], *, tail: float = 0.95) -> None:
         """schedules: from the fullest to the cheapest."""
         self.schedules = tuple(schedules)
-        self._usual = {name: ExponentialQuantile(0.5, 0.05) for name in self.schedules}
+        self._usual: dict[tuple[str, int], ExponentialQuantile] = {}
         self._load = ExponentialQuantile(tail, 0.3)
         self._patience = dict.fromkeys(self.schedules, self.PATIENCE[0])
         self._barred = dict.fromkeys(self.schedules, 0)
         self._good = dict.fromkeys(self.schedules, 0)
         self._frames = 0
 
-    def learn(self, schedule: str, cost_ns: int, *, late: bool = False) -> None:
-        """Take the measured cost of one frame and whether it was late."""
-        cost, usual = float(max(cost_ns, 1)), self._usual[schedule]
+    def learn(self, schedule: str, cost_ns: int, *, late: bool = False, kind: int = 0) -> None:
+        """Take the cost of one frame and whether it was late. kind: which groups were due, as in Talker.due."""
+        cost = float(max(cost_ns, 1))
+        usual = self._usual.get((schedule, kind))
+        if usual is None:
+            usual = self._usual[schedule, kind] = ExponentialQuantile(0.5, 0.05)
         if usual.value is not None:
             self._load.add(cost / usual.value)
             usual.add(cost)
@@ -76,15 +80,20 @@ class Ladder:
         if self._good[schedule] >= self.FORGIVEN:
             self._patience[schedule] = self.PATIENCE[0]
 
-    def predict(self, schedule: str) -> float:
-        """Return the expected tail cost in ns; 0 when the schedule never ran."""
-        usual, load = self._usual[schedule].value, self._load.value
-        return 0.0 if usual is None else usual * max(load or 1.0, 1.0)
+    def predict(self, schedule: str, kind: int = 0) -> float:
+        """Return the expected tail cost in ns; of a kind that never ran, the dearest one's; 0 when none ran."""
+        usual, load = self._usual.get((schedule, kind)), self._load.value
+        value = usual.value if usual is not None else self._dearest(schedule)
+        return 0.0 if value is None else value * max(load or 1.0, 1.0)
 
-    def choose(self, left_ns: int) -> str:
+    def _dearest(self, schedule: str) -> float | None:
+        known = [usual.value for (name, _), usual in self._usual.items() if name == schedule and usual.value]
+        return max(known, default=None)
+
+    def choose(self, left_ns: int, kind: int = 0) -> str:
         """Return the fullest schedule whose tail cost fits into `left_ns` and that is not barred, or the cheapest."""
         for name in self.schedules:
-            if self._barred[name] <= self._frames and self.predict(name) <= left_ns:
+            if self._barred[name] <= self._frames and self.predict(name, kind) <= left_ns:
                 return name
         return self.cheapest
 
@@ -93,6 +102,6 @@ class Ladder:
         """The last rung."""
         return self.schedules[-1]
 
-    def costs(self) -> Mapping[str, float]:
-        """Return the expected tail cost in ns of every schedule that ran."""
-        return {name: self.predict(name) for name in self.schedules if self._usual[name].value is not None}
+    def costs(self) -> Mapping[tuple[str, int], float]:
+        """Return the expected tail cost in ns of every (schedule, kind) that ran."""
+        return {key: self.predict(*key) for key in self._usual}

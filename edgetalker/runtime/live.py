@@ -6,18 +6,87 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgetalker.runtime.clock import Clock, SystemClock
-from edgetalker.runtime.delay import DelayMeter, Delays
-from edgetalker.runtime.frame import Sink, Source
+from edgetalker.runtime.frame import Frame, Outcome, Sink, Source
 from edgetalker.runtime.ladder import Ladder
-from edgetalker.runtime.loop import Loop, Observer, Options
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.loop import InputSource, Loop, Observer, Options, Tally
+from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sinks.net.sender import NetworkSink
-from edgetalker.runtime.sinks.rest import RestStage
 from edgetalker.runtime.sinks.sink import SinkStatistics
 from edgetalker.runtime.sources.live import LiveSource
-from edgetalker.runtime.tally import Tally
+from edgetalker.runtime.stats import Spread
+from edgetalker.runtime.talker import Talker
 
-__all__ = ["Live", "LiveSource", "Report"]
+__all__ = ["DelayMeter", "Delays", "Live", "LiveSource", "Report"]
+
+
+@dataclass(frozen=True)
+class Delays:
+    """Medians in milliseconds, and with `p95` the 95th percentile of the whole.
+
+    frame: half a frame, from the middle of a frame's sound to its end. lookahead: the bundle's, with its blocks.
+    capture: from a sample's own time to its arrival here (packets; not what a sound card holds before it hands
+    them on). wait: until the step began. compute: the step. send: from the sink's `send` to the packet's leaving.
+    shaping: what the sink's options add: one model frame at a fixed rate, the time constant of the smoothing.
+    """
+
+    frame: float
+    lookahead: float
+    capture: float
+    wait: float
+    compute: float
+    send: float
+    shaping: float
+    p95: float
+
+    @property
+    def total(self) -> float:
+        """From the middle of a frame's sound to its packet."""
+        return self.frame + self.lookahead + self.capture + self.wait + self.compute + self.send + self.shaping
+
+    def __str__(self) -> str:
+        parts = (
+            f"half a frame {self.frame:.1f} + look-ahead {self.lookahead:.1f} + capture {self.capture:.1f} + "
+            f"wait {self.wait:.1f} + compute {self.compute:.1f} + send {self.send:.2f}"
+        ) + (f" + rate and smoothing {self.shaping:.1f}" if self.shaping else "")
+        return f"sound to packet {self.total:.1f} ms median (95 %: {self.p95:.1f} ms) = {parts}"
+
+
+class DelayMeter(Observer):
+    """Measures on the clock of the run, from the times that each frame brings."""
+
+    def __init__(self, talker: Talker) -> None:
+        audio, fps = talker.manifest.audio, talker.manifest.motion.fps
+        self._period_ms = 1e3 / float(fps)
+        frames = audio.block - 1 + audio.spread
+        self._lookahead_ms = 1e3 * audio.lookahead / audio.rate + frames * self._period_ms
+        self.capture, self.wait, self.compute, self.measured = Spread(), Spread(), Spread(), Spread()
+
+    def frame(self, frame: Frame, start_ns: int) -> None:
+        """Note when a frame's sound came, and when it was begun and done."""
+        if frame.outcome not in (Outcome.ON_TIME, Outcome.LATE):
+            return
+        # A frame of a block is due with its turn, not with the block's sound; hence not the sample's own time.
+        self.capture.add(max(frame.heard_ns - frame.slot_ns, 0))
+        self.wait.add(max(start_ns - max(frame.heard_ns, frame.slot_ns), 0))
+        self.compute.add(frame.done_ns - start_ns)
+        self.measured.add(frame.done_ns - frame.slot_ns)
+
+    def delays(self, send: Spread | None = None, shaping: float = 0.0) -> Delays | None:
+        """Return the parts, with the delays of a sink (`shaping` in ms); None when nothing was measured."""
+        if not self.compute.count:
+            return None
+        sent, sent95 = (send.percentile_ms(50), send.percentile_ms(95)) if send and send.count else (0.0, 0.0)
+        fixed = self._period_ms / 2 + self._lookahead_ms
+        return Delays(
+            self._period_ms / 2,
+            self._lookahead_ms,
+            self.capture.percentile_ms(50),
+            self.wait.percentile_ms(50),
+            self.compute.percentile_ms(50),
+            sent,
+            shaping,
+            fixed + shaping + self.measured.percentile_ms(95) + sent95,
+        )
 
 
 @dataclass(frozen=True)
@@ -38,7 +107,7 @@ class Live:
 
     def __init__(
         self,
-        session: Session,
+        talker: Talker,
         source: Source,
         sinks: Sequence[Sink],
         *,
@@ -49,31 +118,34 @@ class Live:
         patience: float = 0.25,
         observers: Iterable[Observer] = (),
         ladder: Ladder | None = None,
+        inputs: Iterable[InputSource] = (),
     ) -> None:
         """The arguments are those of Loop; for `paced` and `patience` see LiveSource. Raises OptionError."""
         self.clock = clock or SystemClock()
         self.source = LiveSource(source, self.clock, patience=patience, paced=paced)
         self.sinks = tuple(sinks)
-        self.meter = DelayMeter(session, self.clock)
-        outputs: Sequence[Sink] = [RestStage(self.sinks, source.rate)] if rest else self.sinks
+        self.meter = DelayMeter(talker)
+        if rest and talker.rest is None:
+            talker.rest = MouthRest(talker.layout, source.rate)
         self.loop = Loop(
-            session,
+            talker,
             self.source,
-            outputs,
+            self.sinks,
             options=replace(options or Options(), realtime=True),
             clock=self.clock,
             observers=[self.meter, *observers],
             ladder=ladder,
+            inputs=inputs,
         )
         for sink in self.sinks:  # a viewer, whose page has sliders and a button to begin anew
-            sink.attach(session, self)
+            sink.attach(talker, self)
 
     def run(self) -> Report:
         """Play until the sound ends, the limit is reached or `stop` is called; sinks are closed in every case."""
         tally = self.loop.run()
         senders = {sink.endpoint.url: sink for sink in self.sinks if isinstance(sink, NetworkSink)}
         counts = {name: sink.statistics for name, sink in senders.items()}
-        period_ms = 1e3 / float(self.loop.session.manifest.motion.fps)
+        period_ms = 1e3 / float(self.loop.talker.manifest.motion.fps)
         delays = {
             name: self.meter.delays(sink.statistics.delay, sink.shaping_ms(period_ms)) for name, sink in senders.items()
         }

@@ -1,37 +1,37 @@
 """The loop: sound in, frames out, each before its deadline and each accounted for.
 
 A run without a clock takes sound as fast as it is read. A run on a clock opens frame i's slot when its sound is
-there, chooses a schedule that fits, and counts what became of the frame. Read `Loop.run` first.
+there, chooses a schedule that fits, and counts what became of the frame. Read `Loop.advance` first.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Literal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError
-from edgetalker.runtime.clock import Clock, SystemClock
-from edgetalker.runtime.frame import Frame, Outcome, Sink, Source
+from edgetalker.engines.errors import OptionError, UserError, nearest
+from edgetalker.runtime.clock import Clock, Pace, SystemClock
+from edgetalker.runtime.frame import Frame, Outcome, Source
 from edgetalker.runtime.ladder import Ladder
-from edgetalker.runtime.pace import Pace
-from edgetalker.runtime.session import Session
-from edgetalker.runtime.tally import Tally
-from edgetalker.runtime.window import AudioWindow
+from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.spread import Plan
+from edgetalker.runtime.talker import Talker
 
-__all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "rehearse", "run"]
+__all__ = ["LATE_POLICIES", "InputSource", "LatePolicy", "Loop", "Observer", "Options", "Tally", "drive", "rehearse"]
 
 LatePolicy = Literal["hold", "skip", "send"]
 LATE_POLICIES: tuple[LatePolicy, ...] = ("hold", "skip", "send")
 _log = logging.getLogger("edgetalker.runtime.loop")
 _POLL = 0.1  # seconds after which a wait for sound looks whether it was told to stop
+_TURN_NS = 2_000_000  # between two looks at the sound of many loops
 
 
 class Observer:
@@ -44,6 +44,18 @@ class Observer:
         """Take the number of samples heard so far."""
 
 
+class InputSource(Protocol):
+    """Where values of one `input` come from. `take` is called before every frame, from the loop's thread."""
+
+    name: str
+
+    def take(self) -> Iterable[tuple[float | None, int, NDArray[np.float32]]]:
+        """Return what came since: (seconds of sound or None, when it came on the run's clock in ns, values)."""
+        ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Options:
     """How to run.
@@ -51,7 +63,7 @@ class Options:
     realtime: on the clock. schedule: always this one (default: the ladder when on the clock, else the fullest).
     late: for a frame that cannot be made in time, `hold` sends the last motion again, `skip` sends nothing, `send`
     makes and sends it late. budget: seconds from a frame's slot to its deadline (default: one frame). stall:
-    seconds after which the watchdog counts a step as hanging. limit: stop after so many frames (0: none).
+    seconds after which the watchdog says that a frame hangs. limit: stop after so many frames (0: none).
     """
 
     realtime: bool = False
@@ -62,12 +74,69 @@ class Options:
     limit: int = 0
 
 
+@dataclass
+class Tally:
+    """Counts of one run. `due` counts frame slots; it always equals the sum over the outcomes.
+
+    schedules: frames made by each schedule. stalls: frames that took longer than the watchdog allows. broken: frames
+    whose motion was NaN or Inf; they are held, and the model's states are put back to their start. resets: times the
+    talker began anew. interrupted: the run ended by a signal or `stop`. first_frame_ns: from the first
+    sound that came to the first frame handed to the sinks. latest_ns: the worst lateness of a frame.
+    """
+
+    due: int = 0
+    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    schedules: dict[str, int] = field(default_factory=dict)
+    stalls: int = 0
+    broken: int = 0
+    resets: int = 0
+    interrupted: bool = False
+    first_frame_ns: int | None = None
+    latest_ns: int = 0
+
+    def count(self, frame: Frame) -> None:
+        """Count one due frame by its outcome."""
+        self.due += 1
+        self.outcomes[frame.outcome] += 1
+        if frame.outcome in (Outcome.ON_TIME, Outcome.LATE):
+            self.schedules[frame.schedule] = self.schedules.get(frame.schedule, 0) + 1
+        if frame.outcome is Outcome.LATE:
+            self.latest_ns = max(self.latest_ns, frame.done_ns - frame.due_ns)
+
+    @property
+    def made(self) -> int:
+        """Frames that were computed."""
+        return self.outcomes[Outcome.ON_TIME] + self.outcomes[Outcome.LATE]
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every due frame has exactly one outcome."""
+        return self.due == sum(self.outcomes.values())
+
+    def summary(self) -> str:
+        """Return one line for people, such as `300 frames due: 298 on time, 2 late (worst 1.2 ms)`."""
+        parts = []
+        for outcome, count in self.outcomes.items():
+            if count or outcome is Outcome.ON_TIME:
+                worst = f" (worst {self.latest_ns / 1e6:.1f} ms)" if outcome is Outcome.LATE else ""
+                parts.append(f"{count} {outcome.value.replace('_', ' ')}{worst}")
+        if self.stalls:
+            parts.append(f"{self.stalls} stalls")
+        if self.broken:
+            parts.append(f"{self.broken} with NaN or Inf, held")
+        return f"{self.due} frames due: {', '.join(parts)}"
+
+
 class Loop:
-    """One run of one session from one source to any number of sinks. `stop` and `reset` may come from any thread."""
+    """One run of one talker from one source to any number of sinks. `stop` and `reset` may come from any thread.
+
+    A sink that fails costs itself alone: it is closed, which keeps what it made, and noted in `failed`; the run ends
+    when no sink is left.
+    """
 
     def __init__(
         self,
-        session: Session,
+        talker: Talker,
         source: Source,
         sinks: Sequence[Sink],
         *,
@@ -75,34 +144,39 @@ class Loop:
         clock: Clock | None = None,
         observers: Iterable[Observer] = (),
         ladder: Ladder | None = None,
+        inputs: Iterable[InputSource] = (),
     ) -> None:
         """On a clock, `ladder` should come from `rehearse`, called before a live source is opened; without one
         the loop rehearses now, and sound that arrives meanwhile waits.
 
         Raises OptionError when the source's rate is not the bundle's or an option does not fit.
         """
-        self.session, self.source, self.sinks = session, source, tuple(sinks)
+        self.talker, self.source, self.sinks = talker, source, tuple(sinks)
         self.options = options or Options()
         self.clock = clock or SystemClock()
-        self.observers = tuple(observers)
+        self.observers, self.inputs = tuple(observers), tuple(inputs)
         self.tally = Tally()
-        audio, fps = session.manifest.audio, session.manifest.motion.fps
-        _check(session, source, self.options)
-        self._window = AudioWindow(audio.window, backlog=2 * audio.rate + session.end(0))
+        self.failed: list[tuple[Sink, Exception]] = []
+        _check(talker, source, self.options)
         self._ladder = ladder or self._own_ladder()
+        audio, fps = talker.manifest.audio, talker.manifest.motion.fps
         budget = self.options.budget if self.options.budget is not None else 1 / float(fps)
-        self._pace = Pace(audio.rate, fps, audio.lookahead, audio.block, int(budget * 1e9))
-        # The last sound motion, rest before the first: what held and starved frames show.
-        self._good = np.zeros(session.motion.shape, np.float32)
-        self._good_view = self._good.view()
-        self._good_view.flags.writeable = False
+        self._pace = Pace(audio.rate, fps, audio.lookahead, audio.block, int(budget * 1e9), audio.spread)
+        self._open: list[Sink] = []
+        self._closed: list[Sink] = []
+        self._hearers: list[Sink] = []
+        # Live sound is taken as it comes, so that its arrival is known; other sound only as far as needed.
+        self._ahead = source.rate if self.options.realtime and source.live else 0
         self._stop, self._reset = threading.Event(), threading.Event()
-        self._heard = 0
+        self._padded = False  # the sound ended, silence follows
         self._begin_ns: int | None = None
+        self._heard_ns = 0  # when the last sound came; nothing is read while a frame is ready
+        self._watchdog = Watchdog(self.options.stall, self.tally)
+        self._timed = self.options.realtime or bool(self.observers)
 
     def _own_ladder(self) -> Ladder:
-        schedules = (self.options.schedule,) if self.options.schedule else self.session.schedules
-        return rehearse(self.session, schedules, self.clock) if self.options.realtime else Ladder(schedules)
+        schedules = (self.options.schedule,) if self.options.schedule else self.talker.schedules
+        return rehearse(self.talker, schedules, self.clock) if self.options.realtime else Ladder(schedules)
 
     def stop(self) -> None:
         """End the run after the frame in hand; what was made so far is kept."""
@@ -113,187 +187,313 @@ class Loop:
         self._reset.set()
 
     def run(self) -> Tally:
-        """Play until the sound ends, the limit is reached or `stop` is called. Sinks are closed in every case."""
-        with ExitStack() as opened:
-            for sink in self.sinks:
-                sink.open(self.session.layout)
-                opened.callback(sink.close)
-            while not self._finished():
-                if self._reset.is_set():
-                    self._begin_anew()
-                if not self._await_sound():
-                    continue
-                self._play()
-        self.tally.interrupted = self._stop.is_set()
+        """Play until the sound ends, the limit is reached or `stop` is called. Sinks are closed in every case.
+
+        Raises what the last sink raised when none is left, and what the source or the talker raise.
+        """
+        with self.opened():
+            while self.advance(_POLL):
+                pass
         return self.tally
 
-    def _finished(self) -> bool:
-        if self._stop.is_set() or (self.options.limit and self.tally.due >= self.options.limit):
-            return True
-        if not self.source.ended:
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the sinks, and close them in the end."""
+        with ExitStack() as opened:
+            for source in self.inputs:
+                opened.callback(source.close)
+            for sink in self.sinks:
+                sink.open(self.talker.layout)
+                opened.callback(self._close, sink)
+                self._open.append(sink)
+            self._hearers = [sink for sink in self._open if type(sink).hear is not Sink.hear]
+            if self.options.realtime:
+                opened.enter_context(self._watchdog)
+            yield
+        self.tally.interrupted = self._stop.is_set()
+
+    def advance(self, wait: float) -> bool:
+        """Do the next thing: read sound, or make a frame. Returns False when the run is over.
+
+        wait: seconds that may pass in waiting for sound or for the frame's slot; 0 returns at once instead.
+        """
+        talker, options = self.talker, self.options
+        if self._stop.is_set() or (options.limit and self.tally.due >= options.limit):
             return False
-        # Frames whose start lies within the sound are made; the last ones hear silence after its end.
-        return self.session.index >= self.session.clock.frames_spanned(self._heard)
+        if self._reset.is_set():
+            self._begin_anew()
+        if self._padded and talker.index >= talker.spanned:
+            return False
+        while not talker.ready():
+            if self.source.ended:
+                # Frames whose start lies within the sound are made; the last ones hear silence after its end.
+                if talker.index >= talker.spanned:
+                    return False
+                talker.pad()
+                self._padded = True
+            elif not self._read(wait):
+                return True
+        if options.realtime:
+            self._play(wait)
+        else:
+            self._make(options.schedule or talker.schedules[0], 0, 0)
+        return True
+
+    def next_ns(self) -> int:
+        """Return when `advance(0)` is next worth a call, on the run's clock."""
+        if self.options.realtime and self.talker.ready() and self._pace.started:
+            return self._pace.slot_ns(self.talker.index)
+        return self.clock.now_ns() + (_TURN_NS if self.source.live else 0)
 
     def _begin_anew(self) -> None:
         self._reset.clear()
-        self.session.reset()
-        self._window.reset()
+        self._padded = False
+        self.talker.reset()
         self._pace.restart()
-        self._heard = 0
         self.tally.resets += 1
-        for sink in self.sinks:
+        for sink in self._open:
             sink.reset()
 
-    def _await_sound(self) -> bool:
-        """Read until the next frame's sound is there. False when something else must be looked at first."""
-        end = self.session.end(self.session.index)
-        while self._window.total < end:
-            if self.source.ended:
-                self._window.append_silence(end - self._window.total)
-                break
-            self._read(end)
-            if self._stop.is_set() or self._reset.is_set():
-                return False
-            if self._window.total < end and self._overdue():
-                self._starve()
-                return False
-        return not (self.source.ended and self._finished())
+    def _read(self, wait: float) -> bool:
+        """Read some sound. False when something else must be looked at first."""
+        talker = self.talker
+        # Live sound is taken as it comes, so that its arrival is known; other sound only as far as needed.
+        ahead = self._ahead
+        samples = self.source.read(
+            min(talker.needs - talker.window.total + ahead, self.source.rate), self._timeout(wait)
+        )
+        if len(samples):
+            talker.take(samples)
+            self._note(samples)
+        if self.options.realtime and self._overdue():
+            self._starve()
+            return False
+        return wait > 0 and not (self._stop.is_set() or self._reset.is_set())
 
-    def _read(self, end: int) -> None:
-        room = self._window.total + self.session.manifest.audio.rate
-        samples = self.source.read(min(end + self._ahead(), room) - self._window.total, self._timeout())
-        if len(samples) == 0:
-            return
-        if self._begin_ns is None:
-            self._begin_ns = self.clock.now_ns()
-        self._window.append(samples)
-        self._heard += len(samples)
-        self._pace.hear(self._window.total, self.clock.now_ns())
-        for sink in self.sinks:
+    def _note(self, samples: NDArray[np.float32]) -> None:
+        """Tell everybody whom sound concerns that some has come."""
+        if self.options.realtime or self._begin_ns is None:
+            self._heard_ns = self.clock.now_ns()
+            self._begin_ns = self._begin_ns or self._heard_ns
+        if self.options.realtime:
+            self._pace.hear(self.talker.window.total, self._heard_ns)
+        for sink in self._hearers:
             sink.hear(samples, self.source.rate)
         for observer in self.observers:
-            observer.sound(self._heard)
+            observer.sound(self.talker.heard)
 
-    def _ahead(self) -> int:
-        """Live sound is taken as it comes, so that its arrival is known; other sound only as far as needed."""
-        return self.source.rate if self.options.realtime and self.source.live else 0
-
-    def _timeout(self) -> float:
-        if not (self.options.realtime and self._pace.started):
-            return _POLL
-        left = self._pace.due_ns(self.session.index) - self.clock.now_ns()
-        return min(max(left * 1e-9, 1e-3), _POLL)
+    def _timeout(self, wait: float) -> float:
+        if not (wait and self._pace.started):
+            return wait
+        left = self._pace.due_ns(self.talker.index) - self.clock.now_ns()
+        return min(max(left * 1e-9, 1e-3), wait)
 
     def _overdue(self) -> bool:
-        return (
-            self.options.realtime
-            and self._pace.started
-            and self.clock.now_ns() >= self._pace.due_ns(self.session.index)
-        )
+        if not self._pace.started or self.talker.ready():
+            return False
+        return self.clock.now_ns() >= self._pace.due_ns(self.talker.index)
 
     def _starve(self) -> None:
         """The slot passes without its sound: the sample clock waits, so that late sound is not thrown away."""
-        frame = self._still(Outcome.STARVED, self.session.index)
+        now = self.clock.now_ns()
+        frame = self.talker.still(Outcome.STARVED, due_ns=now, done_ns=now)
         self._pace.wait()
-        self._hand_over(frame, self.clock.now_ns(), send=True)
+        self._hand_over(frame, now, send=True)
 
-    def _play(self) -> None:
-        if not self.options.realtime:
-            self._make(self.options.schedule or self.session.schedules[0], 0)
+    def _play(self, wait: float) -> None:
+        talker, index = self.talker, self.talker.index
+        slot, due = self._pace.slot_ns(index), self._pace.due_ns(index)
+        if talker.spread is not None:
+            talker.work()
+        if not wait and self.clock.now_ns() < slot:
             return
-        index = self.session.index
-        self.clock.sleep_until_ns(self._pace.slot_ns(index))
-        due = self._pace.due_ns(index)
-        left = due - self.clock.now_ns()
-        schedule = self._ladder.choose(left)
+        self.clock.sleep_until_ns(slot)
+        left, kind = due - self.clock.now_ns(), talker.due
+        schedule = self._ladder.choose(left, kind)
         # Only a frame that is overdue is passed over: each time the loop has caught up one is made, so that the
         # ladder goes on learning and a machine that was slow is noticed to be fast again.
-        hopeless = left < 0 and left + self._pace.period_ns < self._ladder.predict(schedule)
+        hopeless = left < 0 and left + self._pace.period_ns < self._ladder.predict(schedule, kind)
         if hopeless and self.options.late != "send" and self.tally.made:
             self._let_pass(due)
         else:
-            self._make(schedule, due)
+            self._make(schedule, slot, due)
+        if talker.spread is not None:
+            talker.work()
 
-    def _make(self, schedule: str, due: int) -> None:
-        session, start = self.session, self.clock.now_ns()
-        index = session.index
-        if session.audio is not None and session.listens:
-            self._window.read(session.end(session.index), session.audio[0])
-        frame = session.step(schedule=schedule)
-        done = self.clock.now_ns()
-        late = self.options.realtime and done > due
-        self._ladder.learn(schedule, done - start, late=late)
-        if done - start > self.options.stall * 1e9:
-            self.tally.stalls += 1
-        if not math.isfinite(float(frame.motion.sum())):
-            self._replace_broken(index, due, start)
+    def _make(self, schedule: str, slot: int, due: int) -> None:
+        talker, timed = self.talker, self._timed
+        kind = talker.due if timed else 0
+        self._watchdog.begun_ns = start = self.clock.now_ns() if timed else 0
+        for source in self.inputs:
+            self._feed(source)
+        frame = talker.make(schedule)
+        if talker.broken:
+            self._replace_broken(frame, due, start)
             return
-        np.copyto(self._good, frame.motion)
-        frame = replace(frame, outcome=Outcome.LATE if late else Outcome.ON_TIME, due_ns=due, done_ns=done)
+        if timed:
+            done, self._watchdog.begun_ns = self.clock.now_ns(), 0
+            late = due > 0 and done > due
+            self._ladder.learn(schedule, done - start, late=late, kind=kind)
+            self._watchdog.check(frame.index, done - start)
+            outcome = Outcome.LATE if late else Outcome.ON_TIME
+            frame = replace(frame, outcome=outcome, heard_ns=self._heard_ns, slot_ns=slot, due_ns=due, done_ns=done)
         self._hand_over(frame, start, send=True)
 
-    def _replace_broken(self, index: int, due: int, start: int) -> None:
+    def _feed(self, source: InputSource) -> None:
+        for at, came_ns, values in source.take():
+            if at is None and self._pace.started:
+                at = self._pace.sound_time(came_ns)
+            self.talker.feed(source.name, values, time=at)
+
+    def _replace_broken(self, frame: Frame, due: int, start: int) -> None:
         """NaN in a history stays there for ever, and receivers may crash on it: hold, and begin with new states."""
         if self.tally.broken == 0:
-            _log.warning("frame %d came out as NaN or Inf; it is held, and the model's states begin anew", index)
+            _log.warning("frame %d came out as NaN or Inf; it is held, and the model's states begin anew", frame.index)
         self.tally.broken += 1
-        self.session.heal()
-        self._hand_over(replace(self._still(Outcome.HELD, index), due_ns=due), start, send=True)
+        self.talker.heal()
+        now = self.clock.now_ns()
+        held = replace(frame, motion=self.talker.motion, outcome=Outcome.HELD, schedule="", due_ns=due, done_ns=now)
+        self._hand_over(held, start, send=True)
 
     def _let_pass(self, due: int) -> None:
         """A frame that is a frame late before it begins: passing over it is how the loop catches up."""
         outcome = Outcome.HELD if self.options.late == "hold" else Outcome.SKIPPED
-        frame = replace(self._still(outcome, self.session.index), due_ns=due)
-        self.session.skip()
-        self._hand_over(frame, self.clock.now_ns(), send=outcome is Outcome.HELD)
-
-    def _still(self, outcome: Outcome, index: int) -> Frame:
-        """The motion before, once more."""
-        session = self.session
-        fps, now = session.manifest.motion.fps, self.clock.now_ns()
-        time = Fraction(index * fps.denominator, fps.numerator)
-        return Frame(index, session.end(index), time, self._good_view, outcome, due_ns=now, done_ns=now)
+        now = self.clock.now_ns()
+        frame = self.talker.still(outcome, due_ns=due, done_ns=now)
+        self.talker.skip()
+        self._hand_over(frame, now, send=outcome is Outcome.HELD)
 
     def _hand_over(self, frame: Frame, start_ns: int, *, send: bool) -> None:
         self.tally.count(frame)
         if send:
-            for sink in self.sinks:
-                sink.send(frame)
+            for sink in self._open:
+                try:
+                    sink.send(frame)
+                except (UserError, OSError) as error:
+                    self._drop(sink, error)
             if self.tally.first_frame_ns is None and self._begin_ns is not None:
                 self.tally.first_frame_ns = self.clock.now_ns() - self._begin_ns
         for observer in self.observers:
             observer.frame(frame, start_ns)
 
+    def _drop(self, sink: Sink, error: Exception) -> None:
+        """A recording on a full disk must not stop the receivers."""
+        self._open = [other for other in self._open if other is not sink]
+        self.failed.append((sink, error))
+        _log.warning("an output failed and is left out from now on: %s", error)
+        self._close(sink)
+        if not self._open:
+            raise error
 
-def rehearse(session: Session, schedules: Sequence[str] = (), clock: Clock | None = None, times: int = 3) -> Ladder:
-    """Return a ladder that knows what each schedule costs (default: all), before the first frame is due.
+    def _close(self, sink: Sink) -> None:
+        if sink in self._closed:
+            return
+        self._closed.append(sink)
+        sink.close()
 
-    Each schedule is stepped `times` times on silence; the session is then as new.
+
+class Watchdog:
+    """Says of a frame that it hangs while it hangs: a thread that looks a few times a stall whether one is overdue.
+
+    begun_ns: when the frame in hand was begun, 0 between frames. Time is the machine's, whatever clock the run has.
+    """
+
+    def __init__(self, stall: float, tally: Tally) -> None:
+        self.begun_ns = 0
+        self._stall, self._tally = stall, tally
+        self._told_ns = 0
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="edgetalker-watchdog", daemon=True)
+
+    def check(self, index: int, cost_ns: int) -> None:
+        """Take the cost of a frame that came back; one that was told of already is not counted twice."""
+        if self._told_ns:
+            _log.warning("frame %d came back after %.1f s", index, cost_ns * 1e-9)
+            self._told_ns = 0
+        elif cost_ns > self._stall * 1e9:
+            self._tally.stalls += 1
+
+    def _watch(self) -> None:
+        seen, since = 0, 0.0
+        while not self._end.wait(self._stall / 4):
+            begun, now = self.begun_ns, time.monotonic()
+            if begun != seen:
+                seen, since = begun, now
+            elif begun and not self._told_ns and now - since > self._stall:
+                self._told_ns = begun
+                self._tally.stalls += 1
+                _log.warning("the frame in hand has taken more than %.1f s and is not back", self._stall)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def drive(loops: Sequence[Loop]) -> list[Tally]:
+    """Run many loops in one thread, each frame in its slot, until all are over. Their clock must be the same.
+
+    Returns their tallies. An error in one ends that one; it is raised when the others are done.
+    """
+    clock = loops[0].clock if loops else SystemClock()
+    errors: list[Exception] = []
+    with ExitStack() as opened:
+        for loop in loops:
+            opened.enter_context(loop.opened())
+        running = list(loops)
+        while running:
+            running = [loop for loop in running if _advanced(loop, errors)]
+            if running:
+                now = clock.now_ns()
+                clock.sleep_until_ns(min(max(min(loop.next_ns() for loop in running), now), now + _TURN_NS))
+    if errors:
+        raise errors[0]
+    return [loop.tally for loop in loops]
+
+
+def _advanced(loop: Loop, errors: list[Exception]) -> bool:
+    try:
+        return loop.advance(0.0)
+    except (UserError, OSError) as error:
+        errors.append(error)
+        return False
+
+
+def rehearse(talker: Talker, schedules: Sequence[str] = (), clock: Clock | None = None, times: int = 3) -> Ladder:
+    """Return a ladder that knows what each schedule costs (default: all), before the first frame is due, and fix
+    which piece of a spread group runs in which slot.
+
+    Each schedule is made `times` times on silence; the talker is then as new.
     """
     clock = clock or SystemClock()
-    ladder = Ladder(schedules or session.schedules)
+    ladder = Ladder(schedules or talker.schedules)
+    period = int(1e9 / talker.manifest.motion.fps)
+    plans = {}
     for schedule in ladder.schedules:
         for _ in range(times):
-            start = clock.now_ns()
-            session.step(heard=0, schedule=schedule)
-            ladder.learn(schedule, clock.now_ns() - start)
-    session.reset()
+            for kind, cost in talker.rehearse(schedule, clock=clock.now_ns):
+                ladder.learn(schedule, cost, kind=kind)
+        if talker.spread is not None:
+            labels, costs = talker.measure_parts(schedule, clock=clock.now_ns, times=times)
+            slack = period - ladder.predict(schedule) - period / 10  # a tenth for the sinks and the clock
+            plans[schedule] = Plan.of(labels, costs, talker.spread.slots, max(slack, 0.0), period)
+    if talker.spread is not None:
+        talker.spread.plan = plans
     return ladder
 
 
-def run(session: Session, source: Source, sinks: Sequence[Sink], **rest: object) -> Tally:
-    """Play `source` through `session` into `sinks`; the options are those of Loop."""
-    return Loop(session, source, sinks, **rest).run()  # type: ignore[arg-type]
-
-
-def _check(session: Session, source: Source, options: Options) -> None:
-    rate = session.manifest.audio.rate
+def _check(talker: Talker, source: Source, options: Options) -> None:
+    rate = talker.manifest.audio.rate
     if source.rate != rate:
         raise OptionError(f"the source has {source.rate} samples a second; the bundle hears {rate}")
-    if session.manifest.talkers != 1:
-        raise OptionError(f"the bundle plays {session.manifest.talkers} talkers in lock-step; a loop plays one")
+    if talker.manifest.talkers != 1:
+        raise OptionError(f"the bundle plays {talker.manifest.talkers} talkers in lock-step; a loop plays one")
     if options.late not in LATE_POLICIES:
-        raise OptionError(f"late policy `{options.late}` is unknown; known are {', '.join(LATE_POLICIES)}")
-    if options.schedule is not None and options.schedule not in session.schedules:
-        raise OptionError(f"no schedule `{options.schedule}`; the bundle has {', '.join(session.schedules)}")
+        known = f"known are {', '.join(LATE_POLICIES)}"
+        raise OptionError(f"late policy `{options.late}` is unknown; {known}{nearest(options.late, LATE_POLICIES)}")
+    if options.schedule is not None and options.schedule not in talker.schedules:
+        known = f"the bundle has {', '.join(talker.schedules)}"
+        raise OptionError(f"no schedule `{options.schedule}`; {known}{nearest(options.schedule, talker.schedules)}")

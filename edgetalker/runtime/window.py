@@ -42,11 +42,12 @@ class SampleClock:
 
     def end(self, frame: int) -> int:
         """Return the number of samples after which `frame` can be computed."""
-        return self.boundary((frame // self.block + 1) * self.block) + self.lookahead
+        frames = (frame // self.block + 1) * self.block
+        return frames * self._numerator // self._denominator + self.lookahead
 
     def frame_time(self, frame: int) -> Fraction:
         """Return the exact start of `frame` in seconds of sound."""
-        return frame / self.fps
+        return Fraction(frame * self.fps.denominator, self.fps.numerator)
 
     def frames_ready(self, samples: int) -> int:
         """Return how many frames can be computed after so many samples: the number of i with end(i) <= samples.
@@ -72,10 +73,10 @@ class AudioWindow:
 
     It keeps at least the newest `size + backlog` samples. Samples are counted from the start of the stream
     (or the last reset), and those before it read as zeros. How the sound was cut for `append` changes nothing
-    of what `read` returns.
+    of what `read` returns. total: samples appended since the start or the last reset.
     """
 
-    __slots__ = ("_buffer", "_kept", "_origin", "_total", "size")
+    __slots__ = ("_buffer", "_kept", "_origin", "size", "total")
 
     def __init__(self, size: int, backlog: int = 1 << 15) -> None:
         """Raises ValueError unless size > 0 and backlog >= 0 (both in samples)."""
@@ -85,17 +86,12 @@ class AudioWindow:
         self._kept = size + backlog
         # Twice what is kept: moving the newest half to the front never overlaps, and happens once in `_kept` samples.
         self._buffer = np.zeros(2 * self._kept, np.float32)
-        self._origin = self._total = 0
-
-    @property
-    def total(self) -> int:
-        """Samples appended since the start or the last reset."""
-        return self._total
+        self._origin = self.total = 0
 
     @property
     def oldest(self) -> int:
         """Number of the oldest sample that is certainly still here."""
-        return max(0, self._total - self._kept)
+        return max(0, self.total - self._kept)
 
     def append(self, samples: NDArray[np.float32]) -> None:
         """Take new samples, shape (n,), float32; the oldest beyond what is kept are dropped."""
@@ -104,7 +100,7 @@ class AudioWindow:
             at = self._make_room()
             take = min(len(samples) - done, len(self._buffer) - at)
             self._buffer[at : at + take] = samples[done : done + take]
-            self._total += take
+            self.total += take
             done += take
 
     def append_silence(self, count: int) -> None:
@@ -113,12 +109,12 @@ class AudioWindow:
             at = self._make_room()
             take = min(count, len(self._buffer) - at)
             self._buffer[at : at + take] = 0.0
-            self._total += take
+            self.total += take
             count -= take
 
     def _make_room(self) -> int:
         """Return where the next sample goes; moves the newest half to the front when the end is reached."""
-        at = self._total - self._origin
+        at = self.total - self._origin
         if at == len(self._buffer):
             self._buffer[: self._kept] = self._buffer[self._kept :]
             self._origin += self._kept
@@ -133,8 +129,8 @@ class AudioWindow:
         """
         if len(into) != self.size:
             raise ValueError(f"the target holds {len(into)} samples; the window holds {self.size}")
-        if not 0 <= end <= self._total:
-            raise ValueError(f"samples up to {end} were asked for; {self._total} have come")
+        if not 0 <= end <= self.total:
+            raise ValueError(f"samples up to {end} were asked for; {self.total} have come")
         first = end - self.size
         if max(first, 0) < self._origin:
             raise ValueError(f"samples from {max(first, 0)} were asked for; the oldest kept is {self._origin}")
@@ -143,6 +139,15 @@ class AudioWindow:
         into[self.size - heard :] = self._buffer[end - heard - self._origin : end - self._origin]
         return heard
 
+    def save(self) -> tuple[int, NDArray[np.float32]]:
+        """Return how many samples came and a copy of those that are kept."""
+        return self.total, self._buffer[max(self.oldest - self._origin, 0) : self.total - self._origin].copy()
+
+    def restore(self, total: int, samples: NDArray[np.float32]) -> None:
+        """Go on from what `save` returned, of a window of the same size and backlog."""
+        self._origin, self.total = total - len(samples), total
+        self._buffer[: len(samples)] = samples
+
     def reset(self) -> None:
         """Forget all sound and count samples from 0 again; the memory stays."""
-        self._origin = self._total = 0
+        self._origin = self.total = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgetalker.runtime.session import Session
+    from edgetalker.runtime.talker import Talker
 
 __all__ = ["controls_of"]
 
@@ -13,7 +13,7 @@ MOST = 24
 """A control with more places than a person can slide is not offered."""
 
 
-def controls_of(session: Session) -> list[dict[str, Any]]:
+def controls_of(session: Talker) -> list[dict[str, Any]]:
     """Return what can be slid: controls with names and bounds; each `{name, places: [{name, low, high, value}]}`."""
     found = []
     for name, control in session.controls.items():

@@ -15,7 +15,7 @@ from edgetalker.viewer.wire import Request, shown
 
 if TYPE_CHECKING:
     from edgetalker.runtime.loop import Loop
-    from edgetalker.runtime.session import Session
+    from edgetalker.runtime.talker import Talker
 
 __all__ = ["ClipPlayer"]
 
@@ -39,7 +39,7 @@ class _Screen(Sink):
 class ClipPlayer:
     """Runs a session over a sound again whenever a control changed. `answer` may come from any thread."""
 
-    def __init__(self, session: Session, source: Callable[[], Source], stream: Stream) -> None:
+    def __init__(self, session: Talker, source: Callable[[], Source], stream: Stream) -> None:
         """`source` opens the sound; every take opens it anew."""
         self.session, self._source, self._stream = session, source, stream
         self._changed, self._closed = threading.Event(), threading.Event()

@@ -24,7 +24,7 @@ from edgetalker.viewer.template import read_template
 from edgetalker.viewer.wire import Request, shown
 
 if TYPE_CHECKING:
-    from edgetalker.runtime.session import Session
+    from edgetalker.runtime.talker import Talker
 
 __all__ = ["ViewerSink", "from_url"]
 
@@ -48,7 +48,7 @@ class ViewerSink(Sink):
         """
         self._triangles = read_template(template)[1] if template is not None else None
         self._browser = browser
-        self._session: Session | None = None
+        self._session: Talker | None = None
         self._running: Running | None = None
         self.stream = Stream("live", title)
         self._server = ViewerServer(self.stream, port=port, assets={"/face.glb": face_asset()}, answer=self._answer)
@@ -63,9 +63,9 @@ class ViewerSink(Sink):
         """How many pages look on."""
         return self._server.viewers
 
-    def attach(self, session: Session, running: Running | None = None) -> None:
+    def attach(self, talker: Talker, running: Running | None = None) -> None:
         """Let the page's sliders set this session's controls, and its reset button let the talker begin anew."""
-        self._session, self._running = session, running
+        self._session, self._running = talker, running
 
     def open(self, layout: MotionLayout) -> None:
         """Start the page and print its address. Raises DeviceError when the port is taken."""

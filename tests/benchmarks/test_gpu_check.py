@@ -70,7 +70,7 @@ def test_a_missed_frame_fails_the_check_on_a_gpu(setting: Setting, monkeypatch: 
 
         def run(self) -> object:
             from edgetalker.runtime.frame import Outcome
-            from edgetalker.runtime.tally import Tally
+            from edgetalker.runtime.loop import Tally
 
             outcomes = dict.fromkeys(Outcome, 0) | {Outcome.ON_TIME: 9, Outcome.LATE: 1}
             return Tally(due=10, outcomes=outcomes)

@@ -13,11 +13,11 @@ from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import Observer, Options
-from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sources.file import LoopedSource
 from edgetalker.runtime.sources.live import LiveSource, PacedSource
+from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
-from tests.support.talk import Collect, Pieces, slow_session
+from tests.support.talk import Collect, Pieces, slow_talker
 
 pytest.importorskip("onnxruntime")
 MS = 1_000_000
@@ -77,9 +77,9 @@ def live(bundle: Bundle, sound: NDArray[np.float32], **options: object) -> tuple
     gap = options.pop("gap", (0, 0))
     cost = options.pop("cost", 0.002)
     assert isinstance(cost, float)
-    session = slow_session(bundle, clock, lambda index, schedule: cost)
+    talker = slow_talker(bundle, clock, lambda index, schedule: cost)
     source = Script(clock, sound, gap)  # type: ignore[arg-type]
-    return Live(session, source, [sink], clock=clock, **options), sink, clock  # type: ignore[arg-type]
+    return Live(talker, source, [sink], clock=clock, **options), sink, clock  # type: ignore[arg-type]
 
 
 def test_every_frame_is_on_time_and_the_mouth_follows_the_voice(meter: Bundle) -> None:
@@ -122,7 +122,7 @@ def test_barge_in_begins_anew_and_forgets_what_waits(meter: Bundle) -> None:
     old, new = tone(1.0), np.zeros(RATE, np.float32)
     source = Script(clock, np.concatenate([old, new]))
     sink = Kept()
-    run: Live = Live(open_session(meter), source, [sink], clock=clock, observers=[At(15, lambda: run.reset())])
+    run: Live = Live(Talker(meter), source, [sink], clock=clock, observers=[At(15, lambda: run.reset())])
     report = run.run()
     indices = [frame.index for frame in sink.whole]
     assert indices[:15] == list(range(15))
@@ -133,12 +133,12 @@ def test_barge_in_begins_anew_and_forgets_what_waits(meter: Bundle) -> None:
 
 def test_a_sink_that_steers_gets_the_session_and_the_run(meter: Bundle) -> None:
     class Steering(Collect):
-        def attach(self, session: object, running: object) -> None:
-            self.session, self.loop = session, running
+        def attach(self, talker: object, running: object) -> None:
+            self.talker, self.loop = talker, running
 
     sink = Steering()
-    run: Live = Live(session := open_session(meter), Pieces(tone(0.1)), [sink], clock=FakeClock())
-    assert sink.session is session
+    run: Live = Live(talker := Talker(meter), Pieces(tone(0.1)), [sink], clock=FakeClock())
+    assert sink.talker is talker
     assert sink.loop is run
 
 
@@ -157,9 +157,7 @@ def test_flush_makes_the_last_frames_of_an_utterance(tmp_path: Path) -> None:
     clock = FakeClock(10 * MS)
     source = Script(clock, np.concatenate([tone(0.5), np.zeros(10 * RATE, np.float32)]), gap=(0.5, 5.0))
     sink = Kept()
-    run: Live = Live(
-        open_session(bundle), source, [sink], clock=clock, patience=60, observers=[At(8, lambda: run.flush())]
-    )
+    run: Live = Live(Talker(bundle), source, [sink], clock=clock, patience=60, observers=[At(8, lambda: run.flush())])
     run.loop.options = Options(realtime=True, limit=20)
     run.run()
     assert [frame.index for frame in sink.whole if frame.outcome is Outcome.ON_TIME] == list(range(20))
@@ -216,7 +214,7 @@ def test_ten_minutes_of_a_looped_file_drift_nowhere(meter: Bundle) -> None:
     clock, sink = FakeClock(10 * MS), Kept()
     sound = tone(0.7)[: 11111 % 11200]
     source = PacedSource(LoopedSource(lambda: Pieces(sound)), clock)
-    run = Live(open_session(meter), source, [sink], clock=clock, options=Options(realtime=True, limit=3000), rest=False)
+    run = Live(Talker(meter), source, [sink], clock=clock, options=Options(realtime=True, limit=3000), rest=False)
     start = clock.now_ns()
     report = run.run()
     assert report.tally.outcomes[Outcome.ON_TIME] == report.tally.due == 3000
@@ -231,7 +229,7 @@ def test_sinks_are_closed_and_named_in_the_report(meter: Bundle) -> None:
         url = f"livelink://127.0.0.1:{bound.getsockname()[1]}?queue=64"
         sink = livelink.from_url(url)
         clock = FakeClock(10 * MS)
-        report = Live(open_session(meter), Script(clock, tone(1.0)), [sink], clock=clock).run()
+        report = Live(Talker(meter), Script(clock, tone(1.0)), [sink], clock=clock).run()
     assert list(report.sinks) == list(report.delays) == [url]
     assert report.sinks[url].frames == report.sinks[url].accounted == report.tally.due == 30
     delays = report.delays[url]

@@ -16,8 +16,9 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.loop import Loop
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.stream import Talker, stream
+from edgetalker.runtime.model import Model
+from edgetalker.runtime.stream import stream
+from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
 from tests.support.talk import Collect, Pieces
 
@@ -56,7 +57,7 @@ def test_how_the_sound_is_cut_changes_no_bit(toy: Bundle, cuts: list[int]) -> No
 def test_it_is_what_the_loop_plays(toy: Bundle) -> None:
     sound = np.random.default_rng(4).standard_normal(24000).astype(np.float32) * 0.1
     sink = Collect()
-    Loop(open_session(toy), Pieces(sound), [sink]).run()
+    Loop(Talker(toy), Pieces(sound), [sink]).run()
     frames = list(stream(sound, toy))
     assert np.array_equal(motions(frames), np.array(sink.motion))
     assert [frame.index for frame in frames] == [index for index, _, _ in sink.frames]
@@ -165,18 +166,17 @@ def test_mistakes_are_told_at_once(meter: Bundle, tmp_path: Path) -> None:
             talker.set("emotion", {"joy": 1.0})
 
 
-def test_an_open_session_stays_open(toy: Bundle) -> None:
-    session = open_session(toy)
-    with Talker(session) as talker:
-        first = motions(talker.accept(tone(0.2)))
-    assert np.array_equal(motions(list(stream(tone(0.2), session)))[: len(first)], first)
-    with pytest.raises(OptionError, match="seed"):
-        Talker(session, seed=1)
-    session.close()
+def test_an_open_model_stays_open(toy: Bundle) -> None:
+    with Model(toy) as model:
+        with model.talker() as talker:
+            first = motions(talker.accept(tone(0.2)))
+        assert np.array_equal(motions(list(stream(tone(0.2), model)))[: len(first)], first)
+        with pytest.raises(OptionError, match="no option `devise`"):
+            stream(tone(0.2), model, devise="cuda")
 
 
 def test_controls_glide(toy: Bundle) -> None:
     with Talker(toy) as talker:
         talker.set("setting", {"north": 1.0})
         talker.accept(tone(0.1))
-        assert talker.session.controls["setting"].target[0] == 1.0
+        assert talker.controls["setting"].target[0] == 1.0

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.sinks.rest import MouthRest, RestStage, speech_shapes
+from edgetalker.runtime.rest import MouthRest, speech_shapes
 from edgetalker.runtime.vad import NoiseFloor, VoiceActivity
 from tests.live.meter import tone
 from tests.runtime.sinks_net.tools import LAYOUT, NAMES
-from tests.support.talk import Collect
 
 RATE = 16000
 
@@ -178,39 +177,3 @@ def test_motion_without_names_passes_untouched() -> None:
     rest = MouthRest(MotionLayout("vertices", (4, 3), Fraction(30)), RATE)
     still = frame(0, np.ones((4, 3), np.float32))
     assert rest.apply(still) is still
-
-
-class Broken(Collect):
-    def open(self, layout: MotionLayout) -> None:
-        raise OSError("no")
-
-
-def test_a_stage_that_cannot_open_all_sinks_closes_those_it_opened() -> None:
-    good = Collect()
-    with pytest.raises(OSError, match="no"):
-        RestStage([good, Broken()], RATE).open(LAYOUT)
-    assert good.closes == 1
-
-
-class Ears(Collect):
-    def __init__(self) -> None:
-        super().__init__()
-        self.heard = self.resets = 0
-
-    def hear(self, samples: NDArray[np.float32], rate: int) -> None:
-        self.heard += len(samples)
-
-    def reset(self) -> None:
-        self.resets += 1
-
-
-def test_a_stage_passes_sound_frames_and_resets_on() -> None:
-    ears, plain = Ears(), Collect()
-    stage = RestStage([ears, plain], RATE)
-    stage.open(LAYOUT)
-    stage.hear(tone(0.1), RATE)
-    stage.send(frame(0, np.ones(55, np.float32)))
-    stage.reset()
-    stage.close()
-    assert (ears.heard, ears.resets, ears.closes, plain.closes) == (1600, 1, 1, 1)
-    assert len(ears.frames) == len(plain.frames) == 1

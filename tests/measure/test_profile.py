@@ -79,11 +79,11 @@ def test_profiling_changes_no_frame_and_leaves_nothing_behind(folder: Path) -> N
     for profiled in (False, True):
         session = open_session(folder, timings=True, seed=5)
         before = dict(vars(session.device))
-        calls = [replay.calls for replay in session.replays]
+        calls = [replay.launch for replay in session.replays]
         if profiled:
             Profiler(session, RATES).run("full", 3)
             assert dict(vars(session.device)).keys() == before.keys()
-            assert [replay.calls for replay in session.replays] == calls
+            assert [replay.launch for replay in session.replays] == calls
             session.reset()
         sound = np.full(1600, 0.1, np.float32)
         frames.append(np.stack([session.step(sound).motion.copy() for _ in range(5)]))

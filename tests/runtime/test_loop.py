@@ -15,10 +15,10 @@ from edgetalker.engines.errors import OptionError
 from edgetalker.engines.host import HostDevice
 from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.loop import Loop, Observer, Options
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.tally import Tally
-from tests.support.talk import Collect, Live, Pieces, slow_session
+from edgetalker.runtime.loop import Loop, Observer, Options, Tally
+from edgetalker.runtime.program import Part
+from edgetalker.runtime.talker import Talker
+from tests.support.talk import Collect, Live, Pieces, slow_talker
 
 pytest.importorskip("onnxruntime")
 
@@ -31,7 +31,7 @@ def speech(seconds: float) -> NDArray[np.float32]:
 
 def play(bundle: Bundle, source: Any, **options: Any) -> tuple[Tally, Collect]:
     sink = Collect()
-    tally = Loop(open_session(bundle, poison=True), source, [sink], options=Options(**options)).run()
+    tally = Loop(Talker(bundle, poison=True), source, [sink], options=Options(**options)).run()
     assert tally.balanced
     assert sink.closes == 1
     return tally, sink
@@ -72,7 +72,7 @@ class Stopper(Observer):
 def test_stop_keeps_what_was_made(toy: Bundle) -> None:
     sink = Collect()
     acts: list[Any] = []
-    loop = Loop(open_session(toy), Pieces(speech(2)), [sink], observers=[Stopper(9, lambda: acts[0]())])
+    loop = Loop(Talker(toy), Pieces(speech(2)), [sink], observers=[Stopper(9, lambda: acts[0]())])
     acts.append(loop.stop)
     tally = loop.run()
     assert tally.interrupted
@@ -80,22 +80,39 @@ def test_stop_keeps_what_was_made(toy: Bundle) -> None:
     assert sink.closes == 1
 
 
-def test_an_error_in_a_sink_still_closes_all_sinks(toy: Bundle) -> None:
-    class Broken(Collect):
-        def send(self, frame: Frame) -> None:
-            raise OSError("disk full")
+class Broken(Collect):
+    """A sink whose disk is full from frame 3 on."""
 
+    def send(self, frame: Frame) -> None:
+        if frame.index == 3:
+            raise OSError("disk full")
+        super().send(frame)
+
+
+def test_a_sink_that_fails_costs_itself_alone(toy: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     sinks = [Collect(), Broken(), Collect()]
-    with pytest.raises(OSError, match="disk full"):
-        Loop(open_session(toy), Pieces(speech(1)), sinks).run()
+    loop = Loop(Talker(toy), Pieces(speech(1)), sinks)
+    loop.run()
+    assert [len(sink.frames) for sink in sinks] == [30, 3, 30]
     assert [sink.closes for sink in sinks] == [1, 1, 1]
+    ((failed, error),) = loop.failed
+    assert failed is sinks[1]
+    assert str(error) == "disk full"
+    assert caplog.text.count("disk full") == 1
+
+
+def test_the_run_ends_when_no_sink_is_left(toy: Bundle) -> None:
+    sink = Broken()
+    with pytest.raises(OSError, match="disk full"):
+        Loop(Talker(toy), Pieces(speech(1)), [sink]).run()
+    assert sink.closes == 1
 
 
 def test_reset_begins_anew(toy: Bundle) -> None:
     sink = Collect()
-    session = open_session(toy)
+    talker = Talker(toy)
     acts: list[Any] = [lambda: None]
-    loop = Loop(session, Pieces(speech(1)), [sink], observers=[Stopper(9, lambda: acts.pop()())])
+    loop = Loop(talker, Pieces(speech(1)), [sink], observers=[Stopper(9, lambda: acts.pop()())])
     acts.append(loop.reset)
     tally = loop.run()
     assert tally.resets == 1
@@ -106,14 +123,14 @@ def on_clock(
     bundle: Bundle, cost: Any, *, seconds: float = 4.0, live: dict[str, Any] | None = None, **options: Any
 ) -> tuple[Tally, Collect]:
     clock, sink = FakeClock(), Collect()
-    session = slow_session(bundle, clock, cost)
+    talker = slow_talker(bundle, clock, cost)
     source = Live(clock, seconds, **(live or {}))
-    tally = Loop(session, source, [sink], clock=clock, options=Options(realtime=True, **options)).run()
+    tally = Loop(talker, source, [sink], clock=clock, options=Options(realtime=True, **options)).run()
     assert tally.balanced, tally
     return tally, sink
 
 
-def test_a_fast_session_is_always_on_time_and_uses_the_full_schedule(toy: Bundle) -> None:
+def test_a_fast_talker_is_always_on_time_and_uses_the_full_schedule(toy: Bundle) -> None:
     tally, _ = on_clock(toy, lambda i, schedule: 0.010)
     assert tally.outcomes[Outcome.ON_TIME] == tally.due == 120
     assert tally.schedules == {"full": 120}
@@ -216,30 +233,28 @@ def test_the_watchdog_counts_a_hanging_step(toy: Bundle) -> None:
 
 
 def test_options_that_do_not_fit_are_refused(toy: Bundle) -> None:
-    session = open_session(toy)
+    talker = Talker(toy)
     for source, options, text in (
         (Pieces(speech(1), rate=8000), Options(), "8000 samples a second; the bundle hears 16000"),
         (Pieces(speech(1)), Options(late="hodl"), "late policy"),  # type: ignore[arg-type]
         (Pieces(speech(1)), Options(schedule="fast"), "no schedule `fast`"),
     ):
         with pytest.raises(OptionError, match=text):
-            Loop(session, source, [], options=options)
+            Loop(talker, source, [], options=options)
 
 
-def test_ten_minutes_cost_what_one_minute_costs(toy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ten_minutes_cost_what_one_minute_costs(toy: Bundle) -> None:
     """Work is counted, not timed: what a frame replays is the same at the end as at the start."""
     calls = 0
-    launch = HostDevice.launch
+    talker = Talker(toy)
 
-    def counted(self: HostDevice, graph: Any) -> None:
+    def counted(part: Part) -> None:
         nonlocal calls
-        calls += graph.nodes
-        launch(self, graph)
+        calls += part.graph.nodes if part.graph else 0
+        part.call()
 
-    monkeypatch.setattr(HostDevice, "launch", counted)
-    monkeypatch.delattr(HostDevice, "launcher")  # the short way would not be counted
-    session = open_session(toy)
-    device = session.device
+    talker.watch(counted)
+    device = talker.device
     assert isinstance(device, HostDevice)
     totals: list[int] = []
 
@@ -248,30 +263,30 @@ def test_ten_minutes_cost_what_one_minute_costs(toy: Bundle, monkeypatch: pytest
             totals.append(calls)
 
     allocated = device.allocated
-    loop = Loop(session, Pieces(np.zeros(16000 * 600, np.float32)), [], observers=[Count()])
-    window = loop._window._buffer.nbytes
+    loop = Loop(talker, Pieces(np.zeros(16000 * 600, np.float32)), [], observers=[Count()])
+    window = talker.window._buffer.nbytes
     loop.run()
     work = np.diff(totals)
     assert len(totals) == 18000
     assert set(work[:100]) == set(work[-100:])
     assert work[:1000].sum() == work[-1000:].sum() > 8000, "a frame replays at least its eight pieces"
     assert device.allocated == allocated
-    assert loop._window._buffer.nbytes == window, "the window must not grow with the sound"
+    assert talker.window._buffer.nbytes == window, "the window must not grow with the sound"
 
 
 def test_a_frame_that_is_no_number_is_held_and_the_talker_heals(toy: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     """Sources never give NaN; a model may make one. It must not reach a receiver, nor stay in the history."""
-    session, sink = open_session(toy), Collect()
-    step = session.step
+    talker, sink = Talker(toy), Collect()
+    make = talker.make
 
-    def poisoned(*rest: Any, **more: Any) -> Frame:
-        if session.index == 10:
-            memory = session._memory.buffer("memory")
-            session.device.write(memory, np.full(memory.spec.shape, np.nan, np.float32))
-        return step(*rest, **more)
+    def poisoned(schedule: str | None = None) -> Frame:
+        if talker.index == 10:
+            memory = talker._memory.buffer("memory")
+            talker.device.write(memory, np.full(memory.spec.shape, np.nan, np.float32))
+        return make(schedule)
 
-    session.step = poisoned  # type: ignore[method-assign]
-    tally = Loop(session, Pieces(speech(1)), [sink]).run()
+    talker.make = poisoned  # type: ignore[method-assign, assignment]
+    tally = Loop(talker, Pieces(speech(1)), [sink]).run()
     assert tally.balanced
     assert tally.broken == 1
     assert tally.outcomes[Outcome.HELD] == 1

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetalker.runtime.noise import NormalNoise
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.inputs import NormalNoise
 
 
 def values(noise: NormalNoise, frame: int, size: int = 64) -> list[float]:
@@ -46,5 +47,5 @@ GOLDEN = [0.05991104, 0.01555963, -1.16443849]
 
 @pytest.mark.parametrize("keys", [(-1,), (0, -1), (2**64,)])
 def test_keys_out_of_range_are_refused(keys: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="was wanted"):
+    with pytest.raises(OptionError, match="was wanted"):
         NormalNoise(*keys)

@@ -1,4 +1,4 @@
-"""Sources, sinks and sessions that tests steer."""
+"""Sources, sinks and talkers that tests steer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle
 from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.talker import Talker
 
 
 class Pieces:
@@ -111,16 +110,14 @@ class Collect(Sink):
         self.closes += 1
 
 
-def slow_session(bundle: Bundle, clock: FakeClock, cost: Callable[[int, str], float], **options: Any) -> Session:
-    """Return a session whose step takes cost(frame, schedule) seconds of the fake clock."""
-    session = open_session(bundle, **options)
-    step = session.step
+def slow_talker(bundle: Bundle, clock: FakeClock, cost: Callable[[int, str], float], **options: Any) -> Talker:
+    """Return a talker whose frames take cost(frame, schedule) seconds of the fake clock."""
+    talker = Talker(bundle, **options)
+    make = talker.make
 
-    def slow(
-        audio: NDArray[np.float32] | None = None, *, heard: int | None = None, schedule: str | None = None
-    ) -> Frame:
-        clock.advance(int(cost(session.index, schedule or session.schedules[0]) * 1e9))
-        return step(audio, heard=heard, schedule=schedule)
+    def slow(schedule: str | None = None, *, window: NDArray[np.float32] | None = None) -> Frame:
+        clock.advance(int(cost(talker.index, schedule or talker.schedules[0]) * 1e9))
+        return make(schedule, window=window)
 
-    session.step = slow  # type: ignore[method-assign]
-    return session
+    talker.make = slow  # type: ignore[method-assign]
+    return talker

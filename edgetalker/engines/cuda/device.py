@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from edgetalker.engines.cuda.driver import Driver
@@ -31,6 +32,7 @@ class CudaDevice:
     """
 
     kind = "cuda"
+    copies = True
 
     def __init__(
         self,
@@ -174,6 +176,17 @@ class CudaDevice:
         except CudaError as error:
             resources.note(error)
             raise
+
+    def launcher(self, graphs: Sequence[Graph]) -> Callable[[], None]:
+        """Return what enqueues one replay of each graph in order: a launch each."""
+        if len(graphs) == 1:
+            return partial(self.launch, graphs[0])
+
+        def launch() -> None:
+            for graph in graphs:
+                self.launch(graph)
+
+        return launch
 
     def mark(self, name: str) -> CudaMark:
         """Make a mark."""

@@ -20,9 +20,8 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array, Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError
 from edgetalker.engines.lazy import LazyModule
-from edgetalker.engines.manifest import ROW, Carry, Manifest, Stage, Step
+from edgetalker.engines.manifest import ROW, Carry, Manifest, Stage, Step, reference
 from edgetalker.engines.ort import check_border, check_buffers, medians
-from edgetalker.engines.references import reference
 from edgetalker.engines.torch.graph import OnnxModule
 
 __all__ = ["LockstepBundle", "LockstepModule", "TorchBinding", "TorchEngine", "TorchPool", "lockstep", "torch_engines"]

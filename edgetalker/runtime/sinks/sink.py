@@ -13,7 +13,7 @@ from edgetalker.runtime.stats import Spread
 
 if TYPE_CHECKING:
     from edgetalker.runtime.frame import Frame, MotionLayout
-    from edgetalker.runtime.session import Session
+    from edgetalker.runtime.talker import Talker
 
 __all__ = ["HOOKS", "Running", "Sink", "SinkStatistics"]
 
@@ -40,7 +40,7 @@ class Sink:
             if close and name not in HOOKS and callable(cls.__dict__[name]):
                 raise TypeError(f"{cls.__qualname__}.{name} is no hook of a sink; did you mean `{close[0]}`?")
 
-    def attach(self, session: Session, running: Running) -> None:
+    def attach(self, talker: Talker, running: Running) -> None:
         """Take what the motion comes from, once and before `open`: a page has sliders and a button to begin anew."""
 
     def open(self, layout: MotionLayout) -> None:

@@ -27,7 +27,7 @@ def test_profile_on_the_device(
     monkeypatch.setattr(floor, "_device_product", no_pytorch)
     bundle = toy_bundle(tmp_path / "toy")
     device = open_device()
-    session = Session(bundle, host_engines(bundle, device, double), device, timings=True)
+    session = Session(bundle, host_engines(bundle, device, double), device, timings=True, graphs="step")
     measured = floor.measure_rates(device)
     assert measured.bytes_per_s is not None
     assert measured.operations_per_s is None

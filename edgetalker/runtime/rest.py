@@ -1,19 +1,16 @@
-"""Silence rests the mouth: an output stage between the talker and the sinks that it feeds."""
+"""Silence rests the mouth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.vad import VoiceActivity
 
-__all__ = ["MouthRest", "RestStage", "speech_shapes"]
+__all__ = ["MouthRest", "speech_shapes"]
 
 
 def speech_shapes(layout: MotionLayout) -> NDArray[np.intp]:
@@ -76,50 +73,3 @@ class MouthRest:
         np.copyto(self._motion, frame.motion)
         self._motion[self._shapes] *= np.float32(self.gain * self.gain * (3 - 2 * self.gain))
         return replace(frame, motion=self._motion)
-
-
-class RestStage(Sink):
-    """A sink in front of others: they get what MouthRest makes of each frame."""
-
-    def __init__(self, sinks: Sequence[Sink], rate: int) -> None:
-        """rate: the talker's samples a second."""
-        self.sinks = tuple(sinks)
-        self._rate = rate
-        self._rest: MouthRest | None = None
-        self._opened = ExitStack()
-
-    @property
-    def rest(self) -> MouthRest:
-        """The stage's state; there from `open` on."""
-        assert self._rest is not None, "open() comes first"
-        return self._rest
-
-    def open(self, layout: MotionLayout) -> None:
-        """Open all sinks; when one of them cannot be, those before it are closed again."""
-        self._rest = MouthRest(layout, self._rate)
-        with ExitStack() as opened:
-            for sink in self.sinks:
-                sink.open(layout)
-                opened.callback(sink.close)
-            self._opened = opened.pop_all()
-
-    def reset(self) -> None:
-        """Begin anew with the talker."""
-        self.rest.reset()
-        for sink in self.sinks:
-            sink.reset()
-
-    def hear(self, samples: NDArray[np.float32], rate: int) -> None:
-        """Take sound and pass it to the sinks that want it."""
-        self.rest.hear(samples)
-        for sink in self.sinks:
-            sink.hear(samples, rate)
-
-    def send(self, frame: Frame) -> None:
-        rested = self.rest.apply(frame)
-        for sink in self.sinks:
-            sink.send(rested)
-
-    def close(self) -> None:
-        """Close every sink, also when one of them fails to."""
-        self._opened.close()

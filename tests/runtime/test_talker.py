@@ -1,4 +1,4 @@
-"""The session's promises: equal frames whatever the graphs, fixed addresses, nothing kept, reset, skip, controls."""
+"""The talker's promises: equal frames whatever the graphs, fixed addresses, nothing kept, reset, skip, controls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.host import HostDevice, HostGraph
 from edgetalker.measure.bench import kept_bytes
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.replay import GRANULARITIES
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.program import GRANULARITIES
+from edgetalker.runtime.talker import Talker
 from tests.support import toy as toys
 
 pytest.importorskip("onnxruntime")
@@ -29,10 +28,10 @@ def sound(frames: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
         yield random.standard_normal(toys.WINDOW).astype(np.float32)
 
 
-def play(session: Session, frames: int, *, schedules: tuple[str, ...] = ("full",)) -> NDArray[np.float32]:
+def play(talker: Talker, frames: int, *, schedules: tuple[str, ...] = ("full",)) -> NDArray[np.float32]:
     """Return the motion of some frames, the schedules taken in turn."""
     made = [
-        session.step(window, schedule=schedules[i % len(schedules)]).motion.copy()
+        talker.make(window=window, schedule=schedules[i % len(schedules)]).motion.copy()
         for i, window in enumerate(sound(frames))
     ]
     return np.array(made)
@@ -40,7 +39,7 @@ def play(session: Session, frames: int, *, schedules: tuple[str, ...] = ("full",
 
 def reference(frames: int) -> NDArray[np.float32]:
     """Compute the toy's frames of schedule `full` by hand in numpy, from its description alone."""
-    from edgetalker.runtime.noise import NormalNoise
+    from edgetalker.runtime.inputs import NormalNoise
 
     rows = toys.tables()["full.npy"]
     history = np.ones((toys.HISTORY, toys.SIZE), np.float32)
@@ -65,13 +64,13 @@ def reference(frames: int) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("graphs", GRANULARITIES)
 def test_frames_are_what_the_manifest_describes(toy: Bundle, graphs: Any) -> None:
-    session = open_session(toy, graphs=graphs, poison=True)
-    assert np.allclose(play(session, 25), reference(25), rtol=2e-6)
+    talker = Talker(toy, graphs=graphs, poison=True)
+    assert np.allclose(play(talker, 25), reference(25), rtol=2e-6)
 
 
 def test_step_frame_and_eager_graphs_give_the_same_bits(toy: Bundle) -> None:
     runs = [
-        play(open_session(toy, graphs=graphs, poison=True, timings=timings), 30, schedules=("full", "one", "full"))
+        play(Talker(toy, graphs=graphs, poison=True, timings=timings), 30, schedules=("full", "one", "full"))
         for graphs in GRANULARITIES
         for timings in (False, True)
     ]
@@ -79,85 +78,85 @@ def test_step_frame_and_eager_graphs_give_the_same_bits(toy: Bundle) -> None:
 
 
 def test_poison_never_reaches_the_motion(toy: Bundle) -> None:
-    assert np.isfinite(play(open_session(toy, poison=True), 12, schedules=("one", "full"))).all()
+    assert np.isfinite(play(Talker(toy, poison=True), 12, schedules=("one", "full"))).all()
 
 
 def test_addresses_and_memory_are_constant_over_a_thousand_frames_and_a_reset(toy: Bundle) -> None:
-    session = open_session(toy)
-    before, allocated = session.addresses(), session.device.allocated  # type: ignore[attr-defined]
-    motion = session.motion
-    play(session, 500, schedules=("full", "one"))
-    session.reset()
-    play(session, 500, schedules=("one", "full"))
-    assert session.addresses() == before
-    assert session.device.allocated == allocated  # type: ignore[attr-defined]
-    assert session.motion is motion
-    assert kept_bytes(session, "full", frames=1000) < 8, "Python keeps memory for every frame"
+    talker = Talker(toy)
+    before, allocated = talker.addresses(), talker.device.allocated  # type: ignore[attr-defined]
+    motion = talker.motion
+    play(talker, 500, schedules=("full", "one"))
+    talker.reset()
+    play(talker, 500, schedules=("one", "full"))
+    assert talker.addresses() == before
+    assert talker.device.allocated == allocated  # type: ignore[attr-defined]
+    assert talker.motion is motion
+    assert kept_bytes(talker, "full", frames=1000) < 8, "Python keeps memory for every frame"
 
 
 def test_reset_gives_the_same_frames_again(toy: Bundle) -> None:
-    session = open_session(toy)
-    first = play(session, 10)
-    session.reset()
-    assert np.array_equal(first, play(session, 10))
+    talker = Talker(toy)
+    first = play(talker, 10)
+    talker.reset()
+    assert np.array_equal(first, play(talker, 10))
 
 
 def test_noise_depends_on_seed_stream_and_frame_only(toy: Bundle) -> None:
-    plain = play(open_session(toy, seed=1), 6)
-    assert np.array_equal(plain, play(open_session(toy, seed=1), 6))
-    assert not np.array_equal(plain, play(open_session(toy, seed=2), 6))
-    assert not np.array_equal(plain, play(open_session(toy, seed=1, stream=1), 6))
+    plain = play(Talker(toy, seed=1), 6)
+    assert np.array_equal(plain, play(Talker(toy, seed=1), 6))
+    assert not np.array_equal(plain, play(Talker(toy, seed=2), 6))
+    assert not np.array_equal(plain, play(Talker(toy, seed=1, stream=1), 6))
 
 
 def test_the_motion_is_read_only_and_says_what_it_is(toy: Bundle) -> None:
-    session = open_session(toy)
-    frame = session.step(next(sound(1)))
+    talker = Talker(toy)
+    frame = talker.make(window=next(sound(1)))
     with pytest.raises(ValueError, match="read-only"):
         frame.motion[0] = 1.0
     assert (frame.index, frame.time, frame.schedule) == (0, Fraction(0), "full")
-    assert frame.sample == session.end(0) == 2 * 16000 // 30 + 160
-    assert session.layout.shape == (toys.SIZE,)
+    assert frame.sample == talker.end(0) == 2 * 16000 // 30 + 160
+    assert talker.layout.shape == (toys.SIZE,)
 
 
 def test_a_skipped_frame_repeats_or_freezes_the_history(tmp_path: Path) -> None:
     for policy, shifts in (("repeat", 1), ("freeze", 0)):
-        session = open_session(toys.toy_bundle(tmp_path / policy, skipped=policy))
-        play(session, 4)
-        before = session.read("history")
-        session.skip()
+        talker = Talker(toys.toy_bundle(tmp_path / policy, skipped=policy))
+        play(talker, 4)
+        before = talker.read("history")
+        talker.skip()
         rows = np.vstack([before[0, 1:], before[0, -1:]]) if shifts else before[0]
-        assert np.array_equal(session.read("history")[0], rows)
-        assert session.index == 5
+        assert np.array_equal(talker.read("history")[0], rows)
+        assert talker.index == 5
 
 
 def test_a_skipped_block_start_is_made_up_for_in_the_next_frame(toy: Bundle) -> None:
-    session = open_session(toy, poison=True)
-    session.skip()
-    assert session.index % toys.BLOCK == 1
-    frame = session.step(next(sound(1)))
+    talker = Talker(toy, poison=True)
+    talker.skip()
+    assert talker.index % toys.BLOCK == 1
+    frame = talker.make(window=next(sound(1)))
     assert np.isfinite(frame.motion).all(), "the audio stage was due and did not run"
 
 
 def test_a_failed_step_changes_nothing(toy: Bundle) -> None:
-    session, other = open_session(toy), open_session(toy)
+    talker, other = Talker(toy), Talker(toy)
     windows = list(sound(3))
-    session.step(windows[0])
+    talker.make(window=windows[0])
     with pytest.raises(InputError, match="1600"):
-        session.step(np.zeros(10, np.float32))
+        talker.make(window=np.zeros(10, np.float32))
     with pytest.raises(OptionError, match="did you mean `full`"):
-        session.step(windows[1], schedule="ful")
-    other.step(windows[0])
-    assert np.array_equal(session.step(windows[1]).motion, other.step(windows[1]).motion)
+        talker.make(window=windows[1], schedule="ful")
+    other.make(window=windows[0])
+    assert np.array_equal(talker.make(window=windows[1]).motion, other.make(window=windows[1]).motion)
 
 
 def test_a_control_glides_and_refuses_what_does_not_fit(toy: Bundle) -> None:
-    session = open_session(toy)
-    play(session, 1)
-    session.set("setting", {"north": 1.0})
+    talker = Talker(toy)
+    play(talker, 1)
+    talker.set("setting", {"north": 1.0})
     seen = []
     for window in sound(5):
-        session.step(window)
-        seen.append(float(session.read("setting")[0, 0]))
+        talker.make(window=window)
+        seen.append(float(talker.read("setting")[0, 0]))
     assert seen == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0, 1.0]), "0.1 s are three frames at 30 fps"
     for values, text in (
         ({"nroth": 1.0}, "did you mean `north`"),
@@ -166,30 +165,30 @@ def test_a_control_glides_and_refuses_what_does_not_fit(toy: Bundle) -> None:
         ([1.0], "takes 4 values"),
     ):
         with pytest.raises(OptionError, match=text):
-            session.set("setting", values)
+            talker.set("setting", values)
     with pytest.raises(OptionError, match="did you mean `setting`"):
-        session.set("settings", [0.0] * 4)
+        talker.set("settings", [0.0] * 4)
 
 
 def test_only_the_chosen_schedules_are_prepared(toy: Bundle) -> None:
-    session = open_session(toy, schedules=["one"])
-    assert session.schedules == ("one",)
-    assert session.step(next(sound(1))).schedule == "one"
+    talker = Talker(toy, schedules=["one"])
+    assert talker.schedules == ("one",)
+    assert talker.make(window=next(sound(1))).schedule == "one"
     with pytest.raises(OptionError, match="prepared are one"):
-        session.step(next(sound(1)), schedule="full")
+        talker.make(window=next(sound(1)), schedule="full")
     with pytest.raises(OptionError, match="did you mean `one`"):
-        open_session(toy, schedules=["ones"])
+        Talker(toy, schedules=["ones"])
 
 
 def test_durations_name_every_piece(toy: Bundle) -> None:
-    session = open_session(toy, timings=True)
-    session.step(next(sound(1)))
-    assert session.labels() == ("audio", "blend", *(f"denoise[{row}]" for row in range(5)), "decode")
-    assert all(duration > 0 for duration in session.durations())
-    session.step(next(sound(1)))
-    assert session.labels()[0] == "blend", "the audio stage runs every second frame"
-    plain = open_session(toy)
-    plain.step(next(sound(1)))
+    talker = Talker(toy, timings=True)
+    talker.make(window=next(sound(1)))
+    assert talker.labels() == ("audio", "blend", *(f"denoise[{row}]" for row in range(5)), "decode")
+    assert all(duration > 0 for duration in talker.durations())
+    talker.make(window=next(sound(1)))
+    assert talker.labels()[0] == "blend", "the audio stage runs every second frame"
+    plain = Talker(toy)
+    plain.make(window=next(sound(1)))
     with pytest.raises(OptionError, match="without timings"):
         plain.durations()
 
@@ -203,7 +202,7 @@ def test_every_piece_is_captured_once(toy: Bundle, monkeypatch: pytest.MonkeyPat
         return capture(self, name, work)
 
     monkeypatch.setattr(HostDevice, "capture", counted)
-    open_session(toy)
+    Talker(toy)
     pieces = [name for name in names if name.startswith("denoise")]
     assert len(pieces) == 6, "five rows of `full` and one of `one`"
     assert names.count("audio") == 1
@@ -211,12 +210,12 @@ def test_every_piece_is_captured_once(toy: Bundle, monkeypatch: pytest.MonkeyPat
 
 
 def test_lock_step_talkers_are_streams_of_their_own(tmp_path: Path) -> None:
-    """Two talkers in one bundle are what two sessions with streams 3 and 4 are."""
-    both = open_session(_echo(tmp_path / "two", talkers=2), stream=3).step().motion
+    """Two talkers in one bundle are what two talkers with streams 3 and 4 are."""
+    both = Talker(_echo(tmp_path / "two", talkers=2), stream=3).make().motion
     assert both.shape == (2, toys.SIZE)
     one = _echo(tmp_path / "one", talkers=1)
     for talker in (0, 1):
-        assert np.array_equal(both[talker], open_session(one, stream=3 + talker).step().motion)
+        assert np.array_equal(both[talker], Talker(one, stream=3 + talker).make().motion)
 
 
 def _echo(path: Path, talkers: int) -> Bundle:

@@ -1,0 +1,250 @@
+"""What the host fills before a frame beside its sound: controls that glide, values from outside, noise by counter."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.manifest import Tensor
+
+__all__ = ["Control", "NoiseSource", "NormalNoise", "Track", "counter_noise"]
+
+Values = Mapping[str, float] | Sequence[float] | NDArray[np.float32]
+
+
+def places(what: str, names: Sequence[str], count: int, values: Values) -> list[tuple[int, float]]:
+    """Return (place, value) of values by name or in order. Raises OptionError for a wrong name or count."""
+    if isinstance(values, Mapping):
+        for name in values:
+            if name not in names:
+                raise OptionError(f"{what} has no `{name}`; it has {', '.join(names)}{nearest(name, names)}")
+        return [(names.index(name), float(value)) for name, value in values.items()]
+    flat = np.asarray(values, np.float64).reshape(-1)
+    if len(flat) != count:
+        raise OptionError(f"{what} takes {count} values, {len(flat)} came")
+    return list(enumerate(flat.tolist()))
+
+
+class Control:
+    """Values of one control tensor, moved towards their targets by at most a fixed stride a frame.
+
+    The stride is (high - low) / (glide * fps): a value crosses its whole range in `glide` seconds. `set` may come from
+    any thread; it takes effect with the next frame.
+    """
+
+    def __init__(self, tensor: Tensor, fps: Fraction, into: NDArray[np.float32]) -> None:
+        """`into` is the staging memory, shape (..., places), that every frame uploads."""
+        self.tensor = tensor
+        self._target = np.array(tensor.default, np.float32)
+        self._inbox: deque[list[tuple[int, float]]] = deque()
+        self._into = into.reshape(-1, len(tensor.default))
+        self._value = self._target.copy()
+        self._move = np.empty_like(self._target)
+        span = np.subtract(tensor.high or (1.0,) * len(self._target), tensor.low or (0.0,) * len(self._target))
+        frames = tensor.glide * float(fps)
+        self._stride = np.abs(span).astype(np.float32) / np.float32(frames) if frames > 0 else None
+        self._back = -self._stride if self._stride is not None else None
+        self.resting = False
+        self.settle()
+
+    @property
+    def target(self) -> NDArray[np.float32]:
+        """A copy of the targets, with what was set and is not heard yet."""
+        target: NDArray[np.float32] = self._target.copy()
+        for wanted in tuple(self._inbox):
+            for place, value in wanted:
+                target[place] = value
+        return target
+
+    def set(self, values: Values) -> None:
+        """Set targets: by name (the others keep theirs) or all places in order.
+
+        Raises OptionError for an unknown name, a wrong count, NaN or a value outside the range.
+        """
+        tensor = self.tensor
+        wanted = places(f"control `{tensor.name}`", tensor.names, len(self._target), values)
+        for place, value in wanted:
+            low = tensor.low[place] if tensor.low else -math.inf
+            high = tensor.high[place] if tensor.high else math.inf
+            if not low <= value <= high:
+                name = tensor.names[place] if tensor.names else f"place {place}"
+                raise OptionError(f"control `{tensor.name}`: {name} is {value:g}; {low:g} to {high:g} was wanted")
+        self._inbox.append(wanted)
+        self.resting = False
+
+    def settle(self) -> None:
+        """Jump to the targets: at a reset there is no past to glide from."""
+        self._take()
+        self._value[...] = self._target
+        self._into[...] = self._value
+
+    def advance(self) -> None:
+        """Glide one frame and leave the values in the staging memory; `resting` when they have arrived."""
+        self.resting = True
+        self._take()
+        if self._stride is None or self._back is None:
+            self._into[...] = self._target
+            return
+        np.subtract(self._target, self._value, out=self._move)
+        np.minimum(self._move, self._stride, out=self._move)
+        np.maximum(self._move, self._back, out=self._move)
+        self._value += self._move
+        self._into[...] = self._value
+        if self._move.any():
+            self.resting = False
+
+    def _take(self) -> None:
+        while self._inbox:
+            for place, value in self._inbox.popleft():
+                self._target[place] = value
+
+    def save(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return copies of targets and values."""
+        self._take()
+        return self._target.copy(), self._value.copy()
+
+    def restore(self, saved: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+        """Go on from what `save` returned."""
+        self._target[...], self._value[...] = saved
+        self._into[...], self.resting = self._value, False
+
+
+class Track:
+    """Values of one `input` tensor, with times on the sound's clock.
+
+    At time t the newest value at or before t holds; between two values a `linear` track interpolates. A value older
+    than `stale` seconds gives way to the default. `feed` may come from any thread.
+    """
+
+    KEPT = 4096
+    """Values that are kept for later frames; the oldest of more are dropped, and counted."""
+
+    def __init__(self, tensor: Tensor, into: NDArray[np.float32]) -> None:
+        """`into` is the staging memory, shape (..., places), that every frame uploads."""
+        self.tensor = tensor
+        self._into = into
+        self._default = np.broadcast_to(np.array(tensor.default or 0.0, np.float32), into.shape).copy()
+        self._inbox: deque[tuple[float | None, NDArray[np.float32]]] = deque()
+        self._values: deque[tuple[float, NDArray[np.float32]]] = deque()
+        self.fed = self.stale = self.dropped = 0
+        into[...] = self._default
+
+    def feed(self, values: Values, time: float | None) -> None:
+        """Take a value for `time` in seconds of sound (None: from the next frame on). By name: the others default.
+
+        Raises OptionError for a wrong name, count or shape, or for NaN.
+        """
+        tensor = self.tensor
+        if isinstance(values, Mapping):
+            row = self._default.copy()
+            for place, value in places(f"input `{tensor.name}`", tensor.names, row.shape[-1], values):
+                row[..., place] = value
+        else:
+            row = np.array(values, np.float32)
+            if row.size != self._into.size and row.shape != self._into.shape[-1:]:
+                raise OptionError(f"input `{tensor.name}` is {tensor.spec}; values of shape {list(row.shape)} came")
+            row = row.reshape(self._into.shape) if row.size == self._into.size else self._default * 0 + row
+        if not np.isfinite(row).all() or not math.isfinite(time or 0.0):
+            raise OptionError(f"input `{tensor.name}`: NaN or Inf came")
+        self._inbox.append((time, row))
+
+    def advance(self, time: float) -> None:
+        """Leave the values of `time` (the frame's, in seconds of sound) in the staging memory."""
+        while self._inbox:
+            self._insert(*self._inbox.popleft(), time)
+        values = self._values
+        while len(values) > 1 and values[1][0] <= time:
+            values.popleft()
+        if not values or values[0][0] > time or (self.tensor.stale and time - values[0][0] > self.tensor.stale):
+            self.stale += bool(self.fed)
+            self._into[...] = self._default
+            return
+        at, row = values[0]
+        if self.tensor.between == "linear" and len(values) > 1:
+            share = np.float32((time - at) / (values[1][0] - at))
+            row = row + share * (values[1][1] - row)
+        self._into[...] = row
+
+    def _insert(self, time: float | None, row: NDArray[np.float32], now: float) -> None:
+        self.fed += 1
+        at = now if time is None else time
+        later = []
+        while self._values and self._values[-1][0] >= at:
+            if (last := self._values.pop())[0] > at:
+                later.append(last)
+        self._values.append((at, row))
+        self._values.extend(reversed(later))
+        while len(self._values) > self.KEPT:
+            self._values.popleft()
+            self.dropped += 1
+
+    def reset(self) -> None:
+        """Forget every value: the sound's clock begins anew."""
+        self._inbox.clear()
+        self._values.clear()
+        self._into[...] = self._default
+
+    def save(self) -> list[tuple[float, NDArray[np.float32]]]:
+        """Return what is kept."""
+        return list(self._values)
+
+    def restore(self, saved: list[tuple[float, NDArray[np.float32]]]) -> None:
+        """Go on from what `save` returned."""
+        self.reset()
+        self._values.extend(saved)
+
+
+NoiseSource = Callable[[str, int, NDArray[np.float32]], None]
+"""Fills the noise of tensor `name` for frame `index` into an array; what tests use to replay recorded noise."""
+
+
+class NormalNoise:
+    """Standard normal noise by counter (Philox 4x64; Salmon et al. 2011).
+
+    The key is (seed, stream); the counter's upper words are the frame and the tensor's place, so that any frame's
+    noise can be made again at any time, in any order, and streams never overlap.
+    """
+
+    def __init__(self, seed: int, stream: int = 0, place: int = 0) -> None:
+        """Raises OptionError unless 0 <= seed, stream, place < 2**64."""
+        for name, value in (("seed", seed), ("stream", stream), ("place", place)):
+            if not 0 <= value < 1 << 64:
+                raise OptionError(f"{name} is {value}; 0 to 2**64 - 1 was wanted")
+        self._bits = np.random.Philox(key=np.array([seed, stream], np.uint64))
+        self._generator = np.random.Generator(self._bits)
+        self._state: Any = self._bits.state
+        self._state["state"]["counter"][3] = place
+
+    def fill(self, frame: int, into: NDArray[np.float32]) -> None:
+        """Fill a C-ordered float32 array of any shape with the noise of `frame`."""
+        counter = self._state["state"]["counter"]
+        counter[0] = 0
+        counter[2] = frame
+        self._state["buffer_pos"] = 4
+        self._state["has_uint32"] = 0
+        self._bits.state = self._state
+        self._generator.standard_normal(out=into, dtype=np.float32)
+
+
+def counter_noise(names: Sequence[str], seed: int, stream: int, talkers: int) -> NoiseSource:
+    """Return the noise of a talker's tensors: row k of each is that of stream `stream` + k."""
+    makers = {
+        name: [NormalNoise(seed, stream + talker, place) for talker in range(talkers)]
+        for place, name in enumerate(names)
+    }
+    if talkers == 1:
+        alone = {name: row[0].fill for name, row in makers.items()}
+        return lambda name, frame, into: alone[name](frame, into[0])
+
+    def fill(name: str, frame: int, into: NDArray[np.float32]) -> None:
+        for maker, row in zip(makers[name], into, strict=True):
+            maker.fill(frame, row)
+
+    return fill

@@ -1,0 +1,210 @@
+"""A bundle opened for playing: its device and an engine for each stage, opened once and shared by its talkers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from edgetalker.engines.bundle import MANIFEST, Bundle
+from edgetalker.engines.engine import Device, Engine
+from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.runtime.talker import Talker, TalkerOptions
+
+__all__ = ["DEVICES", "Model", "ModelOptions", "bundled", "find_bundle"]
+
+DEVICES = ("host", "cuda")
+HOST_ENGINES = ("auto", "ort", "torch")
+BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
+"""Bundles that ship with the package."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Where and how stages run.
+
+    device: `host`, `cuda`, or an open device (which stays the caller's). engine: on cuda `auto`, `tensorrt`, `rtx`,
+    `lean` or `torch`; on the host `auto`, `ort` or `torch`. precision: `fp32` or one that `convert` added. threads: of
+    an engine on the CPU. gpu: which GPU. wait: how the host waits for it (`spin`, `yield`, `block`). poison: fill fresh
+    buffers with NaN, so that a read before a write shows (tests).
+    """
+
+    device: str | Device = "host"
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int = 1
+    gpu: int = 0
+    wait: str = "spin"
+    poison: bool = False
+
+
+def given(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Return the options as a `kind`. Raises OptionError for a name that it does not have."""
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for name in options:
+        if name not in known:
+            raise OptionError(f"no option `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
+    return kind(**options)
+
+
+def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a model's options and a talker's. Raises OptionError for a name that neither has."""
+    of_model, of_talker = ({field.name for field in fields(kind)} for kind in (ModelOptions, TalkerOptions))
+    for name in options:
+        if name not in of_model | of_talker:
+            known = sorted(of_model | of_talker)
+            raise OptionError(f"no option `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
+    return (
+        {name: value for name, value in options.items() if name in of_model},
+        {name: value for name, value in options.items() if name in of_talker},
+    )
+
+
+class Model:
+    """A bundle on a device. Talkers share its weights; close it when none of them is needed any more.
+
+    Talkers and the model may be closed in any order: a talker of a closed model says so.
+    """
+
+    def __init__(
+        self, bundle: Path | str | Bundle | None = None, *, engines: Mapping[str, Engine] | None = None, **options: Any
+    ) -> None:
+        """Open a bundle: a folder, the name of one that ships with the package, or None for the shipped talker.
+
+        engines: open engines instead of those that the options choose; the model closes them. options: those of
+        ModelOptions. Raises UserError subclasses for whatever is missing, with what brings it.
+        """
+        self.options = given(ModelOptions, options)
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(find_bundle(bundle))
+        self.lock = threading.RLock()
+        self.closed = False
+        self._talkers: list[Talker] = []
+        self._alone: Talker | None = None
+        borrowed = not isinstance(self.options.device, str)
+        self.device = self.options.device if not isinstance(self.options.device, str) else open_device(self.options)
+        self._owns_device = not borrowed
+        try:
+            self.engines = engines or open_engines(self.bundle, self.device, self.options)
+        except BaseException:
+            if self._owns_device:
+                self.device.close()
+            raise
+
+    def talker(self, **options: Any) -> Talker:
+        """Return a new talker. options: those of TalkerOptions. Raises UserError subclasses for what does not fit."""
+        with self.lock:
+            if self.closed:
+                raise OptionError("the model is closed", hint="open it again")
+            return Talker(self, **options)
+
+    def join(self, talker: Talker, *, alone: bool = False) -> None:
+        """Note a talker of this model. alone: the model was opened for it and closes with it."""
+        with self.lock:
+            self._talkers.append(talker)
+            self._alone = talker if alone else self._alone
+
+    def leave(self, talker: Talker) -> None:
+        """Forget a talker that was closed; close the model if it was opened for that one alone."""
+        with self.lock:
+            self._talkers = [other for other in self._talkers if other is not talker]
+            if talker is self._alone:
+                self.close()
+
+    def close(self) -> None:
+        """Free engines and device memory. Motion that was handed out stays as it is."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            for talker in self._talkers:
+                talker.orphan()
+            for engine in self.engines.values():
+                engine.close()
+            if self._owns_device:
+                self.device.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_device(options: ModelOptions) -> Device:
+    """Return a device by name. Raises OptionError for an unknown one, DeviceError when there is none."""
+    if options.device == "host":
+        for name in ("gpu", "wait"):
+            if getattr(options, name) != getattr(ModelOptions, name):
+                raise OptionError(f"`{name}` is for a GPU; the device is the host", hint="add device cuda")
+        from edgetalker.engines.host import HostDevice
+
+        return HostDevice(poison=options.poison)
+    if options.device == "cuda":
+        from edgetalker.engines.cuda import CudaDevice
+
+        return CudaDevice(options.gpu, wait=options.wait, poison=options.poison)
+    name = str(options.device)
+    raise OptionError(f"no device `{name}`; known are {', '.join(DEVICES)}{nearest(name, DEVICES)}")
+
+
+def open_engines(bundle: Bundle, device: Device, options: ModelOptions) -> Mapping[str, Engine]:
+    """Return an engine for every stage. Raises EngineError, OptionError or MissingPackageError."""
+    engine, precision = options.engine, options.precision
+    if device.kind != "host":
+        from edgetalker.engines.cuda.engines import cuda_engines
+
+        return cuda_engines(bundle, device, engine=engine, precision=precision)
+    most = max(64, os.cpu_count() or 1)  # more threads than cores only wait for each other
+    if not 1 <= options.threads <= most:
+        raise OptionError(f"{options.threads} threads; 1 to {most} were wanted")
+    if engine == "torch":
+        from edgetalker.engines.torch import torch_engines
+
+        return torch_engines(bundle, device, precision, threads=options.threads)
+    if engine not in HOST_ENGINES:
+        raise OptionError(
+            f"engine `{engine}` does not run on the host; {', '.join(HOST_ENGINES)} do{nearest(engine, HOST_ENGINES)}",
+            hint="add --device cuda" if engine in ("tensorrt", "rtx", "lean") else None,
+        )
+    from edgetalker.engines.ort import OrtEngine
+
+    return {
+        name: OrtEngine(
+            name,
+            bundle.onnx(name, precision),
+            stage.inputs,
+            stage.outputs,
+            threads=options.threads,
+            precision=precision,
+        )
+        for name, stage in bundle.manifest.stages.items()
+    }
+
+
+def bundled() -> dict[str, Path]:
+    """Return name -> folder of each bundle that ships with the package."""
+    return {path.parent.name: path.parent for path in sorted(BUNDLES.glob(f"*/{MANIFEST}"))}
+
+
+def find_bundle(name: Path | str | None) -> Path:
+    """Return the folder that a name means: a path, the name of a shipped bundle, None for the shipped talker.
+
+    Raises InputError when none was named and none ships with this install.
+    """
+    known = bundled()
+    if name is None:
+        if not known:
+            raise InputError(
+                "no bundle was named and none ships with this install",
+                hint="name a folder that `edgetalker export` made",
+            )
+        return known.get("talker", next(iter(known.values())))
+    return known.get(str(name), Path(name)) if not Path(name).exists() else Path(name)

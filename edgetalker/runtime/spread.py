@@ -1,0 +1,225 @@
+"""Work that is due once a block, done piece by piece in the frames before its result is needed.
+
+A block of m frames that costs 300 ms at its first frame makes that frame late. With a spread of s frames the block's
+sound is complete s frames before: its pieces run in the slack of those frames, after each was handed over, on inputs
+held since then; at the block's border the results are shown to the frames. Which piece runs in which slot is fixed from
+measured costs before the first frame. A piece longer than a slot's slack runs on a thread of its own (host), beside the
+frames; a GPU's queue has one order, there it delays them, and the plan says so.
+"""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgetalker.runtime.program import Group, Replay
+from edgetalker.runtime.window import SampleClock
+
+__all__ = ["Aside", "Plan", "Spread"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which piece runs in which slot. labels, costs (ns): of each piece. slots: where each begins, ascending. long:
+    pieces that take more than a slot's slack. fits: whether all of them are done before they are needed."""
+
+    labels: tuple[str, ...]
+    costs: tuple[int, ...]
+    slots: tuple[int, ...]
+    long: frozenset[int]
+    fits: bool
+
+    @classmethod
+    def of(cls, labels: Sequence[str], costs: Sequence[int], slots: int, slack_ns: float, period_ns: int) -> Plan:
+        """Deal pieces out in order so that the fullest of `slots` slots holds as little as it can.
+
+        slack_ns: what a slot has left beside its frame.
+        """
+        long = frozenset(i for i, cost in enumerate(costs) if cost > slack_ns)
+        low = max([cost for i, cost in enumerate(costs) if i not in long], default=0)
+        high = max(low, int(slack_ns))
+        while low < high:
+            middle = (low + high) // 2
+            if _deal(costs, long, middle, period_ns)[1] <= slots:
+                high = middle
+            else:
+                low = middle + 1
+        places, needed = _deal(costs, long, high, period_ns)
+        fitted = tuple(min(place, slots - 1) for place in places)
+        return cls(tuple(labels), tuple(costs), fitted, long, needed <= slots)
+
+    def until(self, slot: int) -> int:
+        """Return how many pieces have begun by the end of a slot."""
+        return bisect.bisect_right(self.slots, slot)
+
+    def lines(self) -> list[str]:
+        """Return the plan for people, a line a slot that does something."""
+        found = []
+        for slot in sorted(set(self.slots)):
+            here = [i for i, place in enumerate(self.slots) if place == slot]
+            parts = [
+                f"{self.labels[i]} {self.costs[i] / 1e6:.1f} ms{' beside the frames' if i in self.long else ''}"
+                for i in here
+            ]
+            found.append(f"slot {slot}: {', '.join(parts)}")
+        if not self.fits:
+            found.append("the pieces do not fit into the spread: the block's first frame waits for them")
+        return found
+
+
+def _deal(costs: Sequence[int], long: frozenset[int], room: int, period_ns: int) -> tuple[list[int], int]:
+    """Return each piece's slot when a slot holds `room` ns, and how many slots that takes."""
+    places, slot, left = [], 0, room
+    for i, cost in enumerate(costs):
+        if i in long:
+            slot += left < room
+            places.append(slot)
+            slot, left = slot - (-cost // period_ns), room
+            continue
+        if cost > left:
+            slot, left = slot + 1, room
+        places.append(slot)
+        left -= cost
+    return places, slot + (left < room)
+
+
+class Aside:
+    """One thread that runs one piece at a time beside the frames. It starts with the first piece."""
+
+    def __init__(self) -> None:
+        self._work: Callable[[], None] | None = None
+        self._error: BaseException | None = None
+        self._turn = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def busy(self) -> bool:
+        """Return whether a piece is still running."""
+        return self._work is not None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Run `work` on the thread, after what runs there now."""
+        self.join()
+        with self._turn:
+            self._work = work
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="edgetalker-aside", daemon=True)
+                self._thread.start()
+            self._turn.notify_all()
+
+    def join(self) -> None:
+        """Wait until nothing runs. Raises what the piece raised."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._work is None)
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def close(self) -> None:
+        """End the thread after the piece in hand."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._turn:
+                self._turn.wait_for(lambda: self._work is not None or self._closed)
+                work = self._work
+            if work is None:
+                return
+            try:
+                work()
+            except BaseException as error:  # handed to the thread that makes frames
+                self._error = error
+            with self._turn:
+                self._work = None
+                self._turn.notify_all()
+
+
+class Spread:
+    """The groups of one talker that are spread: what of the next block is done, and what comes next.
+
+    done: pieces of the next block that were begun, -1 before its inputs are held. shown: the block whose results the
+    frames see. plan: by schedule; without one everything runs at the block's border.
+    """
+
+    def __init__(self, groups: Sequence[Group], clock: SampleClock, slots: int, *, host: bool) -> None:
+        self._groups, self._clock, self.slots, self._host = tuple(groups), clock, slots, host
+        self.plan: Mapping[str, Plan] = {}
+        self.aside = Aside()
+        self.done = self.shown = self._block = -1
+        self._schedule = ""
+
+    def reset(self) -> None:
+        """Throw away what was begun. A piece that runs aside goes on to its end; `aside.join` waits for it."""
+        self.done = self.shown = -1
+
+    def parts(self, schedule: str) -> list[Replay]:
+        """Return the pieces of one block in order, each a replay of its own."""
+        return [part for group in self._groups for part in group.parts[schedule]]
+
+    def slot(self, index: int, heard: int) -> int:
+        """Return which slot of the next block's spread lies before frame `index`; -1 for none, or without its sound."""
+        block = self._clock.block
+        following = -(-index // block)
+        slot = index - 1 - (following * block - self.slots)
+        return slot if slot >= 0 and following > self.shown and heard >= self._clock.end(following * block) else -1
+
+    def work(self, index: int, heard: int, schedule: str, hold: Callable[[int], None]) -> None:
+        """Run what the plan has up to the slot before frame `index`. `hold` fills the inputs of the block's start."""
+        slot, following = self.slot(index, heard), -(-index // self._clock.block)
+        if slot < 0 or (self.done >= 0 and self._block != following):
+            return  # pieces of a block whose first frame was passed over are finished by `complete`
+        if self.done < 0:
+            self._hold(following, schedule, hold)
+        plan = self.plan.get(self._schedule)
+        if plan is not None:
+            self._run(plan.until(slot), plan, wait=False)
+
+    def complete(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
+        """See that the frames of `block` are shown its results; what is not done yet is done now."""
+        if block == self.shown:
+            return
+        if self.done < 0 or self._block != block:
+            self._hold(block, schedule, hold)
+        self._run(len(self.parts(self._schedule)), None, wait=True)
+        for group in self._groups:
+            if group.show is not None:
+                group.show.launch()
+        self.done, self.shown = -1, block
+
+    def _hold(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
+        self.aside.join()
+        hold(block * self._clock.block)
+        for group in self._groups:
+            if group.hold is not None:
+                group.hold.launch()
+        self.done, self._block, self._schedule = 0, block, schedule
+
+    def _run(self, until: int, plan: Plan | None, *, wait: bool) -> None:
+        parts = self.parts(self._schedule)
+        while self.done < until:
+            if self.aside.busy() and not wait:
+                return
+            self.aside.join()
+            part, self.done = parts[self.done], self.done + 1
+            if plan is not None and self._host and self.done - 1 in plan.long:
+                self.aside.start(part.launch)
+            else:
+                part.launch()
+        if wait:
+            self.aside.join()
+
+    def save(self) -> tuple[int, int, int, str]:
+        """Return what is done, after waiting for what runs aside."""
+        self.aside.join()
+        return self.done, self.shown, self._block, self._schedule
+
+    def restore(self, saved: tuple[int, int, int, str]) -> None:
+        """Go on from what `save` returned."""
+        self.done, self.shown, self._block, self._schedule = saved

@@ -1,0 +1,681 @@
+"""One speaker: what was heard, the state that one frame leaves for the next, and the call that makes a frame.
+
+`make` allocates nothing on the device, binds nothing and captures nothing. It reads like the frame: choose what is due,
+fill, launch, wait, copy. Everything that it launches was captured when the talker was made (program.py).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.engine import Array, Buffer, Engine
+from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
+from edgetalker.runtime.inputs import Control, NoiseSource, Track, Values, counter_noise
+from edgetalker.runtime.memory import INBOUND, Memory
+from edgetalker.runtime.program import Around, Granularity, Part, Program, Replay
+from edgetalker.runtime.rest import MouthRest
+from edgetalker.runtime.sources.convert import Converter
+from edgetalker.runtime.spread import Spread
+from edgetalker.runtime.window import AudioWindow, SampleClock
+
+if TYPE_CHECKING:
+    from edgetalker.engines.bundle import Bundle
+    from edgetalker.runtime.model import Model
+
+__all__ = ["Snapshot", "Talker", "TalkerOptions"]
+
+RATES = (1000, 768_000)
+
+
+@dataclass(frozen=True)
+class TalkerOptions:
+    """How a talker is made.
+
+    seed, stream: key of the noise; row k of a lock-step bundle uses stream + k. graphs: `step` captures a graph for
+    each stage run and schedule row, `frame` one for the whole frame, `eager` none; all give the same frames (default:
+    `frame` on cuda, where a launch costs; `step` on the host). timings: bracket every piece with marks, so that
+    `durations` can tell where the frame's time went. schedules: those to prepare (default: all); the others cannot be
+    played. schedule: the one that `make` plays by default (default: the fullest). rate: samples a second of what `hear`
+    takes (default: the bundle's; others need `edgetalker[audio]`). rest: ease the mouth to rest while
+    nobody speaks. noise: fills the noise instead of the counter's (tests).
+    """
+
+    seed: int = 0
+    stream: int = 0
+    graphs: Granularity | None = None
+    timings: bool = False
+    schedules: Sequence[str] | None = None
+    schedule: str | None = None
+    rate: int | None = None
+    rest: bool = False
+    noise: NoiseSource | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a talker's next frames depend on, as `Talker.save` copied it."""
+
+    bundle: str
+    tensors: Mapping[str, Array]
+    controls: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    inputs: Mapping[str, list[tuple[float, NDArray[np.float32]]]]
+    window: tuple[int, NDArray[np.float32]]
+    index: int
+    heard: int
+    ran: tuple[int, ...]
+    spread: tuple[int, int, int, str] | None
+    motion: NDArray[np.float32]
+    schedule: str
+
+
+class Talker:
+    """One talker, or several in lock-step where the bundle was made so.
+
+    Any thread may call it, one at a time: a second one waits. `set` and `feed` never wait. Talkers of one model are
+    independent: on the host they run side by side, on a GPU one after the other.
+    """
+
+    def __init__(self, model: Model | Bundle | Path | str | None = None, **options: Any) -> None:
+        """Allocate, bind, warm and capture.
+
+        model: an open Model, which stays open; or a bundle (a folder, the name of one that ships with the package, None
+        for the shipped talker) that is opened for this talker alone and closed with it. options: of TalkerOptions and,
+        with a bundle, of ModelOptions. Raises UserError subclasses for what is missing, wrong or unknown.
+        """
+        from edgetalker.runtime.model import Model, given, split
+
+        if isinstance(model, Model):
+            self._prepare(model, given(TalkerOptions, options))
+            model.join(self)
+            return
+        for_model, for_talker = split(options)
+        model = Model(model, **for_model)
+        try:
+            self._prepare(model, given(TalkerOptions, for_talker))
+        except BaseException:
+            model.close()
+            raise
+        model.join(self, alone=True)
+
+    def _prepare(self, model: Model, options: TalkerOptions) -> None:
+        manifest, device = model.bundle.manifest, model.device
+        self.model, self.options = model, options
+        self.bundle, self.device, self.manifest = model.bundle, device, manifest
+        self._lock = model.lock if device.kind == "cuda" else threading.RLock()
+        audio, fps = manifest.audio, manifest.motion.fps
+        self.rate = _rate(options.rate, audio.rate)
+        self.schedules = _chosen(manifest.ladder, options.schedules)
+        self._schedule = options.schedule or self.schedules[0]
+        if self._schedule not in self.schedules:
+            raise OptionError(_no_schedule(self._schedule, self.schedules, "prepared are"))
+        self.clock = SampleClock(audio.rate, fps, audio.lookahead, audio.block)
+        # Room for two seconds that come at once, and for the block that the frames of the one before wait for.
+        self._backlog = 2 * audio.rate + self.clock.end(0) + self.clock.boundary(audio.spread)
+        self.window = AudioWindow(audio.window, backlog=self._backlog)
+        self._converter = Converter(self.rate, audio.rate)
+        self._memory = Memory(device, self.bundle, self.schedules)
+        noises = [name for name, tensor in manifest.tensors.items() if tensor.role == "noise"]
+        self._noise = options.noise or counter_noise(noises, options.seed, options.stream, manifest.talkers)
+        self._prepare_inputs()
+        graphs: Granularity = options.graphs or ("frame" if device.kind == "cuda" else "step")
+        self._program = Program(
+            manifest, model.engines, self._memory, self.schedules, graphs=graphs, timings=options.timings
+        )
+        self._groups, self._frames, self._period = self._program.groups, self._program.frames, self._program.period
+        spread = [group for group in self._groups if group.spread]
+        self.spread = Spread(spread, self.clock, audio.spread, host=device.kind == "host") if spread else None
+        repeat = manifest.skipped == "repeat"
+        self._repeats = {name: self._program.repeats(name) for name in self.schedules} if repeat else {}
+        self._restart = device.launcher([device.capture("reset", self._memory.reset)])
+        self._staged = _one(device.staging(self._program.motion), manifest.talkers)
+        self._motion = np.zeros(self._staged.shape, np.float32)
+        self.motion = self._motion.view()
+        self.motion.flags.writeable = False
+        self.layout = self._layout()
+        self.rest = MouthRest(self.layout, audio.rate) if options.rest else None
+        self.watch(None)
+        self.index = self.heard = self.needs = 0
+        self._ran: list[int] = []
+        self._last: tuple[Replay, ...] = ()
+        self._last_schedule, self.broken = self.schedules[0], False
+        self._restart_pending = False
+        self._begin()
+
+    def _prepare_inputs(self) -> None:
+        """Name the host's side of every tensor that the host fills."""
+        tensors, fps = self.manifest.tensors, self.manifest.motion.fps
+        of = {name: t.role for name, t in tensors.items() if t.role in INBOUND}
+        staging = {name: self.device.staging(self._memory.buffer(name)) for name in of}
+        audio = [staging[name] for name, role in of.items() if role == "audio"]
+        self.audio: NDArray[np.float32] | None = audio[0] if audio else None
+        self._heard = [staging[name] for name, role in of.items() if role == "heard"]
+        self._counts = [(staging[name], float(tensors[name].limit)) for name, role in of.items() if role == "count"]
+        self._noises = [(name, staging[name]) for name, role in of.items() if role == "noise"]
+        self.controls = {n: Control(tensors[n], fps, staging[n]) for n, role in of.items() if role == "control"}
+        self.inputs = {name: Track(tensors[name], staging[name]) for name, role in of.items() if role == "input"}
+        self._glides, self._tracks = tuple(self.controls.values()), tuple(self.inputs.values())
+        self._input_values = {name: _one(staging[name], 1) for name in self.inputs}
+
+    def _layout(self) -> MotionLayout:
+        motion = self.manifest.motion
+        extra = {
+            "bundle": self.manifest.name, "family": self.manifest.family, "audio": asdict(self.manifest.audio),
+        }  # fmt: skip
+        return MotionLayout(motion.kind, self._motion.shape, motion.fps, motion.names, motion.units, extra)
+
+    # Sound, settings and values from outside
+
+    def hear(self, samples: Any) -> None:
+        """Take new sound: (n,) or (n, channels), n >= 0, float in [-1, 1] or 8, 16 or 32-bit integers, at `rate`.
+
+        Raises InputError for another shape or type, or when two seconds wait unmade: make the frames that are ready.
+        """
+        self.take(self._converter.convert(self._array(samples)))
+
+    def _array(self, samples: Any) -> NDArray[Any]:
+        array = np.asarray(samples)
+        if array.ndim not in (1, 2) or array.dtype not in (np.uint8, np.int16, np.int32, np.float32, np.float64):
+            raise InputError(
+                f"sound of shape {array.shape} and type {array.dtype}; (n,) or (n, channels) was wanted",
+                hint="float32 in [-1, 1], or 8, 16 or 32-bit integers",
+            )
+        if self.manifest.talkers != 1:
+            raise OptionError(
+                f"the bundle plays {self.manifest.talkers} talkers in lock-step", hint="make(window=(talkers, window))"
+            )
+        return array
+
+    def take(self, samples: NDArray[np.float32]) -> None:
+        """Take sound as a source gives it: mono float32, finite, at the bundle's rate."""
+        if self.window.total + len(samples) - self.needs > self._backlog:
+            raise InputError(
+                f"{len(samples)} more samples would push out sound that frame {self.index} has not heard",
+                hint="make the frames that are ready first, or use accept(), which does",
+            )
+        self.window.append(samples)
+        self.heard = self.window.total
+        if self.rest is not None:
+            self.rest.hear(samples)
+
+    def ready(self) -> bool:
+        """Return whether all the sound that the next frame hears has come."""
+        return self.window.total >= self.needs or self.audio is None
+
+    def pad(self) -> None:
+        """Let silence follow what was heard, as far as the next frame hears."""
+        missing = self.needs - self.window.total
+        if missing > 0:
+            self.window.append_silence(missing)
+            if self.rest is not None:
+                self.rest.hear(np.zeros(missing, np.float32))
+
+    @property
+    def spanned(self) -> int:
+        """Number of frames that start before the end of what was heard; the last ones hear silence after it."""
+        return self.clock.frames_spanned(self.heard)
+
+    def set(self, control: str, values: Values) -> None:
+        """Change a control, such as set("emotion", {"joy": 0.7}), from the next frame on; it glides. From any thread.
+
+        Raises OptionError for what does not exist or fit.
+        """
+        if control not in self.controls:
+            known = f"this bundle's controls are {', '.join(self.controls)}" if self.controls else "it has no controls"
+            raise OptionError(f"{known}; `{control}` is none{nearest(control, self.controls)}")
+        self.controls[control].set(values)
+
+    def feed(self, name: str, values: Values, *, time: float | Fraction | None = None) -> None:
+        """Take a value of an input, such as feed("gaze", [...], time=1.25), in seconds of sound since the reset.
+
+        time: default is the next frame's. From any thread. Raises OptionError for what does not exist or fit.
+        """
+        if name not in self.inputs:
+            known = f"this bundle's inputs are {', '.join(self.inputs)}" if self.inputs else "it has no inputs"
+            raise OptionError(f"{known}; `{name}` is none{nearest(name, self.inputs)}")
+        self.inputs[name].feed(values, None if time is None else float(time))
+
+    # Frames
+
+    def make(self, schedule: str | None = None, *, window: NDArray[np.float32] | None = None) -> Frame:
+        """Make the next frame and return it; its motion is valid until the next one.
+
+        schedule: name (default: the fullest). window: the samples [end(i) - window, end(i)) from the caller instead of
+        what was heard, float32 (window,) or (talkers, window); `end(i)` less `window.size`, where negative, counts as
+        before the stream's start. Raises InputError when it has another length, is not finite, or was not heard yet;
+        OptionError for an unknown schedule.
+        """
+        with self._lock:
+            start = time.perf_counter_ns()
+            index = self.index
+            name = schedule or self._schedule
+            frame = self._frames.get((name, index % self._period))
+            if frame is None:
+                raise self._refusal(name)
+            launches = self._due(name) if self._groups else ()
+            self._glide(index)
+            if self.spread is not None:
+                self._restart_if_pending()
+                self.spread.complete(index // self.clock.block, name, partial(self._hold, window))
+            hears = frame.hears or (bool(launches) and any(replay.hears for replay in launches))
+            self._fill(index, window, hears=hears)
+            if self._upload is not None:
+                self._upload()
+            for replay in launches:
+                replay.launch()
+            frame.launch()
+            if self._download is not None:
+                self._download()
+            self._wait()
+            self._last, self._last_schedule = (*launches, frame), name
+            return self._frame(name, start)
+
+    @property
+    def due(self) -> int:
+        """Which groups the next frame runs, a bit each: frames of different `due` differ in cost."""
+        index = self.index
+        found = 0
+        for place, group in enumerate(self._groups):
+            if index // group.every != self._ran[place] and not group.spread:
+                found |= 1 << place
+        return found
+
+    def _refusal(self, schedule: str) -> OptionError:
+        if self.model.closed:
+            return OptionError("the talker's model is closed", hint="open it again")
+        return OptionError(_no_schedule(schedule, self.schedules, "prepared are"))
+
+    def _due(self, schedule: str) -> tuple[Replay, ...]:
+        index = self.index
+        return tuple(
+            [
+                group.replays[schedule, index % group.period]
+                for group, ran in zip(self._groups, self._ran, strict=True)
+                if index // group.every != ran and not group.spread
+            ]
+        )
+
+    def _glide(self, index: int) -> None:
+        """Move controls and inputs on to frame `index`."""
+        for control in self._glides:
+            if not control.resting:
+                control.advance()
+        for track in self._tracks:
+            track.advance(index * self.clock.fps.denominator / self.clock.fps.numerator)
+
+    def _fill(self, index: int, window: NDArray[np.float32] | None, *, hears: bool) -> None:
+        """Fill the host's side of what frame `index` hears, and its counts and noise."""
+        end = self.needs if index == self.index else self.clock.end(index)
+        if window is not None:
+            self._take_window(window)
+        elif hears and self.audio is not None:
+            if self.window.total < end:
+                raise InputError(f"frame {index} hears {end} samples; {self.window.total} have come")
+            self.window.read(end, self.audio[0])
+        for into in self._heard:
+            into[0] = min(end, self.window.size)
+        for into, limit in self._counts:
+            into[0] = min(float(index), limit)
+        for name, values in self._noises:
+            self._noise(name, index, values)
+
+    def _take_window(self, window: NDArray[np.float32]) -> None:
+        if self.audio is None:
+            raise InputError("this bundle hears no audio; it is fed through `feed`")
+        if window.shape not in (self.audio.shape, self.audio.shape[1:]):
+            wanted = f"float32 ({self.audio.shape[1]},)"
+            raise InputError(f"the window of frame {self.index} is {list(window.shape)}; {wanted} was wanted")
+        if not np.isfinite(window).all():
+            raise InputError(f"the window of frame {self.index} holds NaN or Inf")
+        self.audio[...] = window
+
+    def _frame(self, schedule: str, start: int) -> Frame:
+        for slot, group in enumerate(self._groups):
+            self._ran[slot] = self.index // group.every
+        self.broken = not math.isfinite(float(self._staged.sum()))
+        motion = self.motion
+        if self.broken:
+            motion = self._staged.copy()  # the last sound motion stays: held frames show it
+        else:
+            np.copyto(self._motion, self._staged)
+        frame = Frame(
+            index=self.index,
+            sample=self.needs,
+            time=self.clock.frame_time(self.index),
+            motion=motion,
+            schedule=schedule,
+            cost_ns=time.perf_counter_ns() - start,
+            inputs=self._input_values,
+        )
+        self._advance()
+        return frame if self.rest is None else self.rest.apply(frame)
+
+    def _advance(self) -> None:
+        self.index += 1
+        self.needs = self.clock.end(self.index)
+
+    def still(self, outcome: Outcome, *, due_ns: int = 0, done_ns: int = 0) -> Frame:
+        """Return the last sound motion once more, as the frame that was not made."""
+        frame = Frame(
+            index=self.index,
+            sample=self.needs,
+            time=self.clock.frame_time(self.index),
+            motion=self.motion,
+            outcome=outcome,
+            due_ns=due_ns,
+            done_ns=done_ns,
+            inputs=self._input_values,
+        )
+        return frame if self.rest is None else self.rest.apply(frame)
+
+    def skip(self) -> None:
+        """Let one frame pass without making it. The history does what the manifest's `skipped` says."""
+        with self._lock:
+            repeat = self._repeats.get(self._last_schedule)
+            if repeat is not None and self._last:
+                repeat()
+            self._advance()
+
+    # Groups that are spread over the frames before they are needed (spread.py)
+
+    def work(self) -> None:
+        """Run what the plan has for this slot of the next block, if its sound has come. Called between frames."""
+        if self.spread is None:
+            return
+        with self._lock:
+            if not self.spread.aside.busy():
+                self._restart_if_pending()
+                self.spread.work(self.index, self.window.total, self._last_schedule, partial(self._hold, None))
+
+    def _hold(self, window: NDArray[np.float32] | None, index: int) -> None:
+        """Fill what a block that begins with frame `index` hears, for its groups to hold."""
+        self._fill(index, window, hears=True)
+        if self._upload is not None:
+            self._upload()
+
+    def _restart_if_pending(self) -> None:
+        if self._restart_pending and self.spread is not None:
+            self.spread.aside.join()
+            self._restart()
+            self._restart_pending = False
+
+    # State
+
+    def heal(self) -> None:
+        """Put every state back to its start and go on with the next frame: what mends a history that holds NaN."""
+        with self._lock:
+            self._restart()
+            self.device.synchronize()
+
+    def reset(self) -> None:
+        """Begin anew at frame 0 (barge-in): sound and frames so far are forgotten, states are as at the start, controls
+        at their targets. Frees and allocates nothing, and waits for nothing."""
+        with self._lock:
+            self._converter = Converter(self.rate, self.manifest.audio.rate)
+            for track in self._tracks:
+                track.reset()
+            if self.rest is not None:
+                self.rest.reset()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._restart_pending = self.spread is not None and self.spread.aside.busy()
+        if self.spread is not None:
+            self.spread.reset()
+        if (
+            not self._restart_pending
+        ):  # else a piece of the block that was thrown away still writes: the next frame waits
+            self._restart()
+            self.device.synchronize()
+        self.window.reset()
+        self.heard = self.index = 0
+        self.needs = self.clock.end(0)
+        self._ran = [-1] * len(self._groups)
+        self._last, self._last_schedule = (), self.schedules[0]
+        self._motion.fill(0.0)
+        self.broken = False
+        for control in self._glides:
+            control.settle()
+
+    def rehearse(self, schedule: str, *, clock: Callable[[], int] = time.perf_counter_ns) -> Iterator[tuple[int, int]]:
+        """Make two frames on silence, one with every group due and one with none, and yield (due, cost in ns) of each.
+
+        The talker is as new afterwards; inputs that were fed stay.
+        """
+        silence = None if self.audio is None else np.zeros(self.audio.shape, np.float32)
+        for _ in range(2 if self._groups else 1):
+            if self.spread is not None:
+                self.spread.complete(0, schedule, partial(self._hold, silence))
+            due, start = self.due, clock()
+            self.make(schedule, window=silence)
+            yield due, clock() - start
+        self._begin()
+
+    def measure_parts(
+        self, schedule: str, *, clock: Callable[[], int] = time.perf_counter_ns, times: int = 3
+    ) -> tuple[list[str], list[int]]:
+        """Return label and least cost in ns of each piece that is spread. The talker is as new afterwards."""
+        assert self.spread is not None
+        parts = self.spread.parts(schedule)
+        costs = [[self._timed(part, clock) for part in parts] for _ in range(times)]
+        self._begin()
+        return [part.labels[0] for part in parts], [min(of_part) for of_part in zip(*costs, strict=True)]
+
+    def _timed(self, replay: Replay, clock: Callable[[], int]) -> int:
+        start = clock()
+        replay.launch()
+        self.device.synchronize()
+        return clock() - start
+
+    def save(self) -> Snapshot:
+        """Return a copy of all that the next frames depend on. Costs a download of every buffer."""
+        with self._lock:
+            spread = self.spread.save() if self.spread else None
+            return Snapshot(
+                bundle=self.bundle.digest,
+                tensors=self._memory.save(),
+                controls={name: control.save() for name, control in self.controls.items()},
+                inputs={name: track.save() for name, track in self.inputs.items()},
+                window=self.window.save(),
+                index=self.index,
+                heard=self.heard,
+                ran=tuple(self._ran),
+                spread=spread,
+                motion=self._motion.copy(),
+                schedule=self._last_schedule,
+            )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot, of this talker or of another of a model of the same bundle.
+
+        Raises InputError for a snapshot of another bundle or of other schedules.
+        """
+        with self._lock:
+            if snapshot.bundle != self.bundle.digest or not self._memory.fits(snapshot.tensors):
+                raise InputError("the snapshot is of another bundle, or of a talker with other schedules")
+            self._begin()
+            self._memory.restore(snapshot.tensors)
+            for name, saved in snapshot.controls.items():
+                self.controls[name].restore(saved)
+            for name, kept in snapshot.inputs.items():
+                self.inputs[name].restore(kept)
+            self.window.restore(*snapshot.window)
+            self.index, self.heard, self._ran = snapshot.index, snapshot.heard, list(snapshot.ran)
+            self.needs = self.clock.end(self.index)
+            self._last_schedule = snapshot.schedule
+            if self.spread and snapshot.spread:
+                self.spread.restore(snapshot.spread)
+            np.copyto(self._motion, snapshot.motion)
+
+    def clone(self) -> Talker:
+        """Return another talker of the model that goes on from here as this one does."""
+        other = Talker(self.model, **{field.name: getattr(self.options, field.name) for field in fields(self.options)})
+        other.restore(self.save())
+        return other
+
+    # Pushed sound
+
+    def accept(self, samples: Any, schedule: str | None = None) -> list[Frame]:
+        """Take new sound (as `hear`) and return the frames that are now ready, oldest first, each with its own motion.
+
+        The frames do not depend on how the sound was cut into pieces.
+        """
+        return self._accept(self._converter.convert(self._array(samples)), schedule)
+
+    def _accept(self, samples: NDArray[np.float32], schedule: str | None) -> list[Frame]:
+        frames = []
+        while len(samples):
+            # Sound is taken up to the next frame's end, so that the window never has to hold all of it.
+            piece = samples[: max(self.needs - self.window.total, 0)]
+            samples = samples[len(piece) :]
+            if len(piece):
+                self.take(piece)
+            while self.ready():
+                frames.append(_kept(self.make(schedule)))
+        return frames
+
+    def flush(self, schedule: str | None = None) -> list[Frame]:
+        """The sound ended, for now: return the frames that its last part still has, as if silence followed.
+
+        More sound may come afterwards; it continues after that silence.
+        """
+        frames = self._accept(self._converter.finish(), schedule)
+        spanned = self.spanned
+        while self.index < spanned:
+            self.pad()
+            frames.append(_kept(self.make(schedule)))
+        self._converter = Converter(self.rate, self.manifest.audio.rate)
+        return frames
+
+    # For profilers, tests and calibration
+
+    @property
+    def motion_buffer(self) -> Buffer:
+        """The motion on the device, complete after `make`; on cuda it is a `__cuda_array_interface__` and DLPack."""
+        return self._program.motion
+
+    def watch(self, around: Around | None) -> None:
+        """Let `around` make every call of a frame (upload, launches, download, the wait); None: as before."""
+        for replay in self.replays:
+            replay.watch(around)
+        wait = Part("wait", "wait", self.device.synchronize)
+        calls: list[Callable[[], None] | None] = []
+        for part in (*self._program.edges, wait):
+            if part is None or (around is None and part is not wait and not self.device.copies):
+                calls.append(None)  # a call less where there is nothing to copy
+            else:
+                calls.append(part.call if around is None else partial(around, part))
+        self._upload, self._download, self._wait = calls[0], calls[1], calls[2] or wait.call
+
+    @property
+    def replays(self) -> tuple[Replay, ...]:
+        """Everything that frames launch."""
+        return self._program.replays
+
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """The stages' engines by name."""
+        return self.model.engines
+
+    def end(self, index: int) -> int:
+        """Return the sample after the last one that frame `index` sees (the audio contract)."""
+        return self.clock.end(index)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the next frame reads the audio window; a block's later frames need not be given it."""
+        name = self.schedules[0]
+        begins = self.spread is not None and self.spread.shown != self.index // self.clock.block
+        return begins or self._frames[name, self.index % self._period].hears or any(r.hears for r in self._due(name))
+
+    def addresses(self) -> Mapping[str, int]:
+        """Return the address of every buffer; constant for the talker's life."""
+        return self._memory.addresses()
+
+    def read(self, name: str) -> Array:
+        """Return a copy of any tensor as it is now."""
+        return self.device.read(self._memory.buffer(name))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the talker's buffers."""
+        return self._memory.nbytes()
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the last frame's pieces in order: `audio`, `condition`, `denoise[0]`, …"""
+        return tuple(label for replay in self._last for label in replay.labels)
+
+    def durations(self) -> list[int]:
+        """Return the device time of each piece of the last frame in ns. Raises OptionError without `timings`."""
+        return [self.device.elapsed(first, last) for replay in self._last for first, last in replay.marks()]
+
+    def starts(self) -> list[int]:
+        """Return when each piece of the last frame began on the device, in ns after the first; needs `timings`."""
+        marks = [first for replay in self._last for first, _ in replay.marks()]
+        return [self.device.elapsed(marks[0], first) for first in marks]
+
+    def pieces(self) -> tuple[str, ...]:
+        """Return the labels of all pieces, each once."""
+        return tuple(dict.fromkeys(label for replay in self.replays for label in replay.labels))
+
+    def orphan(self) -> None:
+        """The model closes: what was captured must not be launched again."""
+        if self.spread is not None:
+            self.spread.aside.close()
+        self._frames, self._repeats = {}, {}
+
+    def close(self) -> None:
+        """Let go of the buffers. The model stays open, unless it was opened for this talker alone."""
+        self.orphan()
+        self.model.leave(self)
+
+    def __enter__(self) -> Talker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _kept(frame: Frame) -> Frame:
+    motion = frame.motion.copy()
+    motion.flags.writeable = False
+    return replace(frame, motion=motion)
+
+
+def _rate(rate: int | None, own: int) -> int:
+    if rate is not None and not RATES[0] <= rate <= RATES[1]:
+        raise OptionError(f"a rate of {rate} samples a second; {RATES[0]} to {RATES[1]} were wanted")
+    return rate or own
+
+
+def _chosen(ladder: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
+    if wanted is None:
+        return ladder
+    for name in wanted:
+        if name not in ladder:
+            raise OptionError(_no_schedule(name, ladder, "the bundle has"))
+    return tuple(name for name in ladder if name in wanted)
+
+
+def _no_schedule(name: str, known: Sequence[str], what: str) -> str:
+    return f"no schedule `{name}`; {what} {', '.join(known)}{nearest(name, known)}"
+
+
+def _one(values: Array, talkers: int) -> NDArray[np.float32]:
+    """One talker's values are shown without the talkers' axis."""
+    view: NDArray[np.float32] = values[0] if talkers == 1 and values.ndim > 1 else values
+    return view
