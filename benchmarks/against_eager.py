@@ -35,9 +35,9 @@ from edgetalker.models.streamingtalker import (
     stream_frames,
 )
 from edgetalker.models.streamingtalker.audio import encode_clip, normalise
+from edgetalker.runtime.clock import AudioWindow
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.window import AudioWindow
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 CHECKPOINT = DATA / "streamingtalker" / "tiny_voca.ckpt"

@@ -47,9 +47,9 @@ class MotionLayout:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Frame:
-    """One frame of motion.
+    """One frame of motion. Not to be changed: every sink gets the same one (`dataclasses.replace` makes another).
 
     index: counts from 0 since the last reset. sample: `end(index)` on the bundle's sample clock, the number of
     samples after which the model has heard all that this frame sees. time: exact start of the frame in

@@ -241,7 +241,7 @@ class Loop:
 
     def next_ns(self) -> int:
         """Return when `advance(0)` is next worth a call, on the run's clock."""
-        if self.options.realtime and self.talker.ready() and self._pace.started:
+        if self.options.realtime and self.talker.ready() and self._pace.origin_ns is not None:
             return self._pace.slot_ns(self.talker.index)
         return self.clock.now_ns() + (_TURN_NS if self.source.live else 0)
 
@@ -283,13 +283,13 @@ class Loop:
             observer.sound(self.talker.heard)
 
     def _timeout(self, wait: float) -> float:
-        if not (wait and self._pace.started):
+        if not wait or self._pace.origin_ns is None:
             return wait
         left = self._pace.due_ns(self.talker.index) - self.clock.now_ns()
         return min(max(left * 1e-9, 1e-3), wait)
 
     def _overdue(self) -> bool:
-        if not self._pace.started or self.talker.ready():
+        if self._pace.origin_ns is None or self.talker.ready():
             return False
         return self.clock.now_ns() >= self._pace.due_ns(self.talker.index)
 
@@ -341,7 +341,7 @@ class Loop:
 
     def _feed(self, source: InputSource) -> None:
         for at, came_ns, values in source.take():
-            if at is None and self._pace.started:
+            if at is None and self._pace.origin_ns is not None:
                 at = self._pace.sound_time(came_ns)
             self.talker.feed(source.name, values, time=at)
 

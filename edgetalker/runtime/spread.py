@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgetalker.runtime.clock import SampleClock
 from edgetalker.runtime.program import Group, Replay
-from edgetalker.runtime.window import SampleClock
 
 __all__ = ["Aside", "Plan", "Spread"]
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.engine import Array, Buffer, Engine
 from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.inputs import Control, NoiseSource, Track, Values, counter_noise
 from edgetalker.runtime.memory import INBOUND, Memory
@@ -29,7 +30,6 @@ from edgetalker.runtime.program import Around, Granularity, Part, Program, Repla
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.spread import Spread
-from edgetalker.runtime.window import AudioWindow, SampleClock
 
 if TYPE_CHECKING:
     from edgetalker.engines.bundle import Bundle
@@ -152,6 +152,7 @@ class Talker:
         self._last: tuple[Replay, ...] = ()
         self._last_schedule, self.broken = self.schedules[0], False
         self._restart_pending = False
+        self._noise_of = -1
         self._begin()
 
     def _prepare_inputs(self) -> None:
@@ -328,8 +329,13 @@ class Talker:
             into[0] = min(end, self.window.size)
         for into, limit in self._counts:
             into[0] = min(float(index), limit)
+        if self._noise_of != index:
+            self._make_noise(index)
+
+    def _make_noise(self, index: int) -> None:
         for name, values in self._noises:
             self._noise(name, index, values)
+        self._noise_of = index
 
     def _take_window(self, window: NDArray[np.float32]) -> None:
         if self.audio is None:
@@ -360,6 +366,8 @@ class Talker:
             inputs=self._input_values,
         )
         self._advance()
+        if self.options.noise is None and self._noises:
+            self._make_noise(self.index)  # of the next frame, which then need not wait for it
         return frame if self.rest is None else self.rest.apply(frame)
 
     def _advance(self) -> None:

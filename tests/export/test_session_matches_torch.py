@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport
 from edgetalker.models.streamingtalker import Schedule, StreamingTalker, make_schedule
 from edgetalker.models.streamingtalker.windowed import windowed_features, windowed_frames
+from edgetalker.runtime.clock import AudioWindow
 from edgetalker.runtime.open import open_session
 from edgetalker.runtime.session import Session
-from edgetalker.runtime.window import AudioWindow
 from tests.models.streamingtalker.conftest import TINY_UNTOLD, Reference
 
 NoiseSource = Callable[[str, int, NDArray[np.float32]], None]

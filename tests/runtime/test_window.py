@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetalker.runtime.window import AudioWindow, SampleClock
+from edgetalker.runtime.clock import AudioWindow, SampleClock
 
 NTSC = Fraction(30000, 1001)
 clocks = st.builds(
