@@ -161,9 +161,10 @@ class Pace:
     """Maps the sample clock to the wall clock.
 
     origin_ns: None before any sound came, then the time at which sample 0 seems to have begun: the earliest of
-    (arrival - samples heard / rate), because a packet can come late but never before its sound. It leaks forward by 200 ppm of the time passed, so
-    that a sound card whose crystal runs slow is followed. All frames have the same latency: frame i's slot opens
-    when the last frame of a block has heard its sound, counted back to i, and it is due `budget` later:
+    (arrival - samples heard / rate), because a packet can come late but never before its sound. It leaks forward
+    by 200 ppm of the time passed, so that a sound card whose crystal runs slow is followed. All frames have the same
+    latency: frame i's slot opens when the last frame of a block has heard its sound, counted back to i, and it is due
+    `budget` later:
 
         slot(i) = origin + (i + block + spread) / fps + lookahead / rate
     """
