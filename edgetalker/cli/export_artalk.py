@@ -43,7 +43,7 @@ def add_artalk(families: Any) -> None:
         help="a chunk is computed during this many frames of the chunk before; adds them to the delay (a quarter)",
     )
     clock.add_argument(
-        "--audio-parts", type=positive, default=1, metavar="N", help="stages that the audio encoder is cut into (1)"
+        "--audio-parts", type=positive, metavar="N", help="stages of the audio encoder (one for six layers)"
     )
     network = parser.add_argument_group("network")
     for option, what in (("audio", "audio encoder (16)"), ("vae", "VAE (8)"), ("style", "style encoder (4)")):

@@ -44,6 +44,7 @@ LIMITS: Mapping[str, tuple[int, int]] = {
     "lookahead": (0, 1 << 26),
     "block": (1, 4096),  # frames: 68 s at 60 fps
     "spread": (0, 4095),
+    "delay": (0, 4095),
     "fps": (1, 1000),  # frames a second
     "limit": (1, 1 << 24),  # a count is a float32, exact up to here
     "every": (1, 4096),
@@ -199,13 +200,17 @@ class AudioContract:
 
 @dataclass(frozen=True)
 class Motion:
-    """The tensor that is the frame's result, its exact frame rate and what its numbers mean."""
+    """The tensor that is the frame's result, its exact frame rate and what its numbers mean.
+
+    delay: how many frames the program's motion is behind its sound, such as a smoother's half window.
+    """
 
     tensor: str
     kind: str
     fps: Fraction
     names: tuple[str, ...]
     units: str
+    delay: int = 0
 
 
 @dataclass(frozen=True)
@@ -313,6 +318,7 @@ def _motion(reader: Reader) -> Motion:
         fps=_fps(reader),
         names=reader.strings("names", ()),
         units=reader.take("units", str, ""),
+        delay=_number(reader, "delay", default=0),
     )
     reader.finish()
     return motion

@@ -51,7 +51,8 @@ class MotionLayout:
 class Frame:
     """One frame of motion. Not to be changed: every sink gets the same one (`dataclasses.replace` makes another).
 
-    index: counts from 0 since the last reset. sample: `end(index)` on the bundle's sample clock, the number of
+    index: counts from 0 since the last reset; below 0 where the bundle's motion is some frames behind its sound and
+    shows what was before it. sample: `end(index)` on the bundle's sample clock, the number of
     samples after which the model has heard all that this frame sees. time: exact start of the frame in
     seconds of sound (index / fps). motion: shape as in the layout, float32, read-only and **valid until the
     next step**: a sink that keeps it copies it. schedule: the schedule that made it ("" when none did).

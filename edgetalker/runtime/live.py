@@ -23,10 +23,11 @@ __all__ = ["DelayMeter", "Delays", "Live", "LiveSource", "Report"]
 class Delays:
     """Medians in milliseconds, and with `p95` the 95th percentile of the whole.
 
-    frame: half a frame, from the middle of a frame's sound to its end. lookahead: the bundle's, with its blocks.
-    capture: from a sample's own time to its arrival here (packets; not what a sound card holds before it hands
-    them on). wait: until the step began. compute: the step. send: from the sink's `send` to the packet's leaving.
-    shaping: what the sink's options add: one model frame at a fixed rate, the time constant of the smoothing.
+    frame: half a frame, from the middle of a frame's sound to its end. lookahead: the bundle's, with its blocks, their
+    spread and what its motion is behind. capture: from a sample's own time to its arrival here (packets; not what a
+    sound card holds before it hands them on). wait: until the step began. compute: the step. send: from the sink's
+    `send` to the packet's leaving. shaping: what the sink's options add: one model frame at a fixed rate, the time
+    constant of the smoothing.
     """
 
     frame: float
@@ -57,7 +58,7 @@ class DelayMeter(Observer):
     def __init__(self, talker: Talker) -> None:
         audio, fps = talker.manifest.audio, talker.manifest.motion.fps
         self._period_ms = 1e3 / float(fps)
-        frames = audio.block - 1 + audio.spread
+        frames = audio.block - 1 + audio.spread + talker.manifest.motion.delay
         self._lookahead_ms = 1e3 * audio.lookahead / audio.rate + frames * self._period_ms
         self.capture, self.wait, self.compute, self.measured = Spread(), Spread(), Spread(), Spread()
 

@@ -302,9 +302,10 @@ class Loop:
 
     def _play(self, wait: float) -> None:
         talker, index = self.talker, self.talker.index
-        slot, due = self._pace.slot_ns(index), self._pace.due_ns(index)
         if talker.spread is not None:
+            self._listen()
             talker.work()
+        slot, due = self._pace.slot_ns(index), self._pace.due_ns(index)
         if not wait and self.clock.now_ns() < slot:
             return
         self.clock.sleep_until_ns(slot)
@@ -318,7 +319,25 @@ class Loop:
         else:
             self._make(schedule, slot, due)
         if talker.spread is not None:
+            self._listen()
             talker.work()
+
+    def _listen(self) -> None:
+        """Take the sound of the next block that has come by now: what is spread waits for it, no frame does yet."""
+        talker, source = self.talker, self.source
+        end = talker.next_block_needs
+        while (room := end - talker.window.total) > 0:
+            if source.ended:
+                talker.pad(end)
+                self._padded = True
+                return
+            if not source.live:  # a file has all of its sound at once; it comes by the clock all the same
+                come = int(self._pace.sound_time(self.clock.now_ns()) * source.rate)
+                room = min(room, come - talker.window.total)
+            if room <= 0 or not len(samples := source.read(min(room, source.rate), 0.0)):
+                return
+            talker.take(samples)
+            self._note(samples)
 
     def _make(self, schedule: str, slot: int, due: int) -> None:
         talker, timed = self.talker, self._timed
@@ -364,6 +383,8 @@ class Loop:
         self._hand_over(frame, now, send=outcome is Outcome.HELD)
 
     def _hand_over(self, frame: Frame, start_ns: int, *, send: bool) -> None:
+        if frame.index < 0:
+            return  # motion of before the sound began, where the program is some frames behind it
         self.tally.count(frame)
         if send:
             for sink in self._open:

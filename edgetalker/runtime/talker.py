@@ -121,7 +121,7 @@ class Talker:
         self._schedule = options.schedule or self.schedules[0]
         if self._schedule not in self.schedules:
             raise OptionError(_no_schedule(self._schedule, self.schedules, "prepared are"))
-        self.clock = SampleClock(audio.rate, fps, audio.lookahead, audio.block)
+        self.clock, self._delay = SampleClock(audio.rate, fps, audio.lookahead, audio.block), manifest.motion.delay
         # Room for two seconds that come at once, and for the block that the frames of the one before wait for.
         self._backlog = 2 * audio.rate + self.clock.end(0) + self.clock.boundary(audio.spread)
         self.window = AudioWindow(audio.window, backlog=self._backlog)
@@ -215,9 +215,15 @@ class Talker:
         """Return whether all the sound that the next frame hears has come."""
         return self.window.total >= self.needs or self.audio is None
 
-    def pad(self) -> None:
-        """Let silence follow what was heard, as far as the next frame hears."""
-        missing = self.needs - self.window.total
+    @property
+    def next_block_needs(self) -> int:
+        """Number of samples after which all that the next block of frames hears has come."""
+        block = self.clock.block
+        return self.clock.end(-(-self.index // block) * block)
+
+    def pad(self, end: int | None = None) -> None:
+        """Let silence follow what was heard, up to sample `end` (default: as far as the next frame hears)."""
+        missing = (self.needs if end is None else end) - self.window.total
         if missing > 0:
             self.window.append_silence(missing)
             if self.rest is not None:
@@ -226,7 +232,7 @@ class Talker:
     @property
     def spanned(self) -> int:
         """Number of frames that start before the end of what was heard; the last ones hear silence after it."""
-        return self.clock.frames_spanned(self.heard)
+        return self.clock.frames_spanned(self.heard) + (self._delay if self.heard else 0)
 
     def set(self, control: str, values: Values) -> None:
         """Change a control, such as set("emotion", {"joy": 0.7}), from the next frame on; it glides. From any thread.
@@ -357,9 +363,9 @@ class Talker:
         else:
             np.copyto(self._motion, self._staged)
         frame = Frame(
-            index=self.index,
+            index=self.index - self._delay,
             sample=self.needs,
-            time=self.clock.frame_time(self.index),
+            time=self.clock.frame_time(self.index - self._delay),
             motion=motion,
             schedule=schedule,
             cost_ns=time.perf_counter_ns() - start,
@@ -377,9 +383,9 @@ class Talker:
     def still(self, outcome: Outcome, *, due_ns: int = 0, done_ns: int = 0) -> Frame:
         """Return the last sound motion once more, as the frame that was not made."""
         frame = Frame(
-            index=self.index,
+            index=self.index - self._delay,
             sample=self.needs,
-            time=self.clock.frame_time(self.index),
+            time=self.clock.frame_time(self.index - self._delay),
             motion=self.motion,
             outcome=outcome,
             due_ns=due_ns,
@@ -552,7 +558,7 @@ class Talker:
                 self.take(piece)
             while self.ready():
                 frames.append(_kept(self.make(schedule)))
-        return frames
+        return [frame for frame in frames if frame.index >= 0]
 
     def flush(self, schedule: str | None = None) -> list[Frame]:
         """The sound ended, for now: return the frames that its last part still has, as if silence followed.
@@ -565,7 +571,7 @@ class Talker:
             self.pad()
             frames.append(_kept(self.make(schedule)))
         self._converter = Converter(self.rate, self.manifest.audio.rate)
-        return frames
+        return [frame for frame in frames if frame.index >= 0]
 
     # For profilers, tests and calibration
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +13,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from edgetalker.engines.bundle import Bundle
 from edgetalker.export.artalk.stages import Stages
 from edgetalker.export.artalk.transformer_stages import StyleStage
 from edgetalker.export.artalk.vae_stages import DecodeStage, EncodeStage, FinishStage
 from edgetalker.export.onnx_stage import Check, StageFile
 from edgetalker.models.artalk import ARTalk, model_from_tensors
-from tests.support.artalk import PUBLISHED, TOY, TOY_HEADS, checkpoint
+from edgetalker.runtime.talker import Talker
+from tests.export.make_toy_artalk import make
+from tests.support.artalk import PUBLISHED, TOY, TOY_BUNDLE, TOY_HEADS, checkpoint
 
 Array = NDArray[Any]
 
@@ -70,6 +75,17 @@ def test_a_stage_that_computes_something_else_fails_its_check(
     with torch.no_grad():
         _, check = getattr(stages_of(model), f"_{name}")()
     assert not check.passed
+
+
+@pytest.mark.slow
+def test_the_bundle_for_runtime_tests_is_what_this_code_exports(tmp_path: Path) -> None:
+    kept, fresh = Bundle.open(TOY_BUNDLE), make(tmp_path / "fresh").bundle
+    documents = [json.loads((bundle.path / "manifest.json").read_text()) for bundle in (kept, fresh)]
+    assert all(documents[0][key] == documents[1][key] for key in documents[0].keys() - {"files", "notes"})
+    np.testing.assert_array_equal(kept.array("past_codes.npy"), fresh.array("past_codes.npy"))
+    sound = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    motions = [np.stack([frame.motion for frame in Talker(one).accept(sound)]) for one in (kept, fresh)]
+    np.testing.assert_allclose(motions[0], motions[1], atol=1e-4)
 
 
 @pytest.mark.slow

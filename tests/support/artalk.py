@@ -18,6 +18,7 @@ from edgetalker.models.artalk.config import Config, HeadCounts, config_from_shap
 from edgetalker.models.artalk.model import ARTalk
 
 DATA = Path(__file__).parents[1] / "data" / "artalk"
+TOY_BUNDLE = DATA.parent / "bundles" / "toy_artalk"
 TINY_HEADS = HeadCounts(audio=4, vae=4)
 PUBLISHED = config_from_shapes({})
 TINY = dataclasses.replace(

@@ -42,7 +42,13 @@ def describe(config: Config, layout: Layout, stages: Sequence[StageFile]) -> dic
             "block": config.frames,
             "spread": layout.spread,
         },
-        "motion": {"tensor": "motion", "kind": "other", "fps": str(config.fps), "names": _names(config)},
+        "motion": {
+            "tensor": "motion",
+            "kind": "other",
+            "fps": str(config.fps),
+            "names": _names(config),
+            "delay": TAIL // 2 if layout.smooth else 0,
+        },
         "tensors": _tensors(config, layout),
         "stages": {
             stage.name: {"file": f"{stage.name}.onnx", "inputs": dict(stage.inputs), "outputs": dict(stage.outputs)}

@@ -32,6 +32,7 @@ __all__ = ["ExportOptions", "export_artalk", "export_model"]
 
 Say = Callable[[str], None]
 _STYLE_FRAMES = 50
+_LAYERS_A_PART = 6
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class ExportOptions:
     the tensors. style_motion: a clip that the talker moves like. fix_pose: the head is still unless asked to move.
     smooth: Savitzky-Golay as published, four frames later. spread: frames of the chunk before over which a chunk is
     computed (None: a quarter of a chunk). audio_parts: stages that the audio encoder is cut into, so that none of
-    them takes longer than a frame. tolerance: allowed error against PyTorch, relative. face: what turns FLAME's
-    numbers into vertices and ARKit shapes.
+    them takes longer than a frame (None: one for six layers). tolerance: allowed error against PyTorch, relative.
+    face: what turns FLAME's numbers into vertices and ARKit shapes.
     """
 
     heads: HeadCounts | None = None
@@ -53,7 +54,7 @@ class ExportOptions:
     fix_pose: bool = False
     smooth: bool = True
     spread: int | None = None
-    audio_parts: int = 1
+    audio_parts: int | None = None
     tolerance: float = 2e-4
     face: FaceOptions = field(default_factory=FaceOptions)
 
@@ -125,8 +126,9 @@ def _layout(model: ARTalk, options: ExportOptions) -> tuple[Layout, NDArray[np.f
     spread = config.frames // 4 if options.spread is None else options.spread
     if not 0 <= spread < config.frames:
         raise OptionError(f"a spread of {spread} frames; 0 to {config.frames - 1} were wanted", hint="give --spread N")
-    if not 1 <= options.audio_parts <= config.audio_layers:
-        raise OptionError(f"{options.audio_parts} audio parts; the encoder has {config.audio_layers} layers")
+    parts = -(-config.audio_layers // _LAYERS_A_PART) if options.audio_parts is None else options.audio_parts
+    if not 1 <= parts <= config.audio_layers:
+        raise OptionError(f"{parts} audio parts; the encoder has {config.audio_layers} layers")
     if options.smooth and config.frames < TAIL:
         raise OptionError(f"chunks of {config.frames} frames are too short to smooth", hint="add --no-smooth")
     if options.style_motion is None:
@@ -134,7 +136,7 @@ def _layout(model: ARTalk, options: ExportOptions) -> tuple[Layout, NDArray[np.f
     else:
         clip = read_clip(options.style_motion, config.motion, config.style_positions - 1)
     layout = Layout(
-        audio_parts=options.audio_parts,
+        audio_parts=parts,
         smooth=options.smooth,
         spread=spread,
         style_frames=len(clip),
@@ -195,7 +197,6 @@ def _notes(model: ARTalk, layout: Layout, options: ExportOptions, checks: list[C
         "token_evaluations": config.scales.tokens,
         "token_evaluations_published": sum(config.scales.starts) + config.scales.tokens,
         "smoothing": "Savitzky-Golay, 5 frames of order 2, head 9 of order 3" if layout.smooth else "none",
-        "smoothing_frames": TAIL // 2 if layout.smooth else 0,
         "style": options.style_motion.name if options.style_motion else "none",
         "opset": OPSET,
         "errors": {check.stage: check.error for check in checks},
