@@ -1,17 +1,50 @@
 """Every output that ships, by its name: the runtime's own, and those of the face and the viewer, which lie above it.
 
-Importing this module registers them; `sink_for` makes the sink of a file name or a URL.
+Importing this module registers them; `sink_for` makes the sink of a file name or a URL, `sinks_for` those of a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.sinks.registry import is_receiver, register, sink_for
 from edgetalker.runtime.sinks.sink import Sink
 
-__all__ = ["is_receiver", "register", "sink_for"]
+__all__ = ["Target", "is_receiver", "register", "sink_for", "sinks_for"]
+
+Target = tuple[str, "Mapping[str, object] | None"]
+"""An output: its URL or file name, and a table of options over the URL's."""
+
+
+def sinks_for(targets: Iterable[str | Target], read: Path | str | None = None) -> list[Sink]:
+    """Return the sinks of one run, two receivers with one URL by two names.
+
+    read: the file that the run reads. Raises OptionError when an output is that file, or a file is named twice.
+    """
+    sinks, files, seen = [], [read] if read is not None and str(read) != "-" else [], dict[str, int]()
+    for target in targets:
+        text, options = (target, None) if isinstance(target, str) else target
+        if not is_receiver(text):
+            for other in files:
+                if _same(text, other):
+                    what = "is the file that is read" if other is read else "is written twice"
+                    raise OptionError(f"{text} {what}", hint="name another file")
+            files.append(text)
+        sink = sink_for(text, options)
+        seen[text] = seen.get(text, 0) + 1
+        sink.name = text if seen[text] == 1 else f"#{seen[text]} {text}"
+        sinks.append(sink)
+    return sinks
+
+
+def _same(one: Path | str, other: Path | str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except OSError:  # one of them is not there yet
+        return os.path.realpath(one) == os.path.realpath(other)
 
 
 # Imported when used: a head of 21,300 vertices and a web server are nothing that a run without them should load.

@@ -21,7 +21,8 @@ from edgetalker.cli.options import (
 from edgetalker.cli.progress import Progress
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
 from edgetalker.engines.errors import OptionError
-from edgetalker.outputs import is_receiver, sink_for
+from edgetalker.engines.files import checked_target
+from edgetalker.outputs import is_receiver, sinks_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, Tally, rehearse
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE|URL",
-        help=".npz, .jsonl, .csv (Live Link Face), .glb, .png, or a receiver such as vmc://127.0.0.1:39539; repeatable",
+        help=".npz .jsonl .csv (Live Link Face) .glb .png, `-` (JSON lines), or a receiver: vmc://host:39539; repeatable",
     )
     add_timing(parser)
     add_controls(parser)
@@ -77,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     check_source(args, "edgetalker animate SPEECH.wav, or `-` for raw PCM on stdin, or --mic")
     # A receiver shows frames as they come: sent faster than they sound, they would only be dropped.
     args.realtime = args.realtime or args.mic or any(is_receiver(target) for target in args.output)
-    sinks = [sink_for(target) for target in args.output]
+    sinks = sinks_for(args.output, args.speech)
+    if args.trace is not None:
+        checked_target(args.trace)
     session = session_from(args, timings=args.trace is not None)
     try:
         set_controls(session, args)

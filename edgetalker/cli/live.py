@@ -22,7 +22,7 @@ from edgetalker.cli.options import (
     set_controls,
 )
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
-from edgetalker.outputs import sink_for
+from edgetalker.outputs import sinks_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Sink
 from edgetalker.runtime.live import Live, Report
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         return list_inputs()
     args = args.settings.merge(args, args.config)
     _check(args)
-    sinks = [sink_for(url, options) for url, options in targets(args.to)]
+    sinks = sinks_for(targets(args.to), args.speech)
     session = session_from(args)
     try:
         set_controls(session, args)

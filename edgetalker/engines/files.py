@@ -180,12 +180,12 @@ def _remove_dead(target: Path, stem: str) -> None:
 
 
 @contextmanager
-def write_whole(path: Path | str) -> Iterator[IO[bytes]]:
+def write_whole(path: Path | str | PartFile) -> Iterator[IO[bytes]]:
     """Open a binary file that takes its name when the block ends without an error; see PartFile.
 
-    Raises OutputError when it cannot be written.
+    A PartFile that is open already is written and kept in the same way. Raises OutputError when it cannot be written.
     """
-    part = PartFile(path, seekable=True)
+    part = path if isinstance(path, PartFile) else PartFile(path, seekable=True)
     file: IO[bytes] = io.BufferedRandom(part.file)
     try:
         with reported(part.path):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import PartFile
 from edgetalker.face.gltf import Gltf
 from edgetalker.face.head import head
 from edgetalker.face.names import HEAD_ANGLES
@@ -114,12 +115,18 @@ def _f32(values: Array) -> NDArray[np.float32]:
 
 
 def write_glb(
-    path: Path | str, weights: NDArray[Any], fps: Fraction | float, names: Sequence[str], face: Face | None = None
+    path: Path | str | PartFile,
+    weights: NDArray[Any],
+    fps: Fraction | float,
+    names: Sequence[str],
+    face: Face | None = None,
+    times: Sequence[float] | None = None,
 ) -> None:
     """Write the face with its motion as an animated .glb.
 
     weights: (T, len(names)), shapes in [0, 1] and head angles in radians, matched **by name**; shapes that the
-    motion lacks rest. Raises InputError when the motion is empty, not finite, or has none of the face's shapes.
+    motion lacks rest. times: (T,) seconds, growing; by default index / fps. Raises InputError when the motion is
+    empty, not finite, or has none of the face's shapes.
     """
     face = face or head()
     motion = _checked(weights, names, face.names)
@@ -128,7 +135,7 @@ def write_glb(
     zero = np.zeros(len(motion))
     shapes = np.stack([motion[:, column[n]] if n in column else zero for n in face.names], 1)
     turns = np.stack([motion[:, column[n]] if n in column else zero for n in HEAD_ANGLES], 1)
-    add_weight_animation(gltf, FACE, shapes, fps)
+    add_weight_animation(gltf, FACE, shapes, fps, times)
     _add_rotation(gltf, HEAD, quaternions(turns))
     gltf.write(path)
 
@@ -144,11 +151,13 @@ def _checked(weights: NDArray[Any], names: Sequence[str], known: Sequence[str]) 
     return motion
 
 
-def add_weight_animation(gltf: Gltf, node: int, weights: Array, fps: Fraction | float) -> None:
-    """Animate the morph weights (T, targets) of a node's mesh, a key a frame at index / fps seconds."""
-    times = _f32(np.arange(len(weights)) / float(fps))
+def add_weight_animation(
+    gltf: Gltf, node: int, weights: Array, fps: Fraction | float, times: Sequence[float] | None = None
+) -> None:
+    """Animate the morph weights (T, targets) of a node's mesh, a key a frame at its time (default: index / fps)."""
+    keys = np.arange(len(weights)) / float(fps) if times is None else np.asarray(times, np.float64)
     sampler = {
-        "input": gltf.add(times, bounds=True),
+        "input": gltf.add(_f32(keys), bounds=True),
         "output": gltf.add(_f32(weights).ravel()),
         "interpolation": "LINEAR",
     }

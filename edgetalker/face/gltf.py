@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import PartFile, write_whole
 
 __all__ = ["Gltf"]
 
@@ -97,7 +97,7 @@ class Gltf:
         head = struct.pack("<4sII", b"glTF", 2, length)
         return head + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
 
-    def write(self, path: Path | str) -> None:
+    def write(self, path: Path | str | PartFile) -> None:
         """Write the .glb file, whole or not at all."""
         with write_whole(path) as file:
             file.write(self.pack())

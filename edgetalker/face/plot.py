@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, MissingPackageError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import PartFile, write_whole
 from edgetalker.face.names import mirrored_name
 
 __all__ = ["liveliest", "plot_motion"]
@@ -39,7 +39,7 @@ def liveliest(motion: NDArray[Any], names: Sequence[str], count: int = 8) -> lis
 
 
 def plot_motion(
-    path: Path | str,
+    path: Path | str | PartFile,
     motion: NDArray[Any],
     audio: NDArray[Any],
     rate: int,
@@ -47,12 +47,13 @@ def plot_motion(
     fps: Fraction | float = 25,
     shown: Sequence[str] | None = None,
     stills: int = 8,
+    times: Sequence[float] | None = None,
 ) -> None:
     """Write curves of motion (T, len(names)) over the waveform (samples,) at `rate`, both by seconds.
 
     shown: which curves; by default the eight that move most. stills: so many pictures of the face above them,
-    each over its own moment; 0 for none. Raises MissingPackageError without matplotlib and
-    InputError when the motion does not fit the names or a name is unknown.
+    each over its own moment; 0 for none. times: (T,) seconds, growing; by default index / fps. Raises
+    MissingPackageError without matplotlib and InputError when the motion does not fit the names or a name is unknown.
     """
     values = np.asarray(motion, np.float64)
     if values.ndim != 2 or values.shape[1] != len(names) or not len(values):
@@ -68,21 +69,24 @@ def plot_motion(
     figure = Figure(figsize=(11.0, 6.8 if stills else 5.6), dpi=120, layout="constrained")
     ratios = (1.25, 1, 3) if stills else (1, 3)
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
-    seconds = max(len(audio) / rate, len(values) / float(fps))
+    moments = np.arange(len(values)) / float(fps) if times is None else np.asarray(times, np.float64)
+    seconds = max(len(audio) / rate, float(moments[-1]) + 1 / float(fps))
     if stills:
-        _draw_stills(axes[0], values, list(names), float(fps), seconds, stills)
+        _draw_stills(axes[0], values, list(names), moments, seconds, stills)
     _draw_sound(axes[-2], np.asarray(audio), rate)
-    _draw_curves(axes[-1], values, list(names), float(fps), seconds, shown)
+    _draw_curves(axes[-1], values, list(names), moments, seconds, shown)
     FigureCanvasAgg(figure)
     with write_whole(path) as file:
         figure.savefig(file, format="png")
 
 
-def _draw_stills(axes: Any, motion: NDArray[Any], names: list[str], fps: float, seconds: float, count: int) -> None:
+def _draw_stills(
+    axes: Any, motion: NDArray[Any], names: list[str], moments: NDArray[Any], seconds: float, count: int
+) -> None:
     from edgetalker.face.sheet import render_face
 
     middles = (np.arange(count) + 0.5) * seconds / count
-    picked = np.clip((middles * fps).astype(np.int64), 0, len(motion) - 1)
+    picked = np.clip(np.searchsorted(moments, middles, side="right") - 1, 0, None)
     # the sides are cut off, so that eight of them are as wide as the axes
     strip = np.concatenate([render_face(motion[index], names, 160)[:, 19:141] for index in picked], axis=1)
     axes.imshow(strip, extent=(0.0, seconds, 0.0, 1.0), aspect="auto", interpolation="antialiased")
@@ -97,10 +101,10 @@ def _draw_sound(axes: Any, audio: NDArray[Any], rate: int) -> None:
 
 
 def _draw_curves(
-    axes: Any, motion: NDArray[Any], names: list[str], fps: float, seconds: float, shown: Sequence[str]
+    axes: Any, motion: NDArray[Any], names: list[str], moments: NDArray[Any], seconds: float, shown: Sequence[str]
 ) -> None:
     for name in shown:
-        axes.plot(np.arange(len(motion)) / fps, motion[:, names.index(name)], label=name, linewidth=1.2)
+        axes.plot(moments, motion[:, names.index(name)], label=name, linewidth=1.2)
     axes.set_xlabel("seconds")
     axes.set_ylabel("weight, or radians")
     axes.set_xlim(0, seconds)

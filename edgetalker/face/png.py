@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import PartFile, write_whole
 
 __all__ = ["png_bytes", "write_png"]
 
@@ -30,7 +30,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def write_png(path: Path | str, image: NDArray[np.uint8]) -> None:
+def write_png(path: Path | str | PartFile, image: NDArray[np.uint8]) -> None:
     """Write an image (H, W, 3) uint8 as a PNG file, whole or not at all."""
     with write_whole(path) as file:
         file.write(png_bytes(image))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import PartFile
 from edgetalker.face.head import head
 from edgetalker.face.names import HEAD_ANGLES, MOTION_NAMES
 from edgetalker.face.part import Face, normals_of
@@ -45,7 +46,7 @@ def render_face(
 
 
 def render_sheet(
-    path: Path | str,
+    path: Path | str | PartFile,
     motion: NDArray[Any],
     fps: Fraction | float,
     times: Sequence[float] | NDArray[np.float64],

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
+from edgetalker.engines.errors import MissingPackageError, OptionError
+from edgetalker.engines.files import PartFile, checked_target
 from edgetalker.face.glb import write_glb
 from edgetalker.face.plot import plot_motion
 from edgetalker.face.sheet import render_sheet
 from edgetalker.face.vertexmotion import write_vertex_glb
-from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["GlbSink", "PlotSink"]
 
+_log = logging.getLogger("edgetalker.face")
+
 
 class _Kept(Sink):
-    """Keeps copies of all motion until the end."""
+    """Keeps copies of all motion and its times until the end; the file is opened before the first frame."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.layout: MotionLayout | None = None
-        self._frames: list[NDArray[np.float32]] = []
+        """Raises OutputError when nothing can be written there."""
+        self.path = checked_target(path)
 
     def open(self, layout: MotionLayout) -> None:
         """Raises OptionError when the motion is of a kind that cannot be written so."""
-        if not self.path.parent.is_dir():
-            raise InputError(f"{self.path}: the folder {self.path.parent} does not exist")
         self.layout = layout
-        self._frames.clear()
+        self.times: list[float] = []
+        self._frames: list[NDArray[np.float32]] = []
+        self._part = PartFile(self.path, seekable=True)
 
     def send(self, frame: Frame) -> None:
         """Keep one frame."""
         self._frames.append(np.array(frame.motion, np.float32))
+        self.times.append(float(frame.time))
 
-    def motion(self) -> NDArray[np.float32]:
-        """Return what came, (T, ...)."""
-        return np.stack(self._frames)
+    def close(self) -> None:
+        """Write the file; no file when no frame came. Raises OutputError."""
+        try:
+            if self._frames:
+                self._write(np.stack(self._frames))
+        finally:
+            self._part.discard()
+
+    def _write(self, motion: NDArray[np.float32]) -> None:
+        raise NotImplementedError
 
 
 class GlbSink(_Kept):
@@ -61,49 +70,43 @@ class GlbSink(_Kept):
             raise OptionError(f"{self.path}: motion of kind `{layout.kind}` cannot be shown on a face")
         super().open(layout)
 
-    def close(self) -> None:
-        """Write the file; no file when no frame came."""
-        layout = self.layout
-        if layout is None or not self._frames:
-            return
+    def _write(self, motion: NDArray[np.float32]) -> None:
+        layout, extra = self.layout, self.layout.extra
         if layout.kind == "arkit":
-            write_glb(self.path, self.motion(), layout.fps, layout.names)
+            write_glb(self._part, motion, layout.fps, layout.names, times=self.times)
             return
-        extra: dict[str, Any] = dict(layout.extra)
-        motion = self.motion().reshape(len(self._frames), -1, 3)
-        write_vertex_glb(
-            self.path, motion, np.asarray(extra["triangles"]), layout.fps, metres=float(extra.get("metres", 1.0))
-        )
+        vertices, triangles = motion.reshape(len(motion), -1, 3), np.asarray(extra["triangles"])
+        metres = float(extra.get("metres", 1.0))
+        write_vertex_glb(self._part, vertices, triangles, layout.fps, metres=metres, times=self.times)
 
 
 class PlotSink(_Kept):
     """Draws stills of the face and the curves that move most over the waveform; without matplotlib only stills."""
 
-    def __init__(self, path: Path | str) -> None:
-        super().__init__(path)
-        self._sound: list[NDArray[np.float32]] = []
-        self._rate = 16000
-
     def open(self, layout: MotionLayout) -> None:
         if layout.kind != "arkit":
             raise OptionError(f"{self.path}: curves need motion with names; this bundle gives {layout.kind}")
+        self._sound: list[NDArray[np.float32]] = []
+        self._rate = 16000
         super().open(layout)
-        self._sound.clear()
 
     def hear(self, samples: NDArray[np.float32], rate: int) -> None:
         """Keep the sound that the frames come from."""
         self._sound.append(np.array(samples, np.float32))
         self._rate = rate
 
-    def close(self) -> None:
-        """Write the file; no file when no frame came."""
-        if self.layout is None or not self._frames:
-            return
-        motion, layout = self.motion(), self.layout
+    def send(self, frame: Frame) -> None:
+        """Keep one frame; where its sound did not come, the time line has silence."""
+        super().send(frame)
+        if frame.outcome is Outcome.STARVED:
+            self._sound.append(np.zeros(round(self._rate / self.layout.fps), np.float32))
+
+    def _write(self, motion: NDArray[np.float32]) -> None:
+        layout = self.layout
         sound = np.concatenate(self._sound) if self._sound else np.zeros(0, np.float32)
         try:
-            plot_motion(self.path, motion, sound, self._rate, layout.names, layout.fps)
+            plot_motion(self._part, motion, sound, self._rate, layout.names, layout.fps, times=self.times)
         except MissingPackageError as missing:
             seconds = len(motion) / float(layout.fps)
-            render_sheet(self.path, motion, layout.fps, (np.arange(8) + 0.5) / 8 * seconds, layout.names)
-            sys.stderr.write(f"note: {missing}\nnote: {self.path} has stills of the face, but no curves\n")
+            render_sheet(self._part, motion, layout.fps, (np.arange(8) + 0.5) / 8 * seconds, layout.names)
+            _log.warning("%s has stills of the face, but no curves: %s", self.path, missing)

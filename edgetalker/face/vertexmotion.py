@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import PartFile
 from edgetalker.face.glb import add_weight_animation
 from edgetalker.face.gltf import Gltf
 from edgetalker.face.part import normals_of
@@ -73,7 +74,7 @@ def _largest(offset: Array) -> float:
 
 
 def write_vertex_glb(
-    path: Path | str,
+    path: Path | str | PartFile,
     motion: NDArray[Any],
     triangles: NDArray[Any],
     fps: Fraction | float,
@@ -81,11 +82,13 @@ def write_vertex_glb(
     metres: float = 1.0,
     tolerance: float | None = None,
     most: int = 64,
+    times: Sequence[float] | None = None,
 ) -> Components:
     """Write a mesh's motion (T, V, 3) with triangles (F, 3) as an animated .glb; return what was written.
 
     metres: the length of the motion's unit in metres (glTF is in metres). tolerance and the returned error are
-    in the motion's units. Raises InputError when shapes do not fit or numbers are not finite.
+    in the motion's units. times: (T,) seconds, growing; by default index / fps. Raises InputError when shapes do not
+    fit or numbers are not finite.
     """
     frames, faces = _checked(motion, triangles)
     parts = components_of(frames, tolerance, most)
@@ -112,7 +115,7 @@ def write_vertex_glb(
         "materials": [{"name": "mesh", "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.6}}],
     }
     if len(parts.targets):
-        add_weight_animation(gltf, 0, parts.weights, fps)
+        add_weight_animation(gltf, 0, parts.weights, fps, times)
     gltf.write(path)
     return parts
 

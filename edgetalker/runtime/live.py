@@ -144,7 +144,7 @@ class Live:
     def run(self) -> Report:
         """Play until the sound ends, the limit is reached or `stop` is called; sinks are closed in every case."""
         tally = self.loop.run()
-        senders = {sink.endpoint.url: sink for sink in self.sinks if isinstance(sink, NetworkSink)}
+        senders = {sink.name: sink for sink in self.sinks if isinstance(sink, NetworkSink)}
         counts = {name: sink.statistics for name, sink in senders.items()}
         period_ms = 1e3 / float(self.loop.talker.manifest.motion.fps)
         delays = {

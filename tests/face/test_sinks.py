@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.errors import OptionError, OutputError
 from edgetalker.face.names import MOTION_NAMES, SHAPE_INDEX
 from edgetalker.outputs import sink_for
-from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from tests.face.glb_reader import Glb
 
 ARKIT = MotionLayout("arkit", (55,), Fraction(25), MOTION_NAMES)
@@ -69,8 +70,57 @@ def test_what_cannot_be_written_is_refused_before_the_first_frame(tmp_path: Path
         sink_for(tmp_path / "a.glb").open(MotionLayout("other", (7,), Fraction(25)))
     with pytest.raises(OptionError, match="names"):
         sink_for(tmp_path / "a.png").open(vertices({}))
-    with pytest.raises(InputError, match="does not exist"):
-        sink_for(tmp_path / "no" / "a.glb").open(ARKIT)
+    for name in ("a.glb", "a.png"):
+        with pytest.raises(OutputError, match="there is no folder"):
+            sink_for(tmp_path / "no" / name)
+        (tmp_path / name).mkdir()
+        with pytest.raises(OutputError, match="is a folder"):
+            sink_for(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.glb", "a.png"])
+def test_a_disk_that_is_full_in_the_end_is_told_and_leaves_the_older_file(tmp_path: Path, name: str) -> None:
+    resource = pytest.importorskip("resource", reason="limits on file sizes exist on Unix only")
+    (tmp_path / name).write_text("an older result")
+    sink = sink_for(tmp_path / name)
+    sink.open(ARKIT)
+    sink.send(frame(0, np.zeros(55)))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written: File too large") as caught:
+            sink.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.exit_code == 74
+    assert (tmp_path / name).read_text() == "an older result"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_keys_are_at_the_frames_own_times(tmp_path: Path) -> None:
+    """A slot that was skipped is a gap of time: what comes after it stays in step with the sound."""
+    sink = sink_for(tmp_path / "a.glb")
+    sink.open(ARKIT)
+    for slot in (0, 1, 5, 6):
+        sink.send(frame(slot, np.full(55, slot / 10)))
+    sink.close()
+    glb = Glb(tmp_path / "a.glb")
+    times = glb.read(glb.json["animations"][0]["samplers"][0]["input"])
+    assert times.ravel().tolist() == np.float32([0, 0.04, 0.2, 0.24]).tolist()
+
+
+def test_a_plots_sound_stays_in_step_where_sound_did_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr("edgetalker.face.sinks.plot_motion", lambda *args, **named: drawn.update(args=args, **named))
+    sink = sink_for(tmp_path / "a.png")
+    sink.open(ARKIT)
+    for slot in range(6):
+        if slot not in (2, 3):
+            sink.hear(np.full(640, slot, np.float32), 16000)
+        sink.send(replace(frame(slot, np.zeros(55)), outcome=Outcome.STARVED if slot in (2, 3) else Outcome.ON_TIME))
+    sink.close()
+    assert drawn["times"] == [slot / 25 for slot in range(6)]
+    assert drawn["args"][2].reshape(6, 640)[:, 0].tolist() == [0, 1, 0, 0, 4, 5]
 
 
 def test_plot_sink_hears_the_sound(tmp_path: Path) -> None:
@@ -85,7 +135,7 @@ def test_plot_sink_hears_the_sound(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_there_are_stills_and_a_note(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     sink = sink_for(tmp_path / "a.png")
@@ -93,4 +143,4 @@ def test_without_matplotlib_there_are_stills_and_a_note(
     sink.send(frame(0, np.zeros(55)))
     sink.close()
     assert (tmp_path / "a.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert "no curves" in capsys.readouterr().err
+    assert "no curves" in caplog.text

@@ -46,7 +46,8 @@ def register(name: str, factory: FileFactory | UrlFactory) -> None:
 
 
 def sink_for(target: str | Path, options: Mapping[str, object] | None = None) -> Sink:
-    """Return the sink for a file name or a URL; `options` go with URLs only. `view` alone is `view:`.
+    """Return the sink for a file name or a URL; `options` go with URLs only. `view` alone is `view:`; `-` writes JSON
+    lines to stdout.
 
     Raises OptionError for an unknown suffix or scheme, and what the factory raises.
     """
@@ -56,7 +57,7 @@ def sink_for(target: str | Path, options: Mapping[str, object] | None = None) ->
         if not _found(scheme, SCHEMES):
             raise OptionError(f"`{text}`: no output `{scheme}:`{nearest(scheme, SCHEMES)}", hint=_known())
         return SCHEMES[scheme](text, options)
-    suffix = Path(text).suffix.lower()
+    suffix = ".jsonl" if text == "-" else Path(text).suffix.lower()
     if not suffix or not _found(suffix, SUFFIXES):
         what = f"no output with suffix `{suffix}`" if suffix else "no suffix that says what to write"
         raise OptionError(f"`{text}`: {what}{nearest(suffix, SUFFIXES)}", hint=_known())

@@ -30,8 +30,11 @@ class Running(Protocol):
 class Sink:
     """Where motion goes. Called from the loop's thread; `send` must not block on a slow receiver.
 
-    Subclasses override what they need; every hook but `send` does nothing by itself.
+    Subclasses override what they need; every hook but `send` does nothing by itself. name: what messages and the
+    summary call it.
     """
+
+    name: str = ""
 
     def __init_subclass__(cls) -> None:
         """A hook that is misspelt would never be called: refuse it when the class is made."""

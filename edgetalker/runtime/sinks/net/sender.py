@@ -22,6 +22,7 @@ class NetworkSink(Sink):
 
     def __init__(self, endpoint: Endpoint, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self.endpoint = endpoint
+        self.name = endpoint.url
         self.statistics = SinkStatistics()
         self._clock_ns = clock_ns
         self._pump: Pump | None = None
