@@ -48,16 +48,16 @@ def _same(one: Path | str, other: Path | str) -> bool:
 
 
 # Imported when used: a head of 21,300 vertices and a web server are nothing that a run without them should load.
-def _glb(path: Path) -> Sink:
+def _glb(path: Path, options: Mapping[str, object] | None) -> Sink:
     from edgetalker.face.sinks import GlbSink
 
-    return GlbSink(path)
+    return GlbSink(path, options)
 
 
-def _png(path: Path) -> Sink:
+def _png(path: Path, options: Mapping[str, object] | None) -> Sink:
     from edgetalker.face.sinks import PlotSink
 
-    return PlotSink(path)
+    return PlotSink(path, options)
 
 
 def _view(url: str, options: Mapping[str, object] | None) -> Sink:

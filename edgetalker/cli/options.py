@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.runtime.model import DEVICES, bundled
 from edgetalker.runtime.model import find_bundle as bundle_path
 from edgetalker.runtime.program import GRANULARITIES
+from edgetalker.runtime.sinks.options import Option, switch
 from edgetalker.runtime.talker import Talker
 
 __all__ = [
     "add_bundle",
     "add_controls",
     "add_device",
+    "add_table",
     "bundle_path",
     "bundled",
     "on_signals",
@@ -104,6 +107,29 @@ def milliseconds(text: str) -> float:
     if not 0.0 < value < 1e6:
         raise argparse.ArgumentTypeError(f"{text} ms came; more than 0 was wanted")
     return value * 1e-3
+
+
+def add_table(parser: argparse._ActionsContainer, table: Mapping[str, Option]) -> None:
+    """Add the options of an output, as its URL and a configuration file know them."""
+    for name, option in table.items():
+        if option.read is switch:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(f"--{name}", action=action, default=option.default, help=option.purpose)
+        else:
+            read = _argument(option.read)
+            parser.add_argument(
+                f"--{name}", type=read, default=option.default, metavar=name.upper(), help=option.purpose
+            )
+
+
+def _argument(read: Callable[[Any], Any]) -> Callable[[str], Any]:
+    def checked(value: str) -> Any:
+        try:
+            return read(value)
+        except ValueError as fault:
+            raise argparse.ArgumentTypeError(f"{fault}, and got `{value}`") from None
+
+    return checked
 
 
 def add_controls(parser: argparse.ArgumentParser) -> None:

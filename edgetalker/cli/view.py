@@ -16,6 +16,7 @@ from edgetalker.cli.options import (
     add_bundle,
     add_controls,
     add_device,
+    add_table,
     natural,
     on_signals,
     session_from,
@@ -31,6 +32,7 @@ from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page
 from edgetalker.viewer.server import ViewerServer
+from edgetalker.viewer.sink import OPTIONS
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.template import read_template
 from edgetalker.viewer.wire import Request
@@ -50,9 +52,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("clip", metavar="SPEECH|MOTION.npz", type=Path, help="a sound file, or recorded motion")
     parser.add_argument("--audio", type=Path, metavar="SPEECH", help="the sound that goes with recorded motion")
-    parser.add_argument("--template", type=Path, metavar="MESH", help=".obj or .ply with the triangles of mesh motion")
     parser.add_argument("--port", type=natural, default=0, metavar="N", help="port on 127.0.0.1 (default: any free)")
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    add_table(parser, OPTIONS)
     add_bundle(parser)
     add_controls(parser)
     add_device(parser)
@@ -82,7 +83,7 @@ def _recorded(args: argparse.Namespace) -> int:
     def refuse(request: Request) -> None:
         raise OptionError("recorded motion has no controls", hint=request.type)
 
-    _serve(args, ViewerServer(stream, port=args.port, assets=assets, answer=refuse))
+    _serve(args, _server(args, stream, assets, refuse))
     return 0
 
 
@@ -96,11 +97,17 @@ def _animated(args: argparse.Namespace) -> int:
         stream.describe(layout, audio=audio, mesh=mesh, controls=controls_of(session))
         rate = session.manifest.audio.rate
         player = ClipPlayer(session, lambda: FileSource(args.clip, rate), stream)
-        server = ViewerServer(stream, port=args.port, assets=assets, answer=player.answer)
+        server = _server(args, stream, assets, player.answer)
         _serve(args, server, player.start, player.close)
     finally:
         session.close()
     return 0
+
+
+def _server(
+    args: argparse.Namespace, stream: Stream, assets: dict[str, Asset], answer: Callable[[Request], None]
+) -> ViewerServer:
+    return ViewerServer(stream, port=args.port, assets=assets, answer=answer, public=args.public, allow=args.allow)
 
 
 def _scene(args: argparse.Namespace, layout: MotionLayout) -> tuple[MotionLayout, dict[str, Asset], str | None]:
@@ -110,7 +117,7 @@ def _scene(args: argparse.Namespace, layout: MotionLayout) -> tuple[MotionLayout
     if layout.kind != "vertices":
         raise InputError(f"motion of kind `{layout.kind}` cannot be shown on a face")
     triangles = None
-    if args.template is not None:
+    if args.template:
         vertices, triangles = read_template(args.template)
         if vertices.size != np.prod(layout.shape):
             raise InputError(
@@ -140,7 +147,7 @@ def _serve(
         with on_signals(stopped.set):
             begin()
             sys.stderr.write(f"open {server.url}\nleave with Ctrl-C\n")
-            if not args.no_browser:
+            if args.browser:
                 open_page(server.url)
             stopped.wait()
     finally:

@@ -17,6 +17,7 @@ from edgetalker.face.head import head
 from edgetalker.face.names import HEAD_ANGLES
 from edgetalker.face.part import Face, Part, normals_of
 from edgetalker.face.turn import quaternions
+from edgetalker.runtime.sinks.options import camel
 
 __all__ = ["FACE", "HEAD", "MATERIALS", "add_weight_animation", "face_document", "write_glb"]
 
@@ -121,11 +122,13 @@ def write_glb(
     names: Sequence[str],
     face: Face | None = None,
     times: Sequence[float] | None = None,
+    camels: bool = False,
 ) -> None:
     """Write the face with its motion as an animated .glb.
 
     weights: (T, len(names)), shapes in [0, 1] and head angles in radians, matched **by name**; shapes that the
-    motion lacks rest. times: (T,) seconds, growing; by default index / fps. Raises InputError when the motion is
+    motion lacks rest. times: (T,) seconds, growing; by default index / fps. camels: targets are called
+    jawOpen instead of JawOpen. Raises InputError when the motion is
     empty, not finite, or has none of the face's shapes.
     """
     face = face or head()
@@ -135,6 +138,8 @@ def write_glb(
     zero = np.zeros(len(motion))
     shapes = np.stack([motion[:, column[n]] if n in column else zero for n in face.names], 1)
     turns = np.stack([motion[:, column[n]] if n in column else zero for n in HEAD_ANGLES], 1)
+    if camels:
+        gltf.document["meshes"][0]["extras"]["targetNames"] = list(map(camel, face.names))
     add_weight_animation(gltf, FACE, shapes, fps, times)
     _add_rotation(gltf, HEAD, quaternions(turns))
     gltf.write(path)

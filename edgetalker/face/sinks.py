@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgetalker.face.plot import plot_motion
 from edgetalker.face.sheet import render_sheet
 from edgetalker.face.vertexmotion import write_vertex_glb
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
+from edgetalker.runtime.sinks.options import CASE, Option, read_table
 from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["GlbSink", "PlotSink"]
@@ -25,8 +27,11 @@ _log = logging.getLogger("edgetalker.face")
 class _Kept(Sink):
     """Keeps copies of all motion and its times until the end; the file is opened before the first frame."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Raises OutputError when nothing can be written there."""
+    OPTIONS: Mapping[str, Option] = {}
+
+    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
+        """Raises OptionError, or OutputError when nothing can be written there."""
+        self.options = read_table(str(path), self.OPTIONS, options)
         self.path = checked_target(path)
 
     def open(self, layout: MotionLayout) -> None:
@@ -57,8 +62,10 @@ class GlbSink(_Kept):
     """Writes an animated glTF: our own face for ARKit shapes, the user's mesh for vertices.
 
     Vertices need the mesh's triangles: `layout.extra["triangles"]`, (F, 3). `layout.extra["metres"]` is the
-    length of the motion's unit in metres, 1 when absent.
+    length of the motion's unit in metres, 1 when absent. `case` spells the names of our own face's targets.
     """
+
+    OPTIONS: Mapping[str, Option] = {"case": CASE}
 
     def open(self, layout: MotionLayout) -> None:
         if layout.kind == "vertices" and layout.extra.get("triangles") is None:
@@ -73,7 +80,8 @@ class GlbSink(_Kept):
     def _write(self, motion: NDArray[np.float32]) -> None:
         layout, extra = self.layout, self.layout.extra
         if layout.kind == "arkit":
-            write_glb(self._part, motion, layout.fps, layout.names, times=self.times)
+            camels = self.options["case"] == "camel"
+            write_glb(self._part, motion, layout.fps, layout.names, times=self.times, camels=camels)
             return
         vertices, triangles = motion.reshape(len(motion), -1, 3), np.asarray(extra["triangles"])
         metres = float(extra.get("metres", 1.0))

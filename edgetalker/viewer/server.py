@@ -7,12 +7,12 @@ import http
 import json
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, UserError
+from edgetalker.runtime.sinks.net.admission import Admission, is_loopback
 from edgetalker.viewer.files import Asset, content_policy, page_assets
 from edgetalker.viewer.stream import Reader, Stream
 from edgetalker.viewer.wire import Request, read_request
@@ -33,8 +33,9 @@ _STATUS = 0.5
 class ViewerServer:
     """Serves one stream to any number of pages. `url` is the address to open; it carries the session's token.
 
-    Only the machine itself can connect, only under its own names (so that no foreign page can reach it through
-    DNS), and only those who know the token get sound, motion and controls.
+    Unless `public`, only the machine itself can connect. It answers under its own names at any port (a tunnel, a
+    container) and under those in `allow` (a proxy), so that no foreign page can reach it through DNS; only those who
+    know the token get sound, motion and controls.
     """
 
     def __init__(
@@ -44,13 +45,21 @@ class ViewerServer:
         port: int = 0,
         assets: Mapping[str, Asset] | None = None,
         answer: Callable[[Request], None],
+        host: str = HOST,
+        public: bool = False,
+        allow: Sequence[str] = (),
     ) -> None:
-        """`answer` is called in the server's thread; a UserError it raises is told to the page that asked."""
+        """public: listen on `host` or, where that means this machine only, on every address. `answer` is called in
+        the server's thread; a UserError it raises is told to the page that asked."""
         self.stream, self._answer = stream, answer
         self.assets: dict[str, Asset] = {**page_assets(), **(assets or {})}
         self.token = secrets.token_urlsafe(16)
         self.port = port
-        self.viewers = 0
+        self.host = "0.0.0.0" if public and is_loopback(host) else host
+        self.viewers = self.refused = 0
+        self._admission = Admission(
+            "the viewer", token=self.token, hosts=allow, public=public, named=True, note=self._count_refusal
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="edgetalker-viewer", daemon=True)
         self._ready: threading.Event = threading.Event()
@@ -60,7 +69,7 @@ class ViewerServer:
     @property
     def url(self) -> str:
         """The address of the page. The token stays behind the `#`: browsers send that to nobody."""
-        return f"http://{HOST}:{self.port}/#{self.token}"
+        return f"http://{HOST if self.host in ('0.0.0.0', 'localhost') else self.host}:{self.port}/#{self.token}"
 
     def start(self) -> None:
         """Listen. Raises DeviceError when the port is taken, MissingPackageError without `websockets`."""
@@ -73,7 +82,7 @@ class ViewerServer:
         if self._fault is not None:
             self._thread.join()
             raise DeviceError(
-                f"the viewer cannot listen on {HOST}:{self.port}: {self._fault}",
+                f"the viewer cannot listen on {self.host}:{self.port}: {self._fault}",
                 hint="another program uses the port; choose another, or 0 for any that is free",
             ) from None
         self.stream.listen(self._notify)
@@ -108,7 +117,7 @@ class ViewerServer:
         try:
             server: Server = await serve(
                 self._talk,
-                HOST,
+                self.host,
                 self.port,
                 process_request=self._respond,
                 compression=None,
@@ -124,17 +133,14 @@ class ViewerServer:
         async with server:
             await self._stopped.wait()
 
-    def _hosts(self) -> set[str]:
-        return {f"{name}:{self.port}" for name in (HOST, "localhost")}
+    def _count_refusal(self) -> None:
+        self.refused += 1
 
     def _respond(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Answer plain HTTP, let a WebSocket of our own page through (None), refuse all else."""
-        if request.headers.get("Host", "") not in self._hosts():
-            return _response(http.HTTPStatus.FORBIDDEN, "wrong host\n")
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in {f"http://{host}" for host in self._hosts()}:
-            return _response(http.HTTPStatus.FORBIDDEN, "wrong origin\n")
-        path, known = self._path_and_token(request.path)
+        if (refused := self._admission.refusal(request.headers)) is not None:
+            return _response(*refused)
+        path, known = request.path.partition("?")[0], self._admission.knows_token(request.path)
         if path == "/ws":
             return self._admit(known, "websocket" in request.headers.get("Upgrade", "").lower())
         asset = self.assets.get(path)
@@ -142,21 +148,13 @@ class ViewerServer:
             return _response(http.HTTPStatus.NOT_FOUND, "not found\n")
         return _response(http.HTTPStatus.OK, asset.body, asset.type)
 
-    def _path_and_token(self, target: str) -> tuple[str, bool]:
-        try:
-            parts = urlsplit(target)
-            given = parse_qs(parts.query).get("token", [""])[0]
-        except ValueError:
-            return "", False
-        return parts.path, secrets.compare_digest(given.encode(), self.token.encode())
-
     def _admit(self, known: bool, upgrade: bool) -> Response | None:
         if not known:
-            return _response(http.HTTPStatus.FORBIDDEN, "wrong token\n")
+            return _response(*self._admission.turn_away(403, "its token is wrong: open the address that was printed"))
         if not upgrade:
             return _response(http.HTTPStatus.UPGRADE_REQUIRED, "a WebSocket is served here\n")
         if self.viewers >= MOST_VIEWERS:
-            return _response(http.HTTPStatus.SERVICE_UNAVAILABLE, "too many viewers\n")
+            return _response(*self._admission.turn_away(503, f"{MOST_VIEWERS} pages look on already"))
         return None
 
     async def _talk(self, connection: ServerConnection) -> None:
@@ -206,7 +204,7 @@ def _json(kind: str, **content: Any) -> str:
     return json.dumps({"type": kind, **content}, allow_nan=False)
 
 
-def _response(status: http.HTTPStatus, body: bytes | str, kind: str = "text/plain; charset=utf-8") -> Response:
+def _response(status: int, body: bytes | str, kind: str = "text/plain; charset=utf-8") -> Response:
     from websockets.datastructures import Headers
     from websockets.http11 import Response
 
@@ -223,4 +221,4 @@ def _response(status: http.HTTPStatus, body: bytes | str, kind: str = "text/plai
             "Connection": "close",
         }
     )
-    return Response(status.value, status.phrase, headers, body)
+    return Response(status, http.HTTPStatus(status).phrase, headers, body)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.options import switch
+from edgetalker.runtime.sinks.net.admission import host_names, is_loopback
+from edgetalker.runtime.sinks.options import Option, read_endpoint, switch, text
 from edgetalker.runtime.sinks.sink import Running, Sink
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
@@ -26,10 +26,14 @@ from edgetalker.viewer.wire import Request, shown
 if TYPE_CHECKING:
     from edgetalker.runtime.talker import Talker
 
-__all__ = ["ViewerSink", "from_url"]
+__all__ = ["OPTIONS", "ViewerSink", "from_url"]
 
-_FORM = "view://127.0.0.1:8080?browser=no&template=MESH.obj"
-_OPTIONS = ("browser", "template")
+OPTIONS = {
+    "browser": Option(switch, True, "open the page in a browser; without it only its address is printed"),
+    "template": Option(text, "", "mesh, .obj or .ply, with the triangles of motion that is vertices"),
+    "public": Option(switch, False, "listen where other machines, or a container's published port, can reach it"),
+    "allow": Option(host_names, (), "further names that the page may be opened under: a proxy's, a tunnel's"),
+}
 
 
 class ViewerSink(Sink):
@@ -40,7 +44,15 @@ class ViewerSink(Sink):
     """
 
     def __init__(
-        self, *, port: int = 0, browser: bool = True, template: Path | str | None = None, title: str = "live"
+        self,
+        *,
+        port: int = 0,
+        browser: bool = True,
+        template: Path | str | None = None,
+        title: str = "live",
+        host: str = HOST,
+        public: bool = False,
+        allow: Sequence[str] = (),
     ) -> None:
         """Builds the face now, so that nothing is slow once sound is being recorded.
 
@@ -51,7 +63,10 @@ class ViewerSink(Sink):
         self._session: Talker | None = None
         self._running: Running | None = None
         self.stream = Stream("live", title)
-        self._server = ViewerServer(self.stream, port=port, assets={"/face.glb": face_asset()}, answer=self._answer)
+        assets = {"/face.glb": face_asset()}
+        self._server = ViewerServer(
+            self.stream, port=port, assets=assets, answer=self._answer, host=host, public=public, allow=allow
+        )
 
     @property
     def url(self) -> str:
@@ -113,20 +128,21 @@ class ViewerSink(Sink):
 def from_url(url: str, options: Mapping[str, object] | None = None) -> ViewerSink:
     """Return the sink of `view` or `view://127.0.0.1:8080?browser=no`; without a port any that is free.
 
-    browser=no only prints the address; template=MESH.obj gives the triangles of motion that is vertices. Raises
-    OptionError for other hosts and options.
+    Raises OptionError for unknown options and, unless `public=yes` is given, for an address beyond this machine.
     """
-    parts = urlsplit("view://" if url in ("view", "view:") else url)
-    given: dict[str, object] = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **(options or {})}
-    faults = [f"unknown option `{name}`{nearest(name, _OPTIONS)}" for name in given if name not in _OPTIONS]
-    if parts.hostname not in (None, HOST, "localhost"):
-        faults.append(f"the page is served on {HOST} only")
-    browser, port = True, 0
-    try:
-        port, browser = parts.port or 0, switch(given.get("browser", "yes"))
-    except ValueError as fault:
-        faults.append(str(fault))
-    if faults:
-        raise OptionError("\n".join([f"{url}:", *(f"  - {fault}" for fault in faults)]), hint=_FORM)
-    template = given.get("template")
-    return ViewerSink(port=port, browser=browser, template=str(template) if template else None)
+    form = "view://" if url in ("view", "view:") else url
+    endpoint = read_endpoint(form, "view", (HOST, 0), OPTIONS, options, common={})
+    given = endpoint.options
+    if not given["public"] and not is_loopback(endpoint.host):
+        raise OptionError(
+            f"{url}: listening on {endpoint.host} would let other machines connect",
+            hint="use view://127.0.0.1, or add public=yes: the token in the address still guards the page",
+        )
+    return ViewerSink(
+        port=endpoint.port,
+        browser=given["browser"],
+        template=given["template"] or None,
+        host=endpoint.host,
+        public=given["public"],
+        allow=given["allow"],
+    )

@@ -97,6 +97,16 @@ def test_a_disk_that_is_full_in_the_end_is_told_and_leaves_the_older_file(tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_targets_may_be_spelt_as_web_avatars_have_them(tmp_path: Path) -> None:
+    sink = sink_for(f"{tmp_path / 'a.glb'}?case=camel")
+    sink.open(ARKIT)
+    sink.send(frame(0, np.zeros(55)))
+    sink.close()
+    targets = Glb(tmp_path / "a.glb").json["meshes"][0]["extras"]["targetNames"]
+    assert sorted(targets)[:2] == ["browDownLeft", "browDownRight"]
+    assert len(targets) == 52
+
+
 def test_keys_are_at_the_frames_own_times(tmp_path: Path) -> None:
     """A slot that was skipped is a gap of time: what comes after it stays in step with the sound."""
     sink = sink_for(tmp_path / "a.glb")
@@ -106,7 +116,7 @@ def test_keys_are_at_the_frames_own_times(tmp_path: Path) -> None:
     sink.close()
     glb = Glb(tmp_path / "a.glb")
     times = glb.read(glb.json["animations"][0]["samplers"][0]["input"])
-    assert times.ravel().tolist() == np.float32([0, 0.04, 0.2, 0.24]).tolist()
+    assert times.ravel().tolist() == np.array([0, 0.04, 0.2, 0.24], np.float32).tolist()
 
 
 def test_a_plots_sound_stays_in_step_where_sound_did_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -449,9 +449,26 @@ class TestRegistry:
         assert ".jsonl" in str(caught.value)
         assert "vmc://" in str(caught.value)
 
-    def test_files_take_no_options(self) -> None:
-        with pytest.raises(OptionError, match="takes no options; got rate"):
+    def test_files_take_options_as_receivers_do(self, tmp_path: Path) -> None:
+        with pytest.raises(OptionError, match=r"a.npz:\n  - unknown option `rate`\nhint: options: case"):
             sink_for("a.npz", {"rate": 60})
+        with pytest.raises(OptionError, match=r"a.csv:\n  - unknown option `case`\nhint: it takes no options"):
+            sink_for("a.csv?case=camel")
+        with pytest.raises(OptionError, match="wants one of pascal, camel"):
+            sink_for("a.jsonl?case=kebab")
+        (tmp_path / "what?.csv").touch()
+        assert sink_for(tmp_path / "what?.csv").path == tmp_path / "what?.csv"  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("suffix", ["npz", "jsonl"])
+    def test_names_as_web_avatars_have_them(self, tmp_path: Path, suffix: str) -> None:
+        path = tmp_path / f"a.{suffix}"
+        write(lambda _: sink_for(f"{path}?case=camel"), path, ARKIT, 2)
+        if suffix == "npz":
+            with np.load(path) as archive:
+                names = archive["names"].tolist()
+        else:
+            names = json.loads(path.read_text().splitlines()[0])["names"]
+        assert names == ["jawOpen", "headRoll", "mouthClose"]
 
     def test_urls_reach_the_factory_with_their_options(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(SCHEMES, "test", remember)
@@ -471,7 +488,7 @@ class TestRegistry:
     def test_other_packages_bring_outputs_by_entry_points(self, tmp_path: Path) -> None:
         """A package as pip would install it: found when its scheme or suffix is asked for, without a word to us."""
         (tmp_path / "theirs.py").write_text(
-            "def of_url(url, table): return (url, table)\ndef of_path(path): return path.name\n"
+            "def of_url(url, table): return (url, table)\ndef of_path(path, table): return path.name\n"
         )
         info = tmp_path / "theirs-1.dist-info"
         info.mkdir()

@@ -105,11 +105,54 @@ def test_a_foreign_name_or_origin_is_refused() -> None:
     with served(stream_of()) as server:
         own = f"127.0.0.1:{server.port}"
         assert get(server, "/", Host=f"evil.example:{server.port}")[0] == 403
-        assert get(server, "/", Host="127.0.0.1")[0] == 403
         assert get(server, "/", Origin="http://evil.example")[0] == 403
         assert get(server, "/", Origin="null")[0] == 403
         assert get(server, "/", Host=own, Origin=f"http://{own}")[0] == 200
         assert get(server, "/", Host=f"localhost:{server.port}")[0] == 200
+        assert server.refused == 3
+
+
+def test_a_tunnel_or_a_containers_port_may_have_another_number() -> None:
+    """`ssh -L 9000:127.0.0.1:PORT`: the browser names the port that it used; the names are this machine's anyway."""
+    with served(stream_of()) as server:
+        for host in ("localhost:9000", "127.0.0.1:9000", "[::1]:9000", "localhost", "127.0.0.1"):
+            assert get(server, "/", Host=host, Origin=f"http://{host}")[0] == 200
+
+
+def test_a_proxys_name_must_be_allowed_and_may_have_tls() -> None:
+    with served(stream_of(), allow=("kiosk.example",)) as server:
+        assert get(server, "/", Host="kiosk.example", Origin="https://kiosk.example")[0] == 200
+        assert get(server, "/", Host=f"127.0.0.1:{server.port}", Origin="https://kiosk.example")[0] == 200
+        assert get(server, "/", Host="kiosk.example.evil")[0] == 403
+        assert get(server, "/", Host="kiosk.example", Origin="https://evil.example")[0] == 403
+
+
+def test_public_answers_under_any_address_but_not_under_any_name() -> None:
+    with served(stream_of(), public=True) as server:
+        assert server.host == "0.0.0.0"
+        assert server.url.startswith(f"http://127.0.0.1:{server.port}/#")
+        assert get(server, "/", Host="192.168.1.20:8080")[0] == 200
+        assert get(server, "/", Host="evil.example")[0] == 403
+    with served(stream_of()) as server:
+        assert get(server, "/", Host="192.168.1.20:8080")[0] == 403
+
+
+def test_refusals_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    with served(stream_of()) as server:
+        for _ in range(3):
+            get(server, "/", Host="kiosk.example:9000")
+        assert server.refused == 3
+    assert caplog.text.count("turned a client away") == 1
+    assert "add allow=kiosk.example" in caplog.text
+
+
+@pytest.mark.parametrize("again", ["Host: 127.0.0.1", "Origin: http://127.0.0.1"])
+def test_a_header_that_must_be_one_and_comes_twice_is_a_bad_request(again: str) -> None:
+    import socket
+
+    with served(stream_of()) as server, socket.create_connection(("127.0.0.1", server.port), 10) as raw:
+        raw.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\n{again}\r\n\r\n".encode())
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
 
 
 def test_it_listens_on_loopback_only() -> None:

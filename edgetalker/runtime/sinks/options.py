@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.sinks.names import NameMap
 
-__all__ = ["COMMON", "Endpoint", "Option", "choice", "choices", "number", "read_endpoint", "switch", "text", "whole"]
+__all__ = [
+    "CASE",
+    "COMMON",
+    "Endpoint",
+    "Option",
+    "camel",
+    "cased",
+    "choice",
+    "choices",
+    "frame_rate",
+    "number",
+    "read_endpoint",
+    "read_query",
+    "read_table",
+    "switch",
+    "text",
+    "whole",
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,11 @@ class Endpoint:
     host: str
     port: int
     options: Mapping[str, Any]
+
+
+def camel(name: str) -> str:
+    """Return `jawOpen` for `JawOpen`, as web avatars spell it."""
+    return name[:1].lower() + name[1:]
 
 
 def text(value: Any) -> str:
@@ -99,12 +122,26 @@ def choices(*known: str) -> Callable[[Any], tuple[str, ...]]:
     return read
 
 
+def frame_rate(text: str) -> Fraction:
+    """Read an exact frame rate. What is written 23.976, 23.98, 29.97, 59.94 or 119.88 means N * 1000 / 1001 (SMPTE ST
+    12-1, ST 2059-1). Raises ValueError."""
+    try:
+        rate = Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError(f"`{text}` is no number") from None
+    if "/" not in text and rate.denominator > 1:
+        for exact in (Fraction(whole * 1000, 1001) for whole in (24, 30, 48, 60, 72, 90, 120, 240)):
+            if abs(rate - exact) < Fraction(6, 1000):
+                return exact
+    return rate
+
+
 def _rate(value: Any) -> Fraction | None:
     if value in ("", "model", None):
         return None
     try:
-        rate = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
+        rate = frame_rate(str(value))
+    except ValueError:
         rate = Fraction(0)
     if not 1 <= rate <= 240:
         raise ValueError("wants frames a second from 1 to 240, as 60, 59.94 or 60000/1001, or `model`")
@@ -123,6 +160,8 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+CASE = Option(choice("pascal", "camel"), "pascal", "names as JawOpen or jawOpen, as web avatars have them")
+
 COMMON: Mapping[str, Option] = {
     "rate": Option(_rate, None, "packets a second, exact (60, 72, 90, 60000/1001); without it one for each frame"),
     "smooth": Option(_seconds, 0.0, "time constant of a low-pass, 20ms; what it smooths comes that much later"),
@@ -137,33 +176,60 @@ def read_endpoint(
     default: tuple[str, int],
     known: Mapping[str, Option],
     table: Mapping[str, object] | None = None,
+    common: Mapping[str, Option] = COMMON,
 ) -> Endpoint:
     """Read `scheme://host:port?name=value` and a table over it, strictly.
 
-    default: host and port where the URL gives none. known: the sink's own options, to which COMMON is added.
+    default: host and port where the URL gives none; port 0 there means any that is free. known: the sink's own
+    options, to which `common` is added.
     Raises OptionError that lists every unknown option (with the nearest known one) and every bad value at once.
     """
-    known = {**COMMON, **known}
+    known = {**common, **known}
     faults: list[str] = []
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as fault:  # such as a bracket that is never closed
+        raise OptionError(f"{url}: {fault}", hint=f"the form is {scheme}://host:port?option=value") from None
     if parts.scheme != scheme or parts.path not in ("", "/") or parts.fragment or "@" in parts.netloc:
         faults.append(f"not of the form {scheme}://host:port?option=value")
     try:
         port = default[1] if parts.port is None else parts.port
     except ValueError:
-        port = 0
-    if not 0 < port < 65536:
+        port = -1
+    if not (0 if default[1] == 0 else 1) <= port < 65536:
         faults.append("the port is not a number from 1 to 65535")
+    options = _values({**read_query(parts.query, faults), **(table or {})}, known, faults)
+    _raise(url, known, faults)
+    return Endpoint(url, unquote(parts.hostname or default[0]), port, options)
+
+
+def read_table(name: str, known: Mapping[str, Option], table: Mapping[str, object] | None) -> dict[str, Any]:
+    """Read the options of an output that is no URL. Raises OptionError that lists all faults, as read_endpoint does."""
+    faults: list[str] = []
+    options = _values(table or {}, known, faults)
+    _raise(name, known, faults)
+    return options
+
+
+def read_query(query: str, faults: list[str]) -> dict[str, object]:
+    """Return the names and texts of a URL's query; a name given twice is a fault."""
     given: dict[str, object] = {}
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+    for name, value in parse_qsl(query, keep_blank_values=True):
         if name in given:
             faults.append(f"option `{name}` twice")
         given[name] = value
-    options = _values({**given, **(table or {})}, known, faults)
+    return given
+
+
+def cased(layout: MotionLayout, case: str) -> MotionLayout:
+    """Return a layout whose names are spelt as the option `case` says."""
+    return replace(layout, names=tuple(map(camel, layout.names))) if case == "camel" else layout
+
+
+def _raise(name: str, known: Mapping[str, Option], faults: Sequence[str]) -> None:
     if faults:
-        listed = ", ".join(sorted(known))
-        raise OptionError("\n".join([f"{url}:", *(f"  - {fault}" for fault in faults)]), hint=f"options: {listed}")
-    return Endpoint(url, unquote(parts.hostname or default[0]), port, options)
+        listed = f"options: {', '.join(sorted(known))}" if known else "it takes no options"
+        raise OptionError("\n".join([f"{name}:", *(f"  - {fault}" for fault in faults)]), hint=listed)
 
 
 def _values(given: Mapping[str, object], known: Mapping[str, Option], faults: list[str]) -> dict[str, Any]:

@@ -6,26 +6,27 @@ Other packages add outputs without a change here: `register` at run time, or an 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import cast
-from urllib.parse import urlsplit
 
 from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.runtime.sinks.files.csv import LiveLinkCsvSink
 from edgetalker.runtime.sinks.files.recordings import JsonlSink, NpzSink
 from edgetalker.runtime.sinks.net import livelink, vmc, vrchat, websocket
+from edgetalker.runtime.sinks.options import read_query
 from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["GROUP", "SCHEMES", "SUFFIXES", "is_receiver", "register", "sink_for"]
 
 GROUP = "edgetalker.sinks"
-FileFactory = Callable[[Path], Sink]
+FileFactory = Callable[[Path, "Mapping[str, object] | None"], Sink]
 UrlFactory = Callable[[str, "Mapping[str, object] | None"], Sink]
 
 SUFFIXES: dict[str, FileFactory] = {".npz": NpzSink, ".jsonl": JsonlSink, ".csv": LiveLinkCsvSink}
-"""Suffix -> what makes the sink of a path."""
+"""Suffix -> what makes the sink of a path and a table of options (or None)."""
 
 SCHEMES: dict[str, UrlFactory] = {
     "livelink": livelink.from_url,
@@ -37,8 +38,7 @@ SCHEMES: dict[str, UrlFactory] = {
 
 
 def register(name: str, factory: FileFactory | UrlFactory) -> None:
-    """Add an output: a suffix such as `.fbx`, whose factory takes the path, or a scheme, whose factory takes the URL
-    and a table of options (or None)."""
+    """Add an output: a suffix such as `.fbx`, or a scheme. The factory takes path or URL, and options (or None)."""
     if name.startswith("."):
         SUFFIXES[name] = cast(FileFactory, factory)
     else:
@@ -46,8 +46,9 @@ def register(name: str, factory: FileFactory | UrlFactory) -> None:
 
 
 def sink_for(target: str | Path, options: Mapping[str, object] | None = None) -> Sink:
-    """Return the sink for a file name or a URL; `options` go with URLs only. `view` alone is `view:`; `-` writes JSON
-    lines to stdout.
+    """Return the sink for a file name or a URL, with options over those that follow its `?`.
+
+    `view` alone is `view:`; `-` writes JSON lines to stdout.
 
     Raises OptionError for an unknown suffix or scheme, and what the factory raises.
     """
@@ -58,12 +59,16 @@ def sink_for(target: str | Path, options: Mapping[str, object] | None = None) ->
             raise OptionError(f"`{text}`: no output `{scheme}:`{nearest(scheme, SCHEMES)}", hint=_known())
         return SCHEMES[scheme](text, options)
     suffix = ".jsonl" if text == "-" else Path(text).suffix.lower()
+    if "?" in suffix:  # a name may hold one, but none of our suffixes does
+        text, _, query = text.rpartition("?")
+        suffix, faults = Path(text).suffix.lower(), list[str]()
+        options = {**read_query(query, faults), **(options or {})}
+        if faults:
+            raise OptionError(f"{text}: {faults[0]}")
     if not suffix or not _found(suffix, SUFFIXES):
         what = f"no output with suffix `{suffix}`" if suffix else "no suffix that says what to write"
         raise OptionError(f"`{text}`: {what}{nearest(suffix, SUFFIXES)}", hint=_known())
-    if options:
-        raise OptionError(f"`{text}` is a file and takes no options; got {', '.join(options)}")
-    return SUFFIXES[suffix](Path(text))
+    return SUFFIXES[suffix](Path(text), options)
 
 
 def is_receiver(target: str | Path) -> bool:
@@ -75,8 +80,8 @@ def _scheme(text: str) -> str | None:
     """Return the URL's scheme; None for a file name, of which `C:\\motion.npz` is one too."""
     if text in SCHEMES:
         return text
-    scheme = urlsplit(text).scheme
-    return scheme if len(scheme) > 1 and text[len(scheme)] == ":" else None
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", text)
+    return match[1].lower() if match else None
 
 
 def _found(name: str, known: Mapping[str, object]) -> bool:

@@ -41,7 +41,10 @@ export class Link {
   }
 
   connect() {
-    const socket = new WebSocket(`ws://${location.host}/ws?token=${encodeURIComponent(this.token)}`);
+    // Beside the page, whatever is in front of it: a tunnel, a proxy with TLS, a proxy with a path of its own.
+    const address = new URL(`ws?token=${encodeURIComponent(this.token)}`, location.href);
+    address.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
+    const socket = new WebSocket(address);
     this.socket = socket;
     socket.binaryType = 'arraybuffer';
     socket.onopen = () => {

@@ -18,7 +18,7 @@ let shown = null; // what is on the screen: { frame, time }
 let status = null;
 let ready = false;
 
-const secret = (path) => `${path}?token=${encodeURIComponent(token)}`;
+const secret = (path) => `${path.replace(/^\//, '')}?token=${encodeURIComponent(token)}`;
 
 /** What is shown is new: another talker, or this page came back. */
 async function hello(message) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import pytest
 
 from edgetalker.runtime.sinks.net import livelink, sender, vmc, vrchat
 from edgetalker.runtime.sinks.net.livelink import LiveLinkEncoder, LiveLinkSink
+from edgetalker.runtime.sinks.net.pump import Pump
 from edgetalker.runtime.sinks.net.sender import NetworkSink, UdpSink
+from edgetalker.runtime.sinks.sink import SinkStatistics
 from tests.runtime.sinks_net.tools import LAYOUT, frame, read_live_link, receiver, sender_threads, until, unused_port
 
 
@@ -111,6 +114,107 @@ def test_a_host_that_is_no_name_at_all_is_an_error_not_a_crash() -> None:
     until(lambda: sink.statistics.errors > 0)
     sink.close()
     assert "not a host name" in sink.statistics.last_error
+
+
+FIRST_WAIT_NS, LONGEST_WAIT_NS = sender.FIRST_WAIT_NS, sender.LONGEST_WAIT_NS
+
+
+class Refusing:
+    """An outlet that can be reached only while `open` is set; `tries` are the times of `connect`, in ms."""
+
+    def __init__(self, clock: list[int]) -> None:
+        self.clock, self.tries, self.open = clock, list[float](), False
+
+    def connect(self) -> None:
+        self.tries.append(self.clock[0] * 1e-6)
+        if not self.open:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+    def send(self, packet: object) -> None:
+        if not self.open:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+    def close(self) -> None:
+        pass
+
+
+def test_it_backs_off_and_says_once_that_a_receiver_is_gone_and_once_that_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Driven by hand on a clock of its own, 10 ms a turn: when it tries is exact."""
+    monkeypatch.setattr(sender, "FIRST_WAIT_NS", FIRST_WAIT_NS)
+    monkeypatch.setattr(sender, "LONGEST_WAIT_NS", LONGEST_WAIT_NS)
+    clock = [10**9]
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: clock[0])
+    outlet = Refusing(clock)
+    pump = Pump(LAYOUT, vmc_encoder(), SinkStatistics(), rate=None, smooth=0.0, capacity=8)
+    one = sender.Sender(pump, outlet, "vmc://avatar:39539")
+
+    def turns(seconds: float) -> None:
+        for _ in range(round(seconds * 100)):
+            pump.accept(frame(0), clock[0])
+            if one._ready():
+                one._send_due()
+            clock[0] += 10_000_000
+
+    turns(5)
+    assert [at - 1000 for at in outlet.tries] == [0, 50, 150, 350, 750, 1550, 2550, 3550, 4550]
+    assert [r.getMessage() for r in caplog.records] == [
+        "vmc://avatar:39539 cannot be reached: Connection refused; trying again"
+    ]
+    outlet.open = True
+    turns(3)
+    assert len(outlet.tries) == 10
+    assert caplog.records[-1].getMessage() == "vmc://avatar:39539 is back after 4.6 s"
+    assert len(caplog.records) == 2
+    outlet.open = False
+    outlet.tries.clear()
+    turns(1)
+    assert [b - a for a, b in itertools.pairwise(outlet.tries)] == [100, 200, 400]  # it starts small again
+    assert len(caplog.records) == 3
+
+
+def vmc_encoder() -> vmc.VmcEncoder:
+    return vmc.VmcEncoder(LAYOUT, vmc.from_url("vmc://").endpoint.options, performer=True)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "order"),
+    [
+        (["::1", "127.0.0.1"], ["127.0.0.1", "::1", "127.0.0.1"]),  # the usual hosts file; receivers listen on IPv4
+        (["2001:db8::1", "192.0.2.1"], ["2001:db8::1", "192.0.2.1", "2001:db8::1"]),  # elsewhere the system's order
+        (["192.0.2.1", "192.0.2.2"], ["192.0.2.1", "192.0.2.2", "192.0.2.1"]),
+    ],
+)
+def test_each_address_of_a_name_is_tried_in_turn(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], order: list[str]
+) -> None:
+    tried: list[str] = []
+
+    class Socket:
+        def __init__(self, family: int, kind: int, protocol: int) -> None:
+            self.family = family
+
+        def connect(self, address: tuple[str, int]) -> None:
+            assert (":" in address[0]) == (self.family == socket.AF_INET6)
+            tried.append(address[0])
+
+        def setsockopt(self, *_: object) -> None: ...
+
+        def settimeout(self, _: float) -> None: ...
+
+        def close(self) -> None: ...
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[object]:
+        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
+        return [(f, socket.SOCK_DGRAM, 17, "", (a, port)) for f, a in zip(families, addresses, strict=True)]
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    outlet = sender.UdpOutlet("avatar", 39539)
+    for _ in order:
+        outlet.connect()
+    assert tried == order
 
 
 class Blocked:

@@ -9,6 +9,7 @@ import pytest
 from edgetalker.engines.errors import OptionError
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.sinks.names import NameMap
+from edgetalker.runtime.sinks.options import frame_rate
 from tests.runtime.sinks_net.tools import LAYOUT
 
 
@@ -47,10 +48,36 @@ def test_a_table_is_read_as_strictly(table: dict[str, object]) -> None:
         sink_for("livelink://", table)
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("29.97", Fraction(30000, 1001)),
+        ("59.94", Fraction(60000, 1001)),
+        ("23.976", Fraction(24000, 1001)),
+        ("23.98", Fraction(24000, 1001)),
+        ("119.88", Fraction(120000, 1001)),
+        ("30000/1001", Fraction(30000, 1001)),
+        ("2997/100", Fraction(2997, 100)),
+        ("60", Fraction(60)),
+        ("29.5", Fraction(59, 2)),
+    ],
+)
+def test_rates_of_television_are_exact(written: str, meant: Fraction) -> None:
+    """SMPTE ST 12-1 and ST 2059-1: N * 1000 / 1001; a fraction is taken at its word."""
+    assert frame_rate(written) == meant
+    assert sink_for(f"livelink://?rate={written}").endpoint.options["rate"] == meant  # type: ignore[attr-defined]
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    for url in ("vmc://[::1", "ws://[::1", "view://[x", "livelink://h:port", "vmc://h:0"):
+        with pytest.raises(OptionError):
+            sink_for(url)
+
+
 def test_values_in_all_their_forms() -> None:
     assert sink_for("livelink://?rate=model&smooth=0.02s").endpoint.options["smooth"] == 0.02  # type: ignore[attr-defined]
     options = sink_for("vrchat://", {"rate": 59.94, "combined": False, "smooth": "15ms"}).endpoint.options  # type: ignore[attr-defined]
-    assert (options["rate"], options["combined"], options["smooth"]) == (Fraction("59.94"), False, 0.015)
+    assert (options["rate"], options["combined"], options["smooth"]) == (Fraction(60000, 1001), False, 0.015)
     names = sink_for("vmc://", {"names": ["vrm0", "vrm1"]}).endpoint.options["names"]  # type: ignore[attr-defined]
     assert names == ("vrm0", "vrm1")
 

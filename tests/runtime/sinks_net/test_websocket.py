@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from urllib.parse import quote, quote_plus
 
 import numpy as np
 import pytest
@@ -118,16 +119,74 @@ def test_a_client_that_leaves_is_forgotten_and_may_come_back() -> None:
         ("http://localhost.evil.example", False),
         ("http://127.0.0.1.evil.example", False),
         ("null", False),
+        ("tauri://localhost", True),
+        ("capacitor://localhost", False),
+        ("http://kiosk.local", True),
+        ("http://kiosk.local:81", False),
+        ("https://localhost:3000", True),
+        ("http://[::1]:5173", True),
     ],
 )
 def test_web_pages_from_elsewhere_are_turned_away(origin: str | None, welcome: bool) -> None:
-    with opened("origin=https://app.example") as sink:
+    with opened("origin=https://app.example:443,tauri://localhost,http://kiosk.local/") as sink:
         if welcome:
             with client(sink, origin=origin) as receiver:
                 assert json.loads(receiver.recv(10))["type"] == "layout"
         else:
             with pytest.raises(InvalidStatus, match="403"), client(sink, origin=origin):
                 pass
+    assert sink.statistics.notes.get(websocket.REFUSED, 0) == (not welcome)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["tauri://localhost", "capacitor://localhost", "app://kiosk", "chrome-extension://abcdefghijklmnop", "null",
+     "vscode-webview://0a1b", "http://tauri.localhost", "ionic://localhost"],
+)  # fmt: skip
+def test_any_origin_that_a_browser_can_send_may_be_listed(origin: str) -> None:
+    assert from_url(f"ws://?origin={origin}").endpoint.options["origin"] == (origin,)
+    assert from_url("ws://", {"origin": [origin, "https://a.example"]}).endpoint.options["origin"][0] == origin
+
+
+@pytest.mark.parametrize("wrong", ["localhost", "https://", "https://a.example/path", "https://user@a.example", ""])
+def test_what_is_no_origin_is_refused(wrong: str) -> None:
+    with pytest.raises(OptionError, match="wants origins"):
+        from_url("ws://", {"origin": wrong})
+
+
+@pytest.mark.parametrize("token", ["word", "pass word", "a+b", "a%b&c=d", "schlüssel", "#?/"])
+def test_a_token_may_hold_anything(token: str) -> None:
+    sink = from_url("ws://", {"token": token})
+    escaped = quote(token, safe="")
+    assert from_url(f"ws://?token={escaped}").endpoint.options["token"] == token
+    assert sink._admission.knows_token(f"/?token={escaped}")
+    assert sink._admission.knows_token(f"/?a=1&token={quote_plus(token)}")
+    assert not sink._admission.knows_token(f"/?token={escaped}x")
+    assert not sink._admission.knows_token("/?token=")
+    assert not sink._admission.knows_token("/")
+
+
+def test_who_was_turned_away_and_why_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with opened() as sink:
+        for _ in range(3):
+            with pytest.raises(InvalidStatus, match="403"), client(sink, origin="https://evil.example"):
+                pass
+    assert sink.statistics.notes[websocket.REFUSED] == 3
+    assert caplog.text.count("a page of `https://evil.example` asked; add origin=https://evil.example") == 1
+
+
+def test_two_host_headers_are_a_bad_request() -> None:
+    with opened() as sink, socket.create_connection(("127.0.0.1", sink.port), 10) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_names_as_web_avatars_have_them() -> None:
+    with opened("case=camel&map=jawOpen:mouthOpen") as sink, client(sink) as receiver:
+        names = json.loads(receiver.recv(10))["names"]
+    assert names[:2] == ["eyeBlinkLeft", "eyeLookDownLeft"]
+    assert "mouthOpen" in names
+    assert "jawOpen" not in names
 
 
 def test_token_and_number_of_clients() -> None:

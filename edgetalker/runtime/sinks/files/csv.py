@@ -13,6 +13,7 @@ divide a second have seconds that begin between two frames, hence the thousandth
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import numpy as np
 from edgetalker.engines.files import PartFile, checked_target
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.names import LIVELINK_NAMES, positions, require_named
+from edgetalker.runtime.sinks.options import read_table
 from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["CSV_NAMES", "LiveLinkCsvSink", "timecode"]
@@ -33,8 +35,9 @@ _LINE = f"%s,{len(CSV_NAMES)}" + ",%.10f" * len(CSV_NAMES) + "\r\n"
 class LiveLinkCsvSink(Sink):
     """Writes each frame as it comes, so that memory does not grow. No frames: no file."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Raises OutputError when nothing can be written there."""
+    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
+        """It has no options: the format fixes its names. Raises OptionError and OutputError."""
+        read_table(str(path), {}, options)
         self.path = checked_target(path)
         self.frames = 0
 

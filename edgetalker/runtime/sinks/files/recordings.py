@@ -35,10 +35,12 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.files import PartFile, checked_target, reported
 from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.sinks.options import CASE, cased, read_table
 from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["JsonlSink", "NpzSink"]
 
+OPTIONS = {"case": CASE}
 INTEGERS = ("index", "sample", "cost_ns", "due_ns", "done_ns")
 RESERVE = 1 << 16
 """Bytes of motion for which room is made at a time, at most (but for 16 frames)."""
@@ -47,12 +49,14 @@ RESERVE = 1 << 16
 class JsonlSink(Sink):
     """Writes each frame as it comes, so that memory does not grow. No frames: no file."""
 
-    def __init__(self, path: Path | str) -> None:
-        """Raises OutputError when nothing can be written there."""
+    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
+        """Raises OptionError, or OutputError when nothing can be written there."""
+        self._case: str = read_table(str(path), OPTIONS, options)["case"]
         self.path = checked_target(path)
         self.frames = 0
 
     def open(self, layout: MotionLayout) -> None:
+        layout = cased(layout, self._case)
         self._part = PartFile(self.path)
         self._line(
             {
@@ -109,12 +113,14 @@ class NpzSink(Sink):
     whatever the size of its motion. No frames: no file.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Raises OutputError when nothing can be written there."""
+    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
+        """Raises OptionError, or OutputError when nothing can be written there."""
+        self._case: str = read_table(str(path), OPTIONS, options)["case"]
         self.path = checked_target(path)
         self.frames = 0
 
     def open(self, layout: MotionLayout) -> None:
+        layout = cased(layout, self._case)
         self._layout = layout
         self._columns = {name: array("q") for name in INTEGERS}
         self._times = array("d")

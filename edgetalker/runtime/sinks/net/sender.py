@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.sinks.net.admission import is_loopback
 from edgetalker.runtime.sinks.net.pump import Encoder, Pump
 from edgetalker.runtime.sinks.options import Endpoint
 from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
@@ -78,7 +80,7 @@ class UdpSink(NetworkSink):
 
     def _start(self, pump: Pump) -> None:
         outlet = UdpOutlet(self.endpoint.host, self.endpoint.port)
-        self._sender = Sender(pump, outlet, self.scheme)
+        self._sender = Sender(pump, outlet, self.name)
         self._sender.start()
 
     def _notify(self) -> None:
@@ -88,6 +90,7 @@ class UdpSink(NetworkSink):
         self._sender.close()
 
 
+_log = logging.getLogger("edgetalker.outputs")
 FIRST_WAIT_NS = 50_000_000
 LONGEST_WAIT_NS = 1_000_000_000
 
@@ -107,11 +110,14 @@ class Outlet(Protocol):
 class UdpOutlet:
     """A connected UDP socket: so the system reports a refused port, at the packet after the one it refused.
 
-    Names are resolved here, in the sender's thread, because that may take seconds.
+    Names are resolved here, in the sender's thread, because that may take seconds, and anew at each `connect`, because
+    a name may be known later. Each `connect` takes the next of its addresses: `localhost` has two, and what this field
+    sends to listens on IPv4, which therefore comes first on this machine.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._to = (host, port)
+        self._tries = 0
         self._socket: socket.socket | None = None
 
     def connect(self) -> None:
@@ -122,7 +128,10 @@ class UdpOutlet:
             raise OSError(f"`{self._to[0]}` is not a host name") from fault
         except socket.gaierror as fault:
             raise OSError(f"cannot resolve `{self._to[0]}`: {fault.strerror}") from fault
-        family, kind, protocol, _, address = found[0]
+        if all(is_loopback(str(address[0])) for *_, address in found):
+            found.sort(key=lambda each: each[0] != socket.AF_INET)
+        family, kind, protocol, _, address = found[self._tries % len(found)]
+        self._tries += 1
         self._socket = socket.socket(family, kind, protocol)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         self._socket.settimeout(0.1)
@@ -142,7 +151,8 @@ class Sender:
     """One worker thread that drives a pump into an outlet until it is closed.
 
     After a fault it waits 50 ms, then twice as long each time up to 1 s, and goes on with the newest frame; the
-    wait starts small again after a second without a fault. The talker's thread only ever calls `notify`.
+    wait starts small again after a second without a fault. The first fault is told, and that it ended, with how long it
+    lasted: UDP has no receipts, so a second without a refusal is the end. The talker's thread only ever calls `notify`.
     """
 
     def __init__(self, pump: Pump, outlet: Outlet, name: str) -> None:
@@ -154,7 +164,9 @@ class Sender:
         self._wait_ns = FIRST_WAIT_NS
         self._retry_ns = 0
         self._failed_ns = 0
-        self._thread = threading.Thread(target=self._run, name=f"edgetalker-{name}", daemon=True)
+        self._lost_ns = 0
+        self._name = name
+        self._thread = threading.Thread(target=self._run, name=f"edgetalker-{name.partition(':')[0]}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -183,6 +195,7 @@ class Sender:
         except Exception as fault:  # a fault of ours: the talker goes on without this sink, and the summary says so
             self._pump.settle(False, time.perf_counter_ns())
             self._pump.statistics.error(f"internal: {type(fault).__name__}: {fault}")
+            _log.warning("%s is left out from now on: internal: %s: %s", self._name, type(fault).__name__, fault)
         finally:
             self._outlet.close()
             self._pump.discard()
@@ -224,11 +237,17 @@ class Sender:
         self._pump.settle(True, now)
         if now - self._failed_ns > LONGEST_WAIT_NS:
             self._wait_ns = FIRST_WAIT_NS
+            if self._lost_ns:
+                _log.warning("%s is back after %.1f s", self._name, (self._failed_ns - self._lost_ns) * 1e-9)
+                self._lost_ns = 0
 
     def _fail(self, fault: OSError) -> None:
         self._pump.statistics.error(fault)
         self._connected = False
         self._failed_ns = time.perf_counter_ns()
+        if not self._lost_ns:
+            self._lost_ns = self._failed_ns
+            _log.warning("%s cannot be reached: %s; trying again", self._name, fault.strerror or fault)
         self._retry_ns = self._failed_ns + self._wait_ns
         self._wait_ns = min(2 * self._wait_ns, LONGEST_WAIT_NS)
 

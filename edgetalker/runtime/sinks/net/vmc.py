@@ -18,7 +18,7 @@ from edgetalker.runtime.sinks.names import ARKIT_SHAPES, HEAD_ANGLES, positions,
 from edgetalker.runtime.sinks.net.osc import Message, bundles
 from edgetalker.runtime.sinks.net.pump import Encoder, Stamp
 from edgetalker.runtime.sinks.net.sender import UdpSink
-from edgetalker.runtime.sinks.options import Option, choice, choices, read_endpoint
+from edgetalker.runtime.sinks.options import CASE, Option, camel, choice, choices, read_endpoint
 
 __all__ = ["PRESETS", "Presets", "VmcEncoder", "VmcSink", "from_url"]
 
@@ -42,9 +42,7 @@ OPTIONS = {
         ("perfectsync", "vrm0"),
         "which clips: perfectsync (52 ARKit names), vrm0 (A I U E O Blink_L Blink_R), vrm1 (aa ih ou ee oh ...)",
     ),
-    "case": Option(
-        choice("pascal", "camel"), "pascal", "Perfect Sync names as JawOpen or jawOpen; they are case-sensitive"
-    ),
+    "case": CASE,
     "bones": Option(choice("none", "head"), "none", "`head` also turns the Head bone"),
     "role": Option(choice("auto", "performer", "assistant"), "auto", "performer also sends OK and the time"),
 }
@@ -79,7 +77,7 @@ class Presets:
 def _clips(kinds: Sequence[str], case: str, layout: MotionLayout) -> list[str]:
     shapes = [name for name in ARKIT_SHAPES if name in layout.names] if "perfectsync" in kinds else []
     if case == "camel":
-        shapes = [name[0].lower() + name[1:] for name in shapes]
+        shapes = list(map(camel, shapes))
     return shapes + [preset for kind in ("vrm0", "vrm1") if kind in kinds for preset in PRESETS[kind]]
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
-import re
 import struct
 import threading
 import time
@@ -25,9 +23,21 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
 from edgetalker.runtime.frame import MotionLayout, Outcome
+from edgetalker.runtime.sinks.net.admission import Admission, is_loopback, origins
 from edgetalker.runtime.sinks.net.pump import Encoder, Pump, Stamp
 from edgetalker.runtime.sinks.net.sender import NetworkSink
-from edgetalker.runtime.sinks.options import Endpoint, Option, choice, number, read_endpoint, switch, text, whole
+from edgetalker.runtime.sinks.options import (
+    CASE,
+    Endpoint,
+    Option,
+    cased,
+    choice,
+    number,
+    read_endpoint,
+    switch,
+    text,
+    whole,
+)
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -40,19 +50,12 @@ OUTCOMES = tuple(outcome.value for outcome in Outcome)
 BACKLOG = 64 * 1024
 """Bytes that may wait for one client (beyond the system's own buffer) before its frames are left out."""
 SKIPPED, CUT_OFF, REFUSED = "frames left out for slow clients", "clients cut off", "clients turned away"
-LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?")
-
-
-def _origins(value: object) -> tuple[str, ...]:
-    words = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, list) else [""]
-    if not all(re.fullmatch(r"(https?://[^/\s]+|null)", str(word)) for word in words):
-        raise ValueError("wants origins such as https://example.org (or null), with commas between")
-    return tuple(map(str, words))
 
 
 OPTIONS = {
+    "case": CASE,
     "format": Option(choice("json", "binary"), "json", "form of the frame messages"),
-    "origin": Option(_origins, (), "further web origins that may connect; pages of this machine always may"),
+    "origin": Option(origins, (), "further pages that may connect: https://…, tauri://localhost, null"),
     "public": Option(switch, False, "yes: listen on an address that other machines can reach"),
     "clients": Option(whole(1, 256), 16, "how many may be connected; further ones are turned away"),
     "stall": Option(number(0.1, 60), 5.0, "seconds without taking anything after which a client is cut off"),
@@ -67,7 +70,8 @@ class WebSocketEncoder:
         named = layout.shape == (len(layout.names),)
         if options["map"].entries and not named:
             raise OptionError(f"ws: `map` wants motion with names, and this model gives `{layout.kind}`")
-        self._chosen = options["map"].select(layout.names, "ws") if named else None
+        names = cased(layout, options["case"]).names
+        self._chosen = options["map"].select(names, "ws") if named else None
         self._binary = options["format"] == "binary"
         rate = options["rate"]
         self.layout = json.dumps(
@@ -119,6 +123,12 @@ class WebSocketSink(NetworkSink):
         self._clients: dict[ServerConnection, float] = {}
         self._newest: bytes | str | None = None
         self._encoding: WebSocketEncoder | None = None
+        self._admission = Admission(
+            endpoint.url.partition("?")[0],
+            token=endpoint.options["token"],
+            origins=endpoint.options["origin"],
+            note=lambda: self.statistics.note(REFUSED),
+        )
 
     @property
     def clients(self) -> int:
@@ -177,12 +187,10 @@ class WebSocketSink(NetworkSink):
     async def _serve(self, pump: Pump, listening: Future[int]) -> None:
         from websockets.asyncio.server import serve
 
-        options = self.endpoint.options
         async with serve(
             self._client,
             self.endpoint.host,
             self.endpoint.port,
-            origins=[None, LOCAL_ORIGIN, *options["origin"]],
             process_request=self._admit,
             compression=None,
             max_size=1024,
@@ -200,13 +208,13 @@ class WebSocketSink(NetworkSink):
 
     def _admit(self, connection: ServerConnection, request: Any) -> Any:
         """Answer a request that must not become a connection; None lets it through."""
-        token = self.endpoint.options["token"]
-        if token and f"token={token}" not in request.path.partition("?")[2].split("&"):
-            self.statistics.note(REFUSED)
-            return connection.respond(403, "a token is wanted: /?token=...\n")
-        if len(self._clients) >= self.endpoint.options["clients"]:
-            self.statistics.note(REFUSED)
-            return connection.respond(503, "too many clients\n")
+        refused = self._admission.refusal(request.headers)
+        if refused is None and not self._admission.knows_token(request.path):
+            refused = self._admission.turn_away(403, "its token is wrong or absent; ask for /?token=...")
+        if refused is None and len(self._clients) >= self.endpoint.options["clients"]:
+            refused = self._admission.turn_away(503, "there are as many clients as `clients` lets in")
+        if refused is not None:
+            return connection.respond(*refused)
         return None
 
     async def _client(self, connection: ServerConnection) -> None:
@@ -274,20 +282,13 @@ def _require_websockets() -> None:
         raise MissingPackageError("websockets", "a WebSocket sink", extra="net") from fault
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def from_url(url: str, options: Mapping[str, object] | None = None) -> WebSocketSink:
     """Return the sink of `ws://127.0.0.1:8765?format=json`.
 
     Raises OptionError, also for an address beyond loopback unless `public=yes` is given.
     """
     endpoint = read_endpoint(url, "ws", DEFAULT, OPTIONS, options)
-    if not endpoint.options["public"] and not _is_loopback(endpoint.host):
+    if not endpoint.options["public"] and not is_loopback(endpoint.host):
         raise OptionError(
             f"{url}: listening on {endpoint.host} would let other machines connect",
             hint="use ws://127.0.0.1, or add public=yes (and better a token=... too)",
