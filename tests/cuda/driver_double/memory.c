@@ -141,3 +141,14 @@ EXPORT CUresult cuMemHostGetFlags(unsigned int *flags, void *host) {
   *flags = block->mapped ? HOSTALLOC_DEVICEMAP : 0;
   return CUDA_SUCCESS;
 }
+
+EXPORT CUresult cuPointerGetAttribute(void *found, int attribute, CUdeviceptr address) {
+  ENTER("cuPointerGetAttribute", 1, "attribute=%d address=0x%llx", attribute, (unsigned long long)address);
+  enum { DEVICE_ORDINAL = 9 };
+  for (Block *b = blocks; b; b = b->next)
+    if (address >= b->address && address < b->address + b->bytes && attribute == DEVICE_ORDINAL) {
+      *(int *)found = b->context->device;
+      return CUDA_SUCCESS;
+    }
+  return CUDA_ERROR_INVALID_VALUE;
+}
