@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 TEST_EXTRAS = cpu,audio,net,view,export,calibration,cuda,rtx,dev
 
-.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format bench gpu-check wheel clean check-python check-portaudio help
+.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format test-torch-cuda bench gpu-check wheel clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
@@ -18,6 +18,7 @@ help:
 	@echo "make fuzz                  changed inputs for an hour each; nothing but errors that say what is wrong"
 	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
 	@echo "make test-lowest           the device side with the oldest versions that pyproject.toml allows"
+	@echo "make test-torch-cuda       PyTorch for CUDA on the driver double, without a GPU (2.5 GB of wheels)"
 	@echo "make bench                 latency tables of the bundles that ship with the package"
 	@echo "make gpu-check             everything that needs an NVIDIA GPU; writes benchmarks/results/"
 	@echo "make lint types format wheel clean"
@@ -97,6 +98,19 @@ test-pythons:
 
 test-lowest:
 	sh tests/pythons.sh --lowest
+
+# PyTorch as it is built for CUDA, on tests/cuda's stand-in for the driver: needs CUDA's headers and a C compiler, no GPU.
+TORCH_CUDA_VENV ?= .venv-torch-cuda
+TORCH_CUDA ?= torch==2.11.0
+
+$(TORCH_CUDA_VENV)/.done:
+	@$(MAKE) --no-print-directory check-python
+	$(PYTHON) -m venv $(TORCH_CUDA_VENV)
+	$(TORCH_CUDA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet "$(TORCH_CUDA)" "onnx>=1.19" -e ".[cpu,cuda,audio]" "pytest>=8" "hypothesis>=6.100"
+	@touch $@
+
+test-torch-cuda: $(TORCH_CUDA_VENV)/.done
+	$(TORCH_CUDA_VENV)/bin/python -m tests.cuda.torch_on_double $(ARGS)
 
 bench: $(VENV)/.runtime
 	$(VENV)/bin/edgetalker bench

@@ -122,15 +122,15 @@ def on_the_clock(
     """Play noise in real time and count what became of each frame; misses fail the check."""
     busy = max((os.cpu_count() or 2) // 2, 1) if processes is None else processes
     bundle = setting.bundle(name)
-    session = setting.session(at_rate(bundle, fps))
+    talker = setting.talker(at_rate(bundle, fps))
     costs = Costs()
     with load(busy):
         time.sleep(1.0 if not setting.dry else 0.0)  # the workers import numpy
-        ladder = rehearse(session, (session.schedules[0],))
+        ladder = rehearse(talker, (talker.schedules[0],))
         source = NoiseSource(bundle.manifest.audio.rate, seconds)
-        options = Options(realtime=True, schedule=session.schedules[0])
-        tally = Loop(session, source, [costs], options=options, ladder=ladder).run()
-    session.close()
+        options = Options(realtime=True, schedule=talker.schedules[0])
+        tally = Loop(talker, source, [costs], options=options, ladder=ladder).run()
+    talker.close()
     summary = Summary.of(costs.cost_ns)
     outcomes = {outcome.value: count for outcome, count in tally.outcomes.items()}
     missed = tally.due - outcomes["on_time"]

@@ -20,8 +20,8 @@ from edgetalker.engines.torch import OnnxModule, TorchPool
 from edgetalker.engines.torch.engine import lockstep
 from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.profile import Profiler
-from edgetalker.runtime.session import Session
 from edgetalker.runtime.stats import Summary
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["AT_LEAST", "TARGETS", "lockstep_talkers", "per_step", "replay_against_eager", "with_tensorrt"]
 
@@ -44,13 +44,13 @@ def per_step(setting: Setting) -> Figures:
     for name in ("published", "talker", "tiny_voca"):
         if name not in setting.bundles:
             continue
-        session = setting.session(setting.bundle(name), timings=True)
-        rates = measure_rates(session.device)
+        talker = setting.talker(setting.bundle(name), timings=True)
+        rates = measure_rates(talker.device)
         found.setdefault("rates", rates.as_dict())
-        profiler = Profiler(session, rates)
-        for schedule in session.schedules:
+        profiler = Profiler(talker, rates)
+        for schedule in talker.schedules:
             _add_profile(found, name, profiler, schedule, setting.count(300, least=12))
-        session.close()
+        talker.close()
     return found
 
 
@@ -88,12 +88,12 @@ def replay_against_eager(setting: Setting) -> Figures:
             continue
         spans = {}
         for graphs in ("step", "frame", "eager"):
-            session = setting.session(setting.bundle(name), graphs=graphs, timings=True)
-            steps, frames = _denoise_spans(session, setting.count(100, least=6))
+            talker = setting.talker(setting.bundle(name), graphs=graphs, timings=True)
+            steps, frames = _denoise_spans(talker, setting.count(100, least=6))
             spans[graphs] = steps
             found[f"{name}, {graphs}: denoise steps from first to last, us"] = steps / 1e3
             found[f"{name}, {graphs}: whole frame, us"] = frames / 1e3
-            session.close()
+            talker.close()
         found[f"{name}: replay of steps is faster than eager by"] = spans["eager"] / spans["step"]
         found[f"{name}: replay of a frame is faster than eager by"] = spans["eager"] / spans["frame"]
         plain = _same_stage(setting, setting.bundle(name)) * 1e3
@@ -106,15 +106,15 @@ def replay_against_eager(setting: Setting) -> Figures:
     return found
 
 
-def _denoise_spans(session: Session, frames: int) -> tuple[float, float]:
+def _denoise_spans(talker: Talker, frames: int) -> tuple[float, float]:
     """Return medians in ns: from the begin of the first denoise step to the end of the last, and of the frame."""
-    sound = sound_for(session, 1)[0]
+    sound = sound_for(talker, 1)[0]
     spans, costs = [], []
     for count in range(10 + frames):
-        frame = session.step(sound)
+        frame = talker.make(window=sound)
         if count < 10:
             continue
-        pieces = list(zip(session.labels(), session.starts(), session.durations(), strict=True))
+        pieces = list(zip(talker.labels(), talker.starts(), talker.durations(), strict=True))
         rows = [(start, start + spent) for label, start, spent in pieces if label.endswith("]")]
         rows = rows or [(start, start + spent) for _, start, spent in pieces]
         spans.append(rows[-1][1] - rows[0][0])
@@ -189,7 +189,7 @@ def _wait(where: str) -> None:
 
 
 def lockstep_talkers(setting: Setting) -> Figures:
-    """Frame times of many talkers in one session, and how many fit into a frame at 30 fps."""
+    """Frame times of many talkers in one talker, and how many fit into a frame at 30 fps."""
     bundle = setting.bundle("talker")
     found: Figures = {}
     fitting = 0
@@ -214,11 +214,11 @@ def _lockstep_frame(setting: Setting, bundle: Any, talkers: int) -> Summary:
     device = setting.device()
     try:
         many, engines = lockstep(bundle, talkers, device)
-        session = setting.session(many, device, engines=engines, noise=_any_noise())
-        sound = sound_for(session, 1)[0]
-        schedule = session.schedules[-1]
-        costs = [session.step(sound, schedule=schedule).cost_ns for _ in range(setting.count(200, least=8))]
-        assert np.isfinite(session.motion).all()
+        talker = setting.talker(many, device, engines=engines, noise=_any_noise())
+        sound = sound_for(talker, 1)[0]
+        schedule = talker.schedules[-1]
+        costs = [talker.make(schedule, window=sound).cost_ns for _ in range(setting.count(200, least=8))]
+        assert np.isfinite(talker.motion).all()
     finally:
         device.close()
     return Summary.of(costs[len(costs) // 4 :])
@@ -263,14 +263,14 @@ def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any)
     if built.returncode:
         return {f"{flavour} {version}": f"not run: the build failed: {(built.stderr or built.stdout).strip()[-400:]}"}
     bundle, device = Bundle.open(folder), setting.device()
-    session = setting.session(
+    talker = setting.talker(
         bundle, device, engines=engines_for(bundle, device, engine=flavour, precision="fp32"), timings=True
     )
-    reference = setting.session(bundle)
-    sound = sound_for(session, 20)
-    error = worst(*(np.stack([each.step(one).motion.copy() for one in sound]) for each in (session, reference)))
-    profile = Profiler(session, Rates(None, None, ())).run("full", 100)
-    session.close()
+    reference = setting.talker(bundle)
+    sound = sound_for(talker, 20)
+    error = worst(*(np.stack([each.make(window=one).motion.copy() for one in sound]) for each in (talker, reference)))
+    profile = Profiler(talker, Rates(None, None, ())).run("full", 100)
+    talker.close()
     reference.close()
     assert error <= 2e-3, f"{flavour}: frames differ by {error:.2e}"
     return {

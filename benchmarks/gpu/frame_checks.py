@@ -13,7 +13,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Engine
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.torch import torch_engines
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["frames_are_the_hosts", "graphs_change_no_frame", "nothing_is_made_after_start", "sound_for", "worst"]
 
@@ -24,20 +24,20 @@ another order. Random weights of published size pass rounding on from frame to f
 8e-5 after a few), so they are allowed more."""
 
 
-def sound_for(session: Session, frames: int) -> list[NDArray[np.float32] | None]:
+def sound_for(talker: Talker, frames: int) -> list[NDArray[np.float32] | None]:
     """Return noise at speech level for some frames."""
-    if session.audio is None:
+    if talker.audio is None:
         return [None] * frames
     random = np.random.default_rng(7)
-    shape = session.audio.shape
+    shape = talker.audio.shape
     return [(0.1 * random.standard_normal(shape)).astype(np.float32) for _ in range(frames)]
 
 
-def motions(session: Session, frames: int) -> NDArray[np.float32]:
+def motions(talker: Talker, frames: int) -> NDArray[np.float32]:
     """Return some frames' motion, the schedules taken in turn."""
-    names = session.schedules
-    sound = sound_for(session, frames)
-    made = [session.step(sound[i], schedule=names[i % len(names)]).motion.copy() for i in range(frames)]
+    names = talker.schedules
+    sound = sound_for(talker, frames)
+    made = [talker.make(names[i % len(names)], window=sound[i]).motion.copy() for i in range(frames)]
     return np.stack(made)
 
 
@@ -75,11 +75,11 @@ def frames_are_the_hosts(setting: Setting) -> Figures:
             continue
         frames = setting.count(frames, least=3)
         host = HostDevice()
-        reference = setting.session(bundle, host, engines=host_engines(bundle, host))
-        session = setting.session(bundle, setting.device(poison=True))
-        error = worst(motions(session, frames), motions(reference, frames))
+        reference = setting.talker(bundle, host, engines=host_engines(bundle, host))
+        talker = setting.talker(bundle, poison=True)
+        error = worst(motions(talker, frames), motions(reference, frames))
         found[f"{name}, worst relative error"] = error
-        session.close()
+        talker.close()
         reference.close()
         assert error <= allowed, f"{name}: {error:.2e} where {allowed:.0e} is allowed"
     return found
@@ -95,14 +95,14 @@ def graphs_change_no_frame(setting: Setting) -> Figures:
         frames = setting.count(20, least=4)
         wanted = None
         for graphs in ("step", "frame", "eager"):
-            session = setting.session(bundle, graphs=graphs)
-            made = motions(session, frames)
-            session.reset()
-            np.testing.assert_array_equal(motions(session, frames), made, err_msg=f"{name}, {graphs}: after a reset")
+            talker = setting.talker(bundle, graphs=graphs)
+            made = motions(talker, frames)
+            talker.reset()
+            np.testing.assert_array_equal(motions(talker, frames), made, err_msg=f"{name}, {graphs}: after a reset")
             if wanted is not None:
                 np.testing.assert_array_equal(made, wanted, err_msg=f"{name}: {graphs} against step")
             wanted = made
-            session.close()
+            talker.close()
         found[name] = f"{frames} frames equal bit for bit"
     return found
 
@@ -113,22 +113,22 @@ def nothing_is_made_after_start(setting: Setting) -> Figures:
     for name, frames in (("talker", 10_000), ("tiny_voca", 10_000), ("published", 2_000)):
         if name not in setting.bundles:
             continue
-        session = setting.session(setting.bundle(name))
+        talker = setting.talker(setting.bundle(name))
         frames = setting.count(frames, least=20)
-        sound = sound_for(session, 1)[0]
-        session.step(sound)
-        addresses, free = dict(session.addresses()), _free(session)
+        sound = sound_for(talker, 1)[0]
+        talker.make(window=sound)
+        addresses, free = dict(talker.addresses()), _free(talker)
         for count in range(frames):
-            session.step(sound)
+            talker.make(window=sound)
             if count % 997 == 996:
-                session.reset()
-        assert dict(session.addresses()) == addresses, f"{name}: a buffer moved"
-        assert _free(session) == free, f"{name}: free memory went from {free} to {_free(session)} bytes"
+                talker.reset()
+        assert dict(talker.addresses()) == addresses, f"{name}: a buffer moved"
+        assert _free(talker) == free, f"{name}: free memory went from {free} to {_free(talker)} bytes"
         found[name] = f"{frames} frames, {len(addresses)} addresses, {free:,} bytes free before and after"
-        session.close()
+        talker.close()
     return found
 
 
-def _free(session: Session) -> int:
-    memory = getattr(session.device, "memory", None)
+def _free(talker: Talker) -> int:
+    memory = getattr(talker.device, "memory", None)
     return int(memory()[0]) if memory is not None else 0

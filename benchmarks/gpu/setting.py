@@ -12,7 +12,10 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Device, Engine
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.torch import torch_engines
-from edgetalker.runtime.session import Granularity, NoiseSource, Session
+from edgetalker.runtime.inputs import NoiseSource
+from edgetalker.runtime.model import Model
+from edgetalker.runtime.program import Granularity
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["NotRunError", "Setting"]
 
@@ -49,21 +52,27 @@ class Setting:
             raise NotRunError(f"this checkout has no bundle `{name}`")
         return Bundle.open(self.bundles[name])
 
-    def session(
+    def talker(
         self,
         bundle: Bundle,
         device: Device | None = None,
         *,
         engines: Mapping[str, Engine] | None = None,
-        graphs: Granularity = "step",
+        poison: bool = False,
+        graphs: Granularity | None = None,
         timings: bool = False,
         noise: NoiseSource | None = None,
         seed: int = 1,
-    ) -> Session:
-        """Open a session with PyTorch's engines, or those given."""
-        device = device or self.device()
-        engines = engines or torch_engines(bundle, device)
-        return Session(bundle, engines, device, graphs=graphs, timings=timings, noise=noise, seed=seed)
+    ) -> Talker:
+        """Open a talker with PyTorch's engines, or those given; on a device of its own, or on one that stays open."""
+        options: dict[str, Any] = {"graphs": graphs, "timings": timings, "noise": noise, "seed": seed}
+        if device is None:
+            where = {"device": "host"} if self.dry else {"device": "cuda", "wait": self.wait}
+            return Talker(bundle, engine="torch", poison=poison, **where, **options)
+        model = Model(bundle, engines=engines or torch_engines(bundle, device), device=device)
+        talker = model.talker(**options)
+        model.join(talker, alone=True)  # engines go with it
+        return talker
 
     def count(self, wanted: int, least: int = 1) -> int:
         """Return a count or a duration, shortened in a dry run."""

@@ -175,7 +175,7 @@ class Driver:
         """
         told: list[CudaError] = []
         before = self._tried(told, "cuCtxGetCurrent")
-        moves = before is not None and int(before) != _primary[gpu]
+        moves = before is not None and gpu in _primary and int(before) != _primary[gpu]
         if moves:
             self._tried(told, "cuCtxSetCurrent", _primary[gpu])
         yield told

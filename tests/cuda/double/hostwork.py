@@ -1,4 +1,4 @@
-"""Stages computed by ONNX Runtime as host functions in the double's queue: a whole session on the CUDA device."""
+"""Stages computed by ONNX Runtime as host functions in the double's queue: a whole talker on the CUDA device."""
 
 from __future__ import annotations
 

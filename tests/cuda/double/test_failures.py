@@ -1,4 +1,4 @@
-"""Every driver call that a session's life makes is made to fail once: nothing leaks, hangs or lies."""
+"""Every driver call that a talker's life makes is made to fail once: nothing leaks, hangs or lies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ are refused are copied one by one."""
 
 
 def live_a_life(wait: str) -> None:
-    """Open, allocate, capture, run three frames, close: every kind of call that a session makes."""
+    """Open, allocate, capture, run three frames, close: every kind of call that a talker makes."""
     with CudaDevice(wait=wait) as device:
         window = device.allocate("window", TensorSpec("float32", (2, 5, 4)))
         newest = device.allocate("newest", TensorSpec("float32", (2, 1, 4)), staged=True)

@@ -1,7 +1,9 @@
-"""The runtime's own session on the CUDA device: same frames as on the host, nothing allocated or captured later."""
+"""The runtime's own talker on the CUDA device: same frames as on the host, nothing allocated or captured later."""
 
 from __future__ import annotations
 
+import gc
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +13,16 @@ import pytest
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.cuda import CudaDevice, CudaError
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.session import Granularity, Session
+from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.model import Model
+from edgetalker.runtime.program import Granularity
+from edgetalker.runtime.talker import Talker
 from tests.cuda.double.control import Double, start_over
 from tests.cuda.double.hostwork import host_engines
 from tests.support.toy import toy_bundle
 
 FRAMES = 12
+SILENCE = np.zeros(1600, np.float32)
 
 
 @pytest.fixture
@@ -26,12 +31,13 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def play(bundle: Bundle, double: Double, open_device: Callable[..., CudaDevice]) -> Iterator[Callable[..., Session]]:
-    opened: list[Session] = []
+def play(bundle: Bundle, double: Double, open_device: Callable[..., CudaDevice]) -> Iterator[Callable[..., Talker]]:
+    opened: list[Talker] = []
 
-    def make(**options: object) -> Session:
+    def make(**options: object) -> Talker:
         device = open_device(poison=True)
-        opened.append(Session(bundle, host_engines(bundle, device, double), device, **options))
+        model = Model(bundle, engines=host_engines(bundle, device, double), device=device)
+        opened.append(model.talker(**options))
         return opened[-1]
 
     yield make
@@ -39,16 +45,16 @@ def play(bundle: Bundle, double: Double, open_device: Callable[..., CudaDevice])
         opened.pop().close()
 
 
-def frames(session: Session, schedules: tuple[str, ...] = ("full", "one")) -> np.ndarray:
+def frames(talker: Talker, schedules: tuple[str, ...] = ("full", "one")) -> np.ndarray:
     rng = np.random.default_rng(3)
     made = []
     for index in range(FRAMES):
-        assert session.audio is not None
-        window = rng.standard_normal(session.audio.shape).astype(np.float32)
+        assert talker.audio is not None
+        window = rng.standard_normal(talker.audio.shape).astype(np.float32)
         if index == 5:
-            session.skip()
+            talker.skip()
             continue
-        made.append(session.step(window, schedule=schedules[index % len(schedules)]).motion.copy())
+        made.append(talker.make(schedules[index % len(schedules)], window=window).motion.copy())
     return np.stack(made)
 
 
@@ -59,40 +65,40 @@ def frames(session: Session, schedules: tuple[str, ...] = ("full", "one")) -> np
     ids=lambda kind: "+".join(kind),
 )
 def test_frames_are_the_hosts_frames(
-    bundle: Bundle, play: Callable[..., Session], double: Double, graphs: Granularity, settings: dict[str, int]
+    bundle: Bundle, play: Callable[..., Talker], double: Double, graphs: Granularity, settings: dict[str, int]
 ) -> None:
     for name, value in settings.items():
         double.set(name, value)
-    session = play(graphs=graphs)
-    with_host = open_session(bundle, poison=True)
+    talker = play(graphs=graphs)
+    with_host = Talker(bundle, poison=True)
     expected = frames(with_host)
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(frames(session), expected)
-    session.reset()
-    np.testing.assert_array_equal(frames(session), expected)
+    np.testing.assert_array_equal(frames(talker), expected)
+    talker.reset()
+    np.testing.assert_array_equal(frames(talker), expected)
 
 
-def test_nothing_is_made_after_start(play: Callable[..., Session], double: Double) -> None:
-    session = play(timings=True)
-    frames(session)
-    addresses, memory = dict(session.addresses()), session.device.memory()  # type: ignore[attr-defined]
+def test_nothing_is_made_after_start(play: Callable[..., Talker], double: Double) -> None:
+    talker = play(timings=True)
+    frames(talker)
+    addresses, memory = dict(talker.addresses()), talker.device.memory()  # type: ignore[attr-defined]
     live = double.live()
     double.clear_log()
     for _ in range(20):
-        frames(session)
-        session.reset()
-    assert dict(session.addresses()) == addresses
-    assert session.device.memory() == memory  # type: ignore[attr-defined]
+        frames(talker)
+        talker.reset()
+    assert dict(talker.addresses()) == addresses
+    assert talker.device.memory() == memory  # type: ignore[attr-defined]
     assert double.live() == live
     made = [entry for entry in double.entries() if "Alloc" in entry or "Capture" in entry or "Create" in entry]
     assert not made
 
 
-def test_a_frame_is_one_launch_and_one_wait(play: Callable[..., Session], double: Double) -> None:
-    session = play(graphs="frame")
-    session.step(np.zeros(1600, np.float32))
+def test_a_frame_is_one_launch_and_one_wait(play: Callable[..., Talker], double: Double) -> None:
+    talker = play(graphs="frame")
+    talker.make(window=SILENCE)
     double.clear_log()
-    session.step(np.zeros(1600, np.float32))
+    talker.make(window=SILENCE)
     assert Counter(double.entries()) == {
         "cuCtxGetCurrent": 2,
         "cuGraphLaunch": 1,
@@ -100,19 +106,44 @@ def test_a_frame_is_one_launch_and_one_wait(play: Callable[..., Session], double
     }
 
 
-def test_each_step_has_its_device_time(play: Callable[..., Session]) -> None:
-    session = play(timings=True)
-    session.step(np.zeros(1600, np.float32))
-    assert len(session.durations()) == len(session.labels()) > 5
-    assert all(duration > 0 for duration in session.durations())
+def test_each_step_has_its_device_time(play: Callable[..., Talker]) -> None:
+    talker = play(timings=True)
+    talker.make(window=SILENCE)
+    assert len(talker.durations()) == len(talker.labels()) > 5
+    assert all(duration > 0 for duration in talker.durations())
 
 
-def test_a_lost_gpu_ends_the_session(play: Callable[..., Session], double: Double) -> None:
-    session = play()
+@pytest.mark.parametrize("order", list(itertools.permutations(["first", "second", "model"])), ids="-".join)
+def test_talkers_of_one_model_end_in_any_order(
+    bundle: Bundle, open_device: Callable[..., CudaDevice], double: Double, order: tuple[str, ...]
+) -> None:
+    device = open_device(poison=True)
+    with Model(bundle, engines=host_engines(bundle, device, double), device=device) as warm:
+        warm.talker().close()
+    del warm
+    gc.collect()
+    empty = double.live()  # the device keeps its scratch memory for shifts
+    model = Model(bundle, engines=host_engines(bundle, device, double), device=device)
+    talkers = {"first": model.talker(), "second": model.talker(seed=1)}
+    for name in order[: order.index("model")]:
+        talkers.pop(name).close()  # with its last reference its memory and graphs go
+        assert all(np.isfinite(other.make(window=SILENCE).motion).all() for other in talkers.values())
+    model.close()
+    for name in order[order.index("model") + 1 :]:
+        with pytest.raises(OptionError, match="model is closed"):
+            talkers[name].make(window=SILENCE)
+        talkers.pop(name).close()
+    del model
+    gc.collect()
+    assert double.live() == empty
+
+
+def test_a_lost_gpu_ends_the_session(play: Callable[..., Talker], double: Double) -> None:
+    talker = play()
     double.fail("execute", nth=4, code=700)
     with pytest.raises(CudaError, match="CUDA_ERROR_ILLEGAL_ADDRESS"):
-        session.step(np.zeros(1600, np.float32))
+        talker.make(window=SILENCE)
     with pytest.raises(CudaError):
-        session.step(np.zeros(1600, np.float32))
-    session.close()
+        talker.make(window=SILENCE)
+    talker.device.close()
     start_over(double)

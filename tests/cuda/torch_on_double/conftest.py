@@ -1,4 +1,4 @@
-"""What the tests on the double share. `python -m tests.cuda.torch_on_double` starts them; nothing else collects them."""
+"""What the tests on the double share. `python -m tests.cuda.torch_on_double` starts them, nothing else does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ if not os.environ.get("EDGETALKER_TORCH_ON_DOUBLE"):
 else:
     import torch
 
-    from edgetalker.runtime.open import open_session
-    from edgetalker.runtime.session import Session
+    from edgetalker.runtime.talker import Talker
     from tests.cuda.double.control import Double
 
     torch.backends.cudnn.enabled = False  # its plans come from the GPU itself
@@ -35,12 +34,12 @@ else:
         assert double.violations() == (0, "")
 
     @pytest.fixture
-    def open_tiny(double: Double) -> Iterator[Callable[..., Session]]:
+    def open_tiny(double: Double) -> Iterator[Callable[..., Talker]]:
         """Return a function that opens a small bundle with PyTorch's engines on the GPU."""
-        opened: list[Session] = []
+        opened: list[Talker] = []
 
-        def make(**options: Any) -> Session:
-            opened.append(open_session(TINY, device="cuda", engine="torch", **options))
+        def make(**options: Any) -> Talker:
+            opened.append(Talker(TINY, device="cuda", engine="torch", **options))
             return opened[-1]
 
         yield make
