@@ -181,13 +181,17 @@ class Spread:
         if plan is not None:
             self._run(plan.until(slot), plan, wait=False)
 
-    def complete(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
-        """See that the frames of `block` are shown its results; what is not done yet is done now."""
-        if block == self.shown:
-            return
+    def finish(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
+        """Do now what of `block` is not done yet, and wait for it."""
         if self.done < 0 or self._block != block:
             self._hold(block, schedule, hold)
         self._run(len(self.parts(self._schedule)), None, wait=True)
+
+    def complete(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
+        """See that the frames of `block` are shown its results."""
+        if block == self.shown:
+            return
+        self.finish(block, schedule, hold)
         for group in self._groups:
             if group.show is not None:
                 group.show.launch()

@@ -405,13 +405,19 @@ class Talker:
     # Groups that are spread over the frames before they are needed (spread.py)
 
     def work(self) -> None:
-        """Run what the plan has for this slot of the next block, if its sound has come. Called between frames."""
+        """Run what the plan has for this slot of the next block, if its sound has come; before a block's first frame,
+        all that is left of it. Called between frames."""
         if self.spread is None:
             return
         with self._lock:
-            if not self.spread.aside.busy():
+            block, within = divmod(self.index, self.clock.block)
+            hold = partial(self._hold, None)
+            if within == 0 and block != self.spread.shown and self.ready():
                 self._restart_if_pending()
-                self.spread.work(self.index, self.window.total, self._last_schedule, partial(self._hold, None))
+                self.spread.finish(block, self._last_schedule, hold)
+            elif not self.spread.aside.busy():
+                self._restart_if_pending()
+                self.spread.work(self.index, self.window.total, self._last_schedule, hold)
 
     def _hold(self, window: NDArray[np.float32] | None, index: int) -> None:
         """Fill what a block that begins with frame `index` hears, for its groups to hold."""
