@@ -4,16 +4,21 @@ PYTHON ?= python3
 VENV ?= .venv
 AUDIO ?= edgetalker/data/speech.wav
 OUT ?= out
-# The CPU build of PyTorch is enough; another version or index may be given here.
-TORCH ?= torch==2.13.0
+# The CPU build of PyTorch is enough and is taken where an index has it (its version ends in +cpu).
+TORCH_VERSION ?= 2.13.0
+TORCH ?= torch==$(TORCH_VERSION)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 TEST_EXTRAS = cpu,audio,net,view,export,calibration,cuda,rtx,dev
+# STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
+STRICT ?=
 
-.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format test-torch-cuda bench gpu-check wheel clean check-python check-portaudio help
+.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
-	@echo "make test                  set up for development, lint, type check, run the tests"
+	@echo "make test [STRICT=1]       set up for development, lint, type check, run the tests; STRICT: none skipped"
+	@echo "make wheel                 a wheel in dist/, which needs neither PortAudio nor PyTorch"
+	@echo "make wheelhouse            all that a kiosk without a network needs, in wheelhouse/"
 	@echo "make test-slow             the tests that take more than five seconds each"
 	@echo "make fuzz                  changed inputs for an hour each; nothing but errors that say what is wrong"
 	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
@@ -21,7 +26,7 @@ help:
 	@echo "make test-torch-cuda       PyTorch for CUDA on the driver double, without a GPU (2.5 GB of wheels)"
 	@echo "make bench                 latency tables of the bundles that ship with the package"
 	@echo "make gpu-check             everything that needs an NVIDIA GPU; writes benchmarks/results/"
-	@echo "make lint types format wheel clean"
+	@echo "make lint types format clean"
 
 check-python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { \
@@ -32,10 +37,10 @@ check-python:
 	  echo "hint: apt-get install python3-venv" >&2; exit 1; }
 
 # PyAudio comes as source and is compiled against PortAudio's headers.
+PORTAUDIO = command -v cc >/dev/null 2>&1 && printf '\043include <portaudio.h>\nint main(void){return 0;}' | cc -x c -fsyntax-only - 2>/dev/null
+NO_PORTAUDIO = the microphone needs a C compiler and PortAudio's headers: apt-get install gcc python3-dev portaudio19-dev
 check-portaudio:
-	@command -v cc >/dev/null 2>&1 && printf '#include <portaudio.h>\nint main(void){return 0;}' | cc -x c -fsyntax-only - 2>/dev/null || { \
-	  echo "error: the microphone tests need a C compiler and PortAudio's headers" >&2; \
-	  echo "hint: apt-get install gcc python3-dev portaudio19-dev" >&2; exit 1; }
+	@{ $(PORTAUDIO); } || { echo "error: $(NO_PORTAUDIO)" >&2; exit 1; }
 
 $(VENV)/bin/python:
 	@$(MAKE) --no-print-directory check-python
@@ -46,9 +51,10 @@ $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
-	@$(MAKE) --no-print-directory check-portaudio
-	$(PIP) install --quiet "$(TORCH)"
-	$(PIP) install --quiet -e ".[$(TEST_EXTRAS),mic]"
+	@if [ -n "$(STRICT)" ]; then $(MAKE) --no-print-directory check-portaudio; fi
+	$(PIP) install --quiet "$(TORCH)+cpu" 2>/dev/null || $(PIP) install --quiet "$(TORCH)"
+	$(PIP) install --quiet -e ".[$(TEST_EXTRAS)]"
+	@if { $(PORTAUDIO); }; then $(PIP) install --quiet -e ".[mic]"; fi
 	@touch $@ $(VENV)/.runtime
 
 setup: $(VENV)/.dev
@@ -63,9 +69,9 @@ demo: $(VENV)/.runtime
 	  echo "opening the face in a browser; Ctrl-C ends it"; \
 	  $(VENV)/bin/edgetalker view "$(AUDIO)"; \
 	else \
-	  echo "to see and hear it in a browser, run"; \
-	  echo "  $(VENV)/bin/edgetalker view \"$(AUDIO)\" --port 8765"; \
-	  echo "and open http://127.0.0.1:8765/"; \
+	  echo "to see and hear it in a browser, run the next line and open the address that it prints"; \
+	  echo "  $(VENV)/bin/edgetalker view \"$(AUDIO)\" --port 8765 --no-browser"; \
+	  echo "(from another machine: ssh -L 8765:127.0.0.1:8765 to this one first)"; \
 	fi
 
 lint: $(VENV)/.dev
@@ -80,10 +86,11 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 
 test: $(VENV)/.dev lint types
-	$(VENV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+	EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+	@{ $(PORTAUDIO); } || echo "not tested: $(NO_PORTAUDIO); STRICT=1 refuses this"
 
 test-slow: $(VENV)/.dev
-	$(VENV)/bin/pytest -m "slow and not gpu"
+	EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -m "slow and not gpu"
 
 # FUZZ_ARGS="--seed 7 --seconds 60 checkpoints" tries one target for a minute.
 FUZZ_ARGS ?= --seconds 3600
@@ -121,8 +128,16 @@ GPU_PYTHON ?= python3
 gpu-check:
 	$(GPU_PYTHON) benchmarks/gpu_check.py $(ARGS)
 
-wheel: $(VENV)/.dev
+wheel: $(VENV)/bin/python
 	$(PIP) wheel --quiet --no-deps -w dist .
+	@ls dist/edgetalker-*.whl
+
+# For a machine without a network: EXTRAS="cpu,audio,net" leaves the microphone out, which wants PortAudio's headers here.
+EXTRAS ?= cpu,audio,net,mic
+wheelhouse: $(VENV)/bin/python
+	rm -rf wheelhouse
+	$(PIP) wheel --quiet -w wheelhouse ".[$(EXTRAS)]"
+	@echo "there: pip install --no-index --find-links wheelhouse \"edgetalker[$(EXTRAS)]\""
 
 clean:
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(OUT) build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -31,3 +31,32 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def data() -> Path:
     """The folder of reference data."""
     return Path(__file__).parent / "data"
+
+
+STRICT = bool(os.environ.get("EDGETALKER_TEST_STRICT"))
+MICROPHONE = ("PyAudio", "PortAudio", "ALSA", "pulseaudio", "pyaudio")
+
+
+def untested_microphone(skipped: list[str]) -> list[str]:
+    """Return the reasons among those of skipped tests that name what the microphone needs and is not here."""
+    return sorted({reason for reason in skipped if any(word in reason for word in MICROPHONE)})
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """`make test STRICT=1`: a microphone that was not tested is a failure."""
+    missing = untested_microphone(_skipped(session.config))
+    if STRICT and missing and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: object, config: pytest.Config) -> None:
+    """Say at the end what of the microphone was not tested, and why."""
+    for reason in untested_microphone(_skipped(config)):
+        how = "which STRICT=1 refuses" if STRICT else "STRICT=1 would refuse this"
+        terminalreporter.write_line(f"the microphone was not tested: {reason} ({how})")  # type: ignore[attr-defined]
+
+
+def _skipped(config: pytest.Config) -> list[str]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return [str(report.longrepr) for report in reporter.stats.get("skipped", [])] if reporter else []

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgetalker import __version__
 from edgetalker.cli.options import bundled
-from edgetalker.engines.errors import UserError
+from edgetalker.engines.errors import UserError, install
 
 __all__ = ["Ability", "add_parser", "run"]
 
@@ -130,7 +130,7 @@ def _abilities() -> Iterator[Ability]:
 def _with_packages(name: str, packages: list[str], extra: str, detail: str) -> Ability:
     missing = [package for package in packages if _version(package) is None]
     if missing:
-        return Ability(name, False, f"needs {', '.join(missing)}", f'pip install "edgetalker[{extra}]"')
+        return Ability(name, False, f"needs {', '.join(missing)}", install(extra))
     return Ability(name, True, detail)
 
 
@@ -138,7 +138,7 @@ def _microphone() -> Ability:
     name = "hear a microphone"
     if _version("pyaudio") is None:
         apt = "apt-get install portaudio19-dev gcc, then " if shutil.which("apt-get") else ""
-        return Ability(name, False, "needs pyaudio", f'{apt}pip install "edgetalker[mic]"')
+        return Ability(name, False, "needs pyaudio", f"{apt}{install('mic')}")
     from edgetalker.runtime.sources.mic import list_inputs
 
     try:
@@ -157,7 +157,7 @@ def _cuda() -> Ability:
     if not isinstance(found, Gpu):
         return Ability(name, False, found.reason, "--device host plays on the CPU")
     if _version("cuda-bindings") is None:
-        return Ability(name, False, "needs cuda-bindings", 'pip install "edgetalker[cuda]"')
+        return Ability(name, False, "needs cuda-bindings", install("cuda"))
     return Ability(name, True, str(found))
 
 
@@ -167,5 +167,5 @@ def _plans() -> Ability:
 
     flavours = installed()
     if not flavours:
-        return Ability(name, False, "no TensorRT is installed", 'pip install "edgetalker[rtx]" for RTX cards')
+        return Ability(name, False, "no TensorRT is installed", f"{install('rtx')} for RTX cards")
     return Ability(name, True, ", ".join(flavours))

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         document = json.loads((bundle.path / "manifest.json").read_text(encoding="utf-8"))
         document["sizes"] = sizes(bundle)
-        json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
+        json.dump(document, sys.stdout, indent=1)
         sys.stdout.write("\n")
         return 0
     for line in describe(bundle):

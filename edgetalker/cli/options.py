@@ -32,12 +32,30 @@ __all__ = [
 
 
 def add_bundle(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
-    """Add the bundle: a folder, or the name of one that ships with the package."""
+    """Add the bundle, a folder or the name of one that ships with the package: `--bundle` with every command.
+
+    positional: it may stand without `--bundle` too, with commands that are about a bundle and nothing else.
+    """
     text = "bundle folder, or the name of one that ships with the package (default: the bundled talker)"
+    parser.add_argument("--bundle", type=Path, action=_Once, help=text)
     if positional:
-        parser.add_argument("bundle", nargs="?", type=Path, help=text)
-    else:
-        parser.add_argument("--bundle", type=Path, help=text)
+        parser.add_argument(
+            "bundle", nargs="?", type=Path, action=_Once, default=argparse.SUPPRESS, help="the same without its name"
+        )
+
+
+class _Once(argparse.Action):
+    """Stores a value that may be named in two ways, but not in both."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if values == argparse.SUPPRESS:  # how argparse calls for a positional that is not there
+            return
+        before = getattr(namespace, self.dest, None)
+        if before not in (None, values):
+            parser.error(f"two came where one bundle was wanted: {before} and {values}")
+        setattr(namespace, self.dest, values)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -184,7 +202,10 @@ def _number(control: str, text: str) -> float:
 
 @contextmanager
 def on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `stop` at the first SIGINT or SIGTERM; a second one interrupts at once. Yields the signals that came."""
+    """Call `stop` at the first SIGINT, SIGTERM or SIGHUP; a second one interrupts at once. Yields those that came.
+
+    Windows has SIGBREAK (Ctrl-Break, a closed window) in SIGHUP's place. `nohup` keeps its meaning.
+    """
     came: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
@@ -196,7 +217,10 @@ def on_signals(stop: Callable[[], None]) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield came
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    known = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    hangup = getattr(signal, "SIGHUP", None)
+    heeded = [number for number in known if number != hangup or signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield came
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "UserError",
+    "install",
     "nearest",
 ]
 
@@ -95,7 +97,7 @@ class DeviceError(UserError):
 class MissingPackageError(UserError):
     """A package that this action needs is not installed.
 
-    `extra` names the extra that brings it: `pip install "edgetalker[extra]"`.
+    `extra` names the extra that brings it; the hint is what `install` says.
     """
 
     exit_code = 69
@@ -103,7 +105,7 @@ class MissingPackageError(UserError):
     def __init__(self, package: str, purpose: str, *, extra: str) -> None:
         super().__init__(
             f"{purpose} needs the package `{package}`, which is not installed",
-            hint=f'pip install "edgetalker[{extra}]"',
+            hint=install(extra),
         )
         self.package = package
 
@@ -112,3 +114,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean `x`?)` for the closest known name, or `` when none is close."""
     close = get_close_matches(name, list(known), n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def install(*extras: str) -> str:
+    """Return the command that adds extras to this install: the one place that knows where the package comes from.
+
+    The package is on no index yet. Where it is installed, from a checkout or a wheel, pip takes what is there and
+    fetches only what the extras name; where it is run out of a checkout without that, the checkout is named.
+    """
+    from importlib import metadata  # reads files and takes a while: only errors pay for it
+
+    names = ",".join(extras)
+    try:
+        metadata.version("edgetalker")
+    except metadata.PackageNotFoundError:
+        root = Path(__file__).resolve().parents[2]
+        if (root / "pyproject.toml").exists():
+            return f'pip install "{root}[{names}]"'
+    return f'pip install "edgetalker[{names}]"'

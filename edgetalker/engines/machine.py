@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgetalker.engines.errors import DeviceError, UserError
+from edgetalker.engines.errors import DeviceError, UserError, install
 from edgetalker.engines.tensorrt.api import FLAVOURS, installed, load, platform_tag, wheel_cuda
 
 __all__ = [
@@ -98,7 +98,7 @@ def driver_fault(flavour: str, gpu: Gpu) -> DeviceError | None:
         return None
     package = FLAVOURS[flavour]
     other = f"{package.replace('_', '-')}-cu12"
-    swap = 'pip install "edgetalker[rtx-cu12]"' if flavour == "rtx" else f"pip install {other}"
+    swap = install("rtx-cu12") if flavour == "rtx" else f"pip install {other}"
     parts = " ".join(f"{package}_cu{wanted}{part}" for part in ("", "_bindings", "_libs"))
     return DeviceError(
         f"the NVIDIA driver of {gpu.name} is for CUDA {gpu.driver}; the installed {package} wheels want CUDA {wanted}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -156,6 +157,9 @@ def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network
     profile: prefix of the file into which its own profiler writes. Raises EngineError when it refuses the model,
     MissingPackageError without onnxruntime.
     """
+    # From 1.29 on ONNX Runtime makes a device id and looks its maker's collector up, unless this stands before it is
+    # imported. Who wants that sets ORT_DISABLE_TELEMETRY=0 (docs/concepts.md).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime as ort
     except ImportError:

@@ -188,10 +188,19 @@ class Found:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache folder for this program: `$XDG_CACHE_HOME`, `%LOCALAPPDATA%` or `~/.cache`."""
+    """Return the user's cache folder for this program: `$XDG_CACHE_HOME`, `%LOCALAPPDATA%` or `~/.cache`.
+
+    A user without any of these has none: the path that is returned then cannot exist, nothing is found there, and
+    writing there is an error.
+    """
     variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
     given = os.environ.get(variable, "")
-    return (Path(given) if Path(given).is_absolute() else Path.home() / ".cache") / "edgetalker"
+    if Path(given).is_absolute():
+        return Path(given) / "edgetalker"
+    try:
+        return Path.home() / ".cache" / "edgetalker"
+    except RuntimeError:  # no HOME, and no entry for the user in the system's list
+        return Path(os.devnull) / "no-home-folder" / "edgetalker"
 
 
 def plan_folders(bundle: Bundle) -> tuple[Path, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from edgetalker.engines.errors import DeviceError, OptionError, nearest
+from edgetalker.engines.errors import DeviceError, OptionError, install, nearest
 from edgetalker.engines.machine import Gpu, NoGpu
 
 __all__ = ["KNOWN", "PORTABLE", "RTX", "Target", "parse_target"]
@@ -71,7 +71,7 @@ def _best(installed: tuple[str, ...]) -> str:
             return flavour
     raise OptionError(
         "target `auto`: neither TensorRT nor TensorRT-RTX is installed",
-        hint='pip install "edgetalker[rtx]" for an RTX PC; on a Jetson see docs/jetson.md',
+        hint=f"{install('rtx')} for an RTX PC; on a Jetson see docs/jetson.md",
     )
 
 

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import time
 
-TARGETS = ("checkpoints",)
+TARGETS = ("checkpoints", "configurations")
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Builds a bundle's plans, each stage in a process of its own: both ends of the pipe between them.
 
-A child's memory is measured and given back, and a crash is only its own. It is run as `python -m` this module. The
+A child's memory is measured and given back, and a crash is only its own. It runs this module's `main`. The
 first line on its standard input is the request; the end of that input cancels the build, and so does the parent's
 death. Answers are lines on standard output that begin with `MARK`; TensorRT may print between them.
 """
@@ -24,7 +24,7 @@ from typing import Any
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, UserError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import reported, write_whole
 from edgetalker.engines.machine import Gpu, Machine
 from edgetalker.engines.ort import check_border
 from edgetalker.engines.plan import Found, PlanRecord, find, plan_folders, read_plan, store
@@ -60,6 +60,8 @@ class PlanBuilder:
         standing = None if force else self._standing(name)
         if standing is not None:
             return standing
+        with reported(self.folder):  # before minutes are spent
+            self.folder.mkdir(parents=True, exist_ok=True)
         done, plan = build_in_child(self._request(name), lambda phase, share: report(name, phase, share))
         stage = self.bundle.manifest.stages[name]
         inputs, outputs = _specs(done["inputs"]), _specs(done["outputs"])
@@ -147,7 +149,11 @@ def build_in_child(request: dict[str, Any], progress: Callable[[str, float], Non
 
 @contextmanager
 def _child() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "edgetalker.engines.tensorrt.children"]
+    if getattr(sys, "frozen", False):  # there sys.executable is the user's own program
+        raise EngineError("plans cannot be built by a frozen program", hint="build them with an installed edgetalker")
+    # `-m` would put the current folder first: a user's json.py would be imported. The child has the parent's path.
+    begin = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", begin]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, errors="replace")
     try:
         yield child

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Device
-from edgetalker.engines.errors import EngineError, OptionError, UserError, nearest
+from edgetalker.engines.errors import EngineError, OptionError, UserError, install, nearest
 from edgetalker.engines.machine import Gpu, Machine, this_machine
 from edgetalker.engines.plan import Found, choose, plan_folders, read_plan
 from edgetalker.engines.tensorrt.api import FLAVOURS, load
@@ -57,7 +57,7 @@ def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine)
         raise EngineError("; ".join(error.message for error in reasons), hint=reasons[0].hint)
     raise OptionError(
         "no TensorRT is installed here",
-        hint='pip install "edgetalker[rtx]" for an RTX PC; on a Jetson see docs/jetson.md',
+        hint=f"{install('rtx')} for an RTX PC; on a Jetson see docs/jetson.md",
     )
 
 

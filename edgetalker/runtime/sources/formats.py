@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError
+from edgetalker.engines.errors import InputError, install
 from edgetalker.runtime.sources.file import BLOCK, UNKNOWN_SIZE, Reader, WavReader
 from edgetalker.runtime.sources.source import stderr_hidden
 
@@ -124,7 +124,7 @@ def _spooled(start: bytes, pipe: IO[bytes]) -> IO[bytes]:
 
 def _open(file: IO[bytes], start: int, end: int, *, whole: bool, noisy: bool) -> Reader:
     """Open one stream with libsndfile; what that does not know (or is missing for), with ffmpeg where it is."""
-    reason, hint = "a package that reads it is not installed", 'pip install "edgetalker[audio]"'
+    reason, hint = "a package that reads it is not installed", install("audio")
     try:
         import soundfile
     except (ImportError, OSError):  # OSError: the package is there, the library libsndfile is not
