@@ -50,7 +50,7 @@ class _Once(argparse.Action):
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        if values == argparse.SUPPRESS:  # how argparse calls for a positional that is not there
+        if str(values) == argparse.SUPPRESS:  # how argparse calls for a positional that is not there
             return
         before = getattr(namespace, self.dest, None)
         if before not in (None, values):
