@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.runtime.clips import read_clip
 from edgetalker.runtime.model import DEVICES, bundled
 from edgetalker.runtime.model import find_bundle as bundle_path
 from edgetalker.runtime.program import GRANULARITIES
@@ -29,6 +30,8 @@ __all__ = [
     "session_from",
     "set_controls",
 ]
+
+STYLE_INPUT = "style_motion"
 
 
 def add_bundle(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
@@ -155,6 +158,8 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("controls (what a bundle hears, `edgetalker inspect` lists)")
     group.add_argument("--emotion", metavar="NAME:AMOUNT,…", help="such as joy:0.7 or joy:0.5,surprise:0.3")
     group.add_argument("--style", metavar="AMOUNT|NAME:AMOUNT,…", help="such as 0.6, or articulation:1.2,head:0.5")
+    group.add_argument("--style-motion", type=Path, metavar="CLIP.npz", help="a clip of motion to move like (ARTalk)")
+    group.add_argument("--fix-pose", action="store_true", help="the head is still (ARTalk)")
     group.add_argument("--set", action="append", default=[], metavar="CONTROL=VALUES", help="any control by its name")
 
 
@@ -166,9 +171,26 @@ def set_controls(session: Talker, args: argparse.Namespace) -> None:
         if not equals:
             raise OptionError(f"--set `{text}`: CONTROL=VALUES was wanted, such as emotion=joy:0.7")
         chosen.append((name, values))
+    if args.fix_pose:
+        chosen.append(("head", "head:0"))
     for name, values in chosen:
         if values is not None:
             set_control(session, name, values)
+    if args.style_motion is not None:
+        _move_like(session, args.style_motion)
+
+
+def _move_like(session: Talker, path: Path) -> None:
+    """Feed a clip of motion. Raises OptionError for a bundle without such an input, InputError for the clip."""
+    if STYLE_INPUT not in session.inputs:
+        known = ", ".join(session.inputs) or "none"
+        raise OptionError(f"--style-motion: the bundle has no input `{STYLE_INPUT}`; its inputs are {known}")
+    frames, width = session.inputs[STYLE_INPUT].tensor.spec.shape[1:]
+    clip = read_clip(path, width, 1 << 20)
+    if len(clip) < frames:
+        raise InputError(f"{path} has {len(clip)} frames of motion; the bundle wants {frames}")
+    session.feed(STYLE_INPUT, clip[:frames], time=0.0)
+    session.set("style", {"style": 1.0, "fed": 1.0})
 
 
 _SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}

@@ -47,7 +47,7 @@ def sound() -> Motion:
 def played(sound: Motion, sizes: Sequence[int] = (), bundle: Path = TOY_BUNDLE, **controls: float) -> Motion:
     sink, talker = Collect(), Talker(bundle)
     for name, value in controls.items():
-        talker.set(name, [value])
+        talker.set(name, {name: value})
     talker.reset()  # controls are at their targets, as from the start
     Loop(talker, Pieces(sound, sizes), [sink]).run()
     return np.stack(sink.motion)

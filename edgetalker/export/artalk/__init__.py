@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgetalker.export.artalk.exporter import ExportOptions, export_artalk, export_model, read_clip
+from edgetalker.export.artalk.exporter import ExportOptions, export_artalk, export_model
 
-__all__ = ["ExportOptions", "export_artalk", "export_model", "read_clip"]
+__all__ = ["ExportOptions", "export_artalk", "export_model"]

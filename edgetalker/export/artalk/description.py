@@ -69,8 +69,17 @@ def _tensor(role: str, *shape: int, **options: Any) -> dict[str, Any]:
     return {"role": role, "dtype": "float32", "shape": list(shape), **options}
 
 
-def _weight(name: str, default: float) -> dict[str, Any]:
-    return _tensor("control", 1, 1, names=[name], default=[default], low=[0.0], high=[1.0])
+def _weights(**defaults: float) -> dict[str, Any]:
+    places = len(defaults)
+    return _tensor(
+        "control",
+        1,
+        places,
+        names=list(defaults),
+        default=[*defaults.values()],
+        low=[0.0] * places,
+        high=[1.0] * places,
+    )
 
 
 def _tensors(config: Config, layout: Layout) -> dict[str, Any]:
@@ -79,8 +88,9 @@ def _tensors(config: Config, layout: Layout) -> dict[str, Any]:
     tensors = {
         "audio": _tensor("audio", 1, config.samples),
         "style_clip": _tensor("constant", 1, layout.style_frames, config.motion, file="style_clip.npy"),
-        "style": _weight("style", layout.style_weight),
-        "head": _weight("head", layout.head_weight),
+        "style_motion": _tensor("input", 1, layout.style_frames, config.motion),
+        "style": _weights(style=layout.style_weight, fed=0.0),
+        "head": _weights(head=layout.head_weight),
         "features": _tensor("value", 1, config.audio_tokens, config.audio_width),
         "style_token": _tensor("value", 1, 1, width),
         "past_codes": _tensor("state", 1, scales.tokens, config.code, file="past_codes.npy"),
@@ -115,7 +125,7 @@ def _program(config: Config, layout: Layout) -> list[dict[str, Any]]:
             {"audio": "audio"} if place == 0 else {"before": f"{names[place - 1]}_tokens"},
             {"features": "features"} if last else {"after": f"{name}_tokens"},
         )
-    step("style", {"clip": "style_clip", "weight": "style"}, {"style": "style_token"})
+    step("style", {"clip": "style_clip", "fed": "style_motion", "weights": "style"}, {"style": "style_token"})
     tokens = scales.tokens
     step(
         "condition",

@@ -93,14 +93,13 @@ class Stages:
         return [*left[:-1], features]
 
     def _style(self) -> Made:
-        motion = self._normal(1, self.style_frames, self.model.config.motion)
-        stage = export_stage("style", StyleStage(self.model), {"clip": motion, "weight": torch.ones(1, 1)}, ["style"])
+        clip, fed = (self._normal(1, self.style_frames, self.model.config.motion) for _ in range(2))
+        given = {"clip": clip, "fed": fed, "weights": torch.ones(1, 2)}
+        stage = export_stage("style", StyleStage(self.model), given, ["style"])
         run, pairs = runner(stage), []
-        for weight, expected in (
-            (1.0, self.model.style(self.model.style_encoder(motion))),
-            (0.0, self.model.style(None)),
-        ):
-            found = run({"clip": motion.numpy(), "weight": np.full((1, 1), weight, np.float32)})["style"]
+        styles = [self.model.style(self.model.style_encoder(motion)) for motion in (clip, fed)]
+        for weights, expected in (((1, 0), styles[0]), ((1, 1), styles[1]), ((0, 0), self.model.style(None))):
+            found = run(_arrays(given) | {"weights": np.array([weights], np.float32)})["style"]
             pairs.append((found, expected))
         return self._checked(stage, pairs)
 

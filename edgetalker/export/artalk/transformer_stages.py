@@ -30,16 +30,18 @@ def matrix_buffer(values: NDArray[np.float64]) -> nn.Buffer:
 
 
 class StyleStage(nn.Module):
-    """A clip of motion to the style token; with a weight of 0 it is the token of no style, whatever the clip."""
+    """A clip of motion to the style token: the bundle's clip, or one that is fed. With a weight of 0 it is the token of
+    no style, whatever the clips."""
 
     def __init__(self, model: ARTalk) -> None:
         super().__init__()
         self.encoder, self.embed = model.style_encoder, model.style_cond_embed
         self.none = nn.Buffer(model.null_style_cond[0].detach().clone())
 
-    def forward(self, motion: Tensor, weight: Tensor) -> Tensor:
-        """Return (1, 1, width) of motion (1, N, M) and a weight (1, 1)."""
-        own = 1.1 * self.embed(self.encoder(motion)) - 0.1 * self.none
+    def forward(self, clip: Tensor, fed: Tensor, weights: Tensor) -> Tensor:
+        """Return (1, 1, width) of two clips (1, N, M) and weights (1, 2): of the style, and of the fed clip in it."""
+        weight, share = torch.split(weights, 1, dim=1)
+        own = 1.1 * self.embed(self.encoder(clip + share * (fed - clip))) - 0.1 * self.none
         token: Tensor = (weight * own + (1 - weight) * self.none)[None]
         return token
 
