@@ -17,6 +17,7 @@ from edgetalker.cli.options import (
     on_signals,
     session_from,
     set_controls,
+    tell_plan,
 )
 from edgetalker.cli.progress import Progress
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
@@ -102,6 +103,8 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     ladder = None
     if options.realtime:
         ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
+        if not args.quiet:
+            tell_plan(session)
     tracer = _tracer(args, session)
     source = source_from(args, session.manifest.audio.rate, clock=clock if options.realtime else None)
     progress = Progress(sys.stderr, float(session.manifest.motion.fps), frames_of(source, session))

@@ -20,6 +20,7 @@ from edgetalker.cli.options import (
     on_signals,
     session_from,
     set_controls,
+    tell_plan,
 )
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
 from edgetalker.outputs import sinks_for
@@ -115,6 +116,8 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     options = Options(realtime=True, schedule=args.schedule, late=args.late, budget=args.budget, limit=limit)
     # A microphone records from the moment it is opened: what takes time comes before.
     ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
+    if not args.quiet:
+        tell_plan(session)
     source = source_from(args, session.manifest.audio.rate, clock=clock, loop=args.loop)
     try:
         live = Live(session, source, sinks, options=options, clock=clock, rest=args.rest, ladder=ladder)

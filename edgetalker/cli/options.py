@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ __all__ = [
     "on_signals",
     "session_from",
     "set_controls",
+    "tell_plan",
 ]
 
 STYLE_INPUT = "style_motion"
@@ -97,6 +99,14 @@ def session_from(args: argparse.Namespace, *, timings: bool = False) -> Talker:
         timings=timings,
         **on_gpu,
     )
+
+
+def tell_plan(session: Talker) -> None:
+    """Say which piece of a chunk runs in which frame's slot, where the bundle spreads its chunks."""
+    if session.spread is not None:
+        for name, plan in session.spread.plan.items():
+            lines = "\n  ".join(plan.lines())
+            sys.stderr.write(f"a chunk's pieces, by the slots of the frames before it (schedule {name}):\n  {lines}\n")
 
 
 def positive(text: str) -> int:

@@ -308,7 +308,7 @@ class Loop:
         slot, due = self._pace.slot_ns(index), self._pace.due_ns(index)
         if not wait and self.clock.now_ns() < slot:
             return
-        self.clock.sleep_until_ns(slot)
+        self._wait_until(slot)
         left, kind = due - self.clock.now_ns(), talker.due
         schedule = self._ladder.choose(left, kind)
         # Only a frame that is overdue is passed over: each time the loop has caught up one is made, so that the
@@ -321,6 +321,14 @@ class Loop:
         if talker.spread is not None:
             self._listen()
             talker.work()
+
+    def _wait_until(self, slot: int) -> None:
+        """Sleep until the frame's slot; while a long piece runs beside the frames, look whether the next can begin."""
+        spread = self.talker.spread
+        while spread is not None and spread.aside.busy() and (now := self.clock.now_ns()) < slot:
+            self.clock.sleep_until_ns(min(slot, now + _TURN_NS))
+            self.talker.work()
+        self.clock.sleep_until_ns(slot)
 
     def _listen(self) -> None:
         """Take the sound of the next block that has come by now: what is spread waits for it, no frame does yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import wave
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -240,3 +241,23 @@ def test_the_bundle_is_sound() -> None:
     assert manifest.notes["token_evaluations"] == 47
     assert manifest.notes["token_evaluations_published"] == 1 + 4 + 10 + 22 + 47
     assert manifest.motion.delay == DELAY
+
+
+def test_a_clip_to_move_like_is_fed_from_the_command_line(model: ARTalk, sound: Motion, tmp_path: Path) -> None:
+    from edgetalker.cli.main import main
+
+    clip = np.random.default_rng(4).normal(0, 0.3, (60, 106)).astype(np.float32)
+    np.savez(tmp_path / "clip.npz", motion=clip)
+    with wave.open(str(tmp_path / "speech.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes((sound * 32767).astype("<i2").tobytes())
+    words = ["animate", str(tmp_path / "speech.wav"), "--bundle", str(TOY_BUNDLE), "-o", str(tmp_path / "out.npz")]
+    assert main([*words, "--style-motion", str(tmp_path / "clip.npz"), "--fix-pose", "--quiet"]) == 0
+    heard = torch.from_numpy((sound * 32767).astype("<i2").astype(np.float32) / 32768)
+    expected = finished(smoothed(generate(model, heard, torch.from_numpy(clip[:50])).numpy()), fix_pose=True)
+    with np.load(tmp_path / "out.npz") as arrays:
+        np.testing.assert_allclose(arrays["motion"][:-DELAY], expected[:-DELAY], atol=1e-4)
+    np.savez(tmp_path / "clip.npz", motion=clip[:49])
+    assert main([*words, "--style-motion", str(tmp_path / "clip.npz"), "--quiet"]) == 65

@@ -15,7 +15,7 @@ from torch import Tensor
 from edgetalker.models.artalk.config import SAMPLE_RATE
 from edgetalker.models.artalk.model import ARTalk
 
-__all__ = ["Chunk", "chunks", "finished", "generate", "savgol_weights", "smoothed", "start_bits"]
+__all__ = ["Chunk", "chunk", "chunks", "finished", "generate", "savgol_weights", "smoothed", "start_bits"]
 
 HEAD = slice(100, 103)
 """Where the head's rotation (axis-angle) lies in a frame; the jaw's follows at 103:106, of which only x is used."""
@@ -40,19 +40,28 @@ def start_bits(model: ARTalk) -> Tensor:
 @torch.no_grad()
 def chunks(model: ARTalk, samples: Tensor, style: Tensor | None = None) -> Iterator[Chunk]:
     """Yield the chunks of a clip (N,) at 16 kHz, the last filled up with zeros; `style`: a vector (1, S)."""
-    vae, size = model.basic_vae, model.config.samples
+    size = model.config.samples
     before, token = start_bits(model), model.style(style)
     for sound in torch.split(F.pad(samples, (0, -len(samples) % size)), size):
-        features = model.audio_features(sound[None])
-        heard, past = model.sound(features), model.past(before, token)
-        bits: Tensor | None = None
-        for _ in model.config.patches:
-            logits = model.logits(bits, past, heard, token)
-            bits = logits.reshape(1, logits.shape[1], -1, 2).argmax(dim=-1).bool()
-        assert bits is not None
-        _, motion = vae.decode(vae.fused(before), vae.fused(bits))
-        yield Chunk(features, logits, bits, motion[0])
-        before = vae.bits(vae.encode(motion))
+        made, before = chunk(model, sound, before, token)
+        yield made
+
+
+def chunk(model: ARTalk, sound: Tensor, before: Tensor, token: Tensor) -> tuple[Chunk, Tensor]:
+    """Return one chunk of sound (N,), and the bits (1, tokens, code) that the next one remembers of it.
+
+    before: those of the chunk before; token: the style's (1, 1, width).
+    """
+    vae = model.basic_vae
+    features = model.audio_features(sound[None])
+    heard, past = model.sound(features), model.past(before, token)
+    bits: Tensor | None = None
+    for _ in model.config.patches:
+        logits = model.logits(bits, past, heard, token)
+        bits = logits.reshape(1, logits.shape[1], -1, 2).argmax(dim=-1).bool()
+    assert bits is not None
+    _, motion = vae.decode(vae.fused(before), vae.fused(bits))
+    return Chunk(features, logits, bits, motion[0]), vae.bits(vae.encode(motion))
 
 
 def generate(model: ARTalk, samples: Tensor, style_motion: Tensor | None = None) -> Tensor:
