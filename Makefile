@@ -12,7 +12,7 @@ TEST_EXTRAS = cpu,audio,net,view,export,calibration,cuda,rtx,dev
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
-.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
+.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
@@ -105,6 +105,10 @@ test-pythons:
 
 test-lowest:
 	sh tests/pythons.sh --lowest
+
+# Every cuda-bindings that pyproject.toml allows, at its floor and a few above, on tests/cuda's stand-in for the driver.
+test-cuda-bindings: $(VENV)/.dev
+	sh tests/cuda/bindings.sh $(VENV)/bin/python
 
 # PyTorch as it is built for CUDA, on tests/cuda's stand-in for the driver: needs CUDA's headers and a C compiler, no GPU.
 TORCH_CUDA_VENV ?= .venv-torch-cuda

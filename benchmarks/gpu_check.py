@@ -41,6 +41,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--soak", nargs="?", type=int, const=SOAK_SECONDS, metavar="SECONDS", help="the soak alone")
+    parser.add_argument("--quick", action="store_true", help="fifty times fewer frames; its figures mean little")
     parser.add_argument("--dry-run", action="store_true", help="on the host, shortened")
     parser.add_argument("--only", metavar="WORD", help="only checks whose name holds this")
     parser.add_argument("--wait", default="spin", choices=("spin", "yield", "block"), help="wait policy (spin)")
@@ -68,7 +69,7 @@ def _run(args: argparse.Namespace, work: Path) -> int:
     from benchmarks.gpu.results import Run, attempt, environment
     from benchmarks.gpu.setting import Setting
 
-    setting = Setting({}, work, dry=args.dry_run, scale=0.02 if args.dry_run else 1.0, wait=args.wait)
+    setting = Setting({}, work, dry=args.dry_run, scale=0.02 if args.dry_run or args.quick else 1.0, wait=args.wait)
     setting.seconds = args.soak + 300 if args.soak else setting.seconds
     where = environment(setting)
     results = [attempt(setting, "bundles", partial(_find_bundles, setting))]
@@ -80,8 +81,8 @@ def _run(args: argparse.Namespace, work: Path) -> int:
         results.append(attempt(setting, name, check, least=least))
     run = Run(where, results, setting.notes)
     print(run.table())
-    if args.only or args.dry_run:
-        print("\nnothing was written: a dry run, or a part, is no result")
+    if args.only or args.dry_run or args.quick:
+        print("\nnothing was written: a dry run, a quick one or a part is no result")
     else:
         print(f"\nwritten: {run.write(args.out, suffix='-soak' if args.soak else '')} and .md beside it")
     return 0 if run.passed else 1
@@ -111,9 +112,14 @@ def _checks(setting: Setting) -> Checks:
 
     for check in device_checks.CHECKS:
         yield f"device: {check.__name__.replace('_', ' ')}", partial(check, setting), 10
+    yield "device: the driver answers as its stand-in", partial(device_checks.driver_rules, setting), 60
+    yield "frames: talkers end in any order", partial(frame_checks.talkers_end_in_any_order, setting), 10
+    yield "frames: reopening loses no memory", partial(frame_checks.reopening_loses_no_memory, setting), 10
     yield "frames: equal to the host's", partial(frame_checks.frames_are_the_hosts, setting), 30
     yield "frames: step = frame = eager", partial(frame_checks.graphs_change_no_frame, setting), 20
     yield "figures: per step", partial(figures.per_step, setting), 30
+    yield "figures: marks and launches", partial(figures.marks_and_launches, setting), 10
+    yield "figures: granularity and marks", partial(figures.granularity_and_marks, setting), 30
     yield "figures: replay against eager", partial(figures.replay_against_eager, setting), 20
     yield "figures: lock-step talkers", partial(figures.lockstep_talkers, setting), 30
     yield "frames: nothing is made after start", partial(frame_checks.nothing_is_made_after_start, setting), 45

@@ -23,6 +23,7 @@ from edgetalker.runtime.stats import Summary
 __all__ = ["on_the_clock"]
 
 _BURN_SECONDS = 0.02
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class NoiseSource:
@@ -96,15 +97,19 @@ def _burn(stop: Any) -> None:
 
 
 @contextmanager
-def load(processes: int) -> Iterator[None]:
-    """Run busy processes beside the block: half of the cores."""
+def load(processes: int) -> Iterator[list[int]]:
+    """Run busy processes beside the block, one core each: OpenBLAS would start a thread a core in every one."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     workers = [context.Process(target=_burn, args=(stop,), daemon=True) for _ in range(processes)]
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
     for worker in workers:
         worker.start()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
     try:
-        yield
+        yield [worker.pid or 0 for worker in workers]
     finally:
         stop.set()
         for worker in workers:

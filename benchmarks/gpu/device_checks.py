@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ from edgetalker.engines.engine import DTYPES, Device, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError
 from edgetalker.engines.host import HostDevice
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "driver_rules"]
 
 Figures = dict[str, Any]
 _ROW = TensorSpec("float32", (1, 4))
@@ -169,6 +173,21 @@ def pytorch_shares_memory_and_stream(setting: Setting) -> Figures:
     np.testing.assert_array_equal(device.read(buffer), 4 * _ramp(buffer.spec))
     device.close()
     return {}
+
+
+def driver_rules(setting: Setting) -> Figures:
+    """What this driver answers otherwise than the stand-in of the tests. A difference is news, and no failure."""
+    if setting.dry:
+        raise NotRunError("needs a GPU")
+    folder = Path(__file__).resolve().parents[2] / "tests" / "cuda"
+    if not (folder / "driver_rules.py").exists():
+        raise NotRunError("this checkout has no tests/cuda")
+    command = [sys.executable, str(folder / "driver_rules.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    here, double = json.loads(done.stdout), json.loads((folder / "driver_rules_double.json").read_text())
+    wrong = [name for name, answer in here.items() if answer != double.get(name)]
+    differ = {name: f"{here[name]} (the stand-in: {double.get(name)})" for name in wrong}
+    return {"rules": len(here), "answered otherwise": len(differ), **differ}
 
 
 CHECKS = (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.gpu.frame_checks import sound_for, worst
 from benchmarks.gpu.setting import NotRunError, Setting
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import TensorSpec
+from edgetalker.engines.engine import Device, Engine, TensorSpec
 from edgetalker.engines.errors import UserError
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.torch import OnnxModule, TorchPool
@@ -23,7 +23,17 @@ from edgetalker.measure.profile import Profiler
 from edgetalker.runtime.stats import Summary
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["AT_LEAST", "TARGETS", "lockstep_talkers", "per_step", "replay_against_eager", "with_tensorrt"]
+__all__ = [
+    "AT_LEAST",
+    "FLOORS",
+    "TARGETS",
+    "granularity_and_marks",
+    "lockstep_talkers",
+    "marks_and_launches",
+    "per_step",
+    "replay_against_eager",
+    "with_tensorrt",
+]
 
 Figures = dict[str, Any]
 TARGETS = {
@@ -34,42 +44,50 @@ TARGETS = {
 }
 """What an H200-class GPU must stay under (medians)."""
 FASTER = "published: replay of 50 steps is faster than the model's own eager steps by"
+FLOORS = {name: name.replace(", us", ", floor us") for name in TARGETS}
+"""Target -> the figure that says what memory and arithmetic alone would take."""
 AT_LEAST = {FASTER: 10.0, "talkers whose frames all fit at 30 fps (p99)": 1000.0}
 """What it must reach."""
 
 
 def per_step(setting: Setting) -> Figures:
-    """Device time of every stage and every denoise step, with the floor that was measured in the same run."""
+    """Device time of every stage and denoise step beside its floor of the same run; whole frames without marks."""
     found: Figures = {}
     for name in ("published", "talker", "tiny_voca"):
         if name not in setting.bundles:
             continue
-        talker = setting.talker(setting.bundle(name), timings=True)
-        rates = measure_rates(talker.device)
-        found.setdefault("rates", rates.as_dict())
-        profiler = Profiler(talker, rates)
-        for schedule in talker.schedules:
-            _add_profile(found, name, profiler, schedule, setting.count(300, least=12))
-        talker.close()
+        bundle = setting.bundle(name)
+        with setting.talker(bundle, timings=True) as talker, setting.talker(bundle) as plain:
+            rates = measure_rates(talker.device)
+            found.setdefault("rates", rates.as_dict())
+            profiler = Profiler(talker, rates, plain=plain)
+            for schedule in talker.schedules:
+                _add_profile(found, name, profiler, schedule, setting.count(300, least=12))
     return found
 
 
 def _add_profile(found: Figures, name: str, profiler: Profiler, schedule: str, frames: int) -> None:
     profile = profiler.run(schedule, frames)
     key = f"{name} {schedule}"
-    found[f"{key}: whole frame, us"] = profile.frame.median / 1e3
-    found[f"{key}: whole frame p99, us"] = profile.frame.p99 / 1e3
-    found[f"{key}: device, us"] = profile.device.median / 1e3
+    whole = profile.unmarked or profile.frame  # the marks' own cost is in no target
+    found[f"{key}: whole frame, us"] = whole.median / 1e3
+    found[f"{key}: whole frame p99, us"] = whole.p99 / 1e3
+    found[f"{key}: whole frame with marks, us"] = profile.frame.median / 1e3
+    found[f"{key}: pieces together on the device, us"] = profile.device.median / 1e3
+    found[f"{key}: between pieces on the device, us"] = profile.between.median / 1e3
     for part, times in profile.host.items():
         found[f"{key}: {part} on the host, us"] = times.median / 1e3
-    for piece in profile.pieces:
-        if piece.row < 0:
-            found[f"{key}: {piece.name}, us"] = piece.times.median / 1e3
-            found[f"{key}: {piece.name}, floor us"] = None if piece.floor_ns is None else piece.floor_ns / 1e3
-            found[f"{key}: {piece.name}, times the floor"] = piece.ratio
-            if piece.stage in ("denoise", "collapse"):
-                kind = "denoise steps together" if schedule == "full" else "denoise together"
-                found[f"{key}: {kind}, us"] = piece.times.median / 1e3
+    stages = [piece for piece in profile.pieces if piece.row < 0]
+    floors = [piece.floor_ns for piece in stages if piece.floor_ns is not None]
+    found[f"{key}: whole frame, floor us"] = sum(floors) / 1e3 if len(floors) == len(stages) else None
+    for piece in stages:
+        found[f"{key}: {piece.name}, us"] = piece.times.median / 1e3
+        found[f"{key}: {piece.name}, floor us"] = None if piece.floor_ns is None else piece.floor_ns / 1e3
+        found[f"{key}: {piece.name}, times the floor"] = piece.ratio
+        if piece.stage in ("denoise", "collapse"):
+            kind = "denoise steps together" if schedule == "full" else "denoise together"
+            found[f"{key}: {kind}, us"] = piece.times.median / 1e3
+            found[f"{key}: {kind}, floor us"] = found[f"{key}: {piece.name}, floor us"]
     rows = [piece.times.median / 1e3 for piece in profile.pieces if piece.row >= 0]
     if rows:
         found[f"{key}: one denoise step, us (min, median, max over rows)"] = [
@@ -78,6 +96,58 @@ def _add_profile(found: Figures, name: str, profiler: Profiler, schedule: str, f
             max(rows),
         ]
     found[f"{key}: warnings"] = list(profile.warnings)
+
+
+def granularity_and_marks(setting: Setting) -> Figures:
+    """Whole frames by a graph a step, a graph a frame and none, with marks and without: what each of them costs."""
+    found: Figures = {}
+    for name in ("published", "talker"):
+        if name not in setting.bundles:
+            continue
+        for graphs in ("step", "frame", "eager"):
+            for timings in (False, True):
+                with setting.talker(setting.bundle(name), graphs=graphs, timings=timings) as talker:
+                    sound = sound_for(talker, 1)[0]
+                    costs = [talker.make(window=sound).cost_ns for _ in range(setting.count(200, least=8))]
+                median = float(np.median(costs[len(costs) // 4 :])) / 1e3
+                found[f"{name}, {graphs}{', marks' if timings else ''}: frame, us"] = median
+    return found
+
+
+def marks_and_launches(setting: Setting) -> Figures:
+    """What one mark in a graph costs on the device, and one launch on the host and on the device."""
+    if setting.dry:
+        raise NotRunError("the host has no queue")
+    device = setting.device()
+    marks = [device.mark(str(count)) for count in range(40)]
+    spans, host, gpu = [], [], []
+
+    def record_all() -> None:
+        for mark in marks:
+            device.record(mark)
+
+    graph = device.capture("marks", record_all)
+    for _ in range(100):
+        device.launch(graph)
+        device.synchronize()
+        spans.append(device.elapsed(marks[0], marks[-1]) / 39e3)
+    a, b = (device.allocate(name, TensorSpec("float32", (256,))) for name in "ab")
+    copy, first, last = device.capture("copy", lambda: device.copy(a, b)), device.mark("first"), device.mark("last")
+    for _ in range(100):
+        device.record(first)
+        begin = time.perf_counter_ns()
+        for _ in range(50):
+            device.launch(copy)
+        host.append((time.perf_counter_ns() - begin) / 50e3)
+        device.record(last)
+        device.synchronize()
+        gpu.append(device.elapsed(first, last) / 50e3)
+    device.close()
+    return {
+        "a mark in a graph, us": float(np.median(spans)),
+        "a launch on the host, us": float(np.median(host)),
+        "a graph of one copy, launched back to back, us": float(np.median(gpu)),
+    }
 
 
 def replay_against_eager(setting: Setting) -> Figures:
@@ -263,18 +333,34 @@ def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any)
     if built.returncode:
         return {f"{flavour} {version}": f"not run: the build failed: {(built.stderr or built.stdout).strip()[-400:]}"}
     bundle, device = Bundle.open(folder), setting.device()
-    talker = setting.talker(
-        bundle, device, engines=engines_for(bundle, device, engine=flavour, precision="fp32"), timings=True
-    )
+    try:
+        engines = engines_for(bundle, device, engine=flavour, precision="fp32")
+    except UserError as refusal:  # a library that does not know this GPU says so here
+        device.close()
+        return {f"{flavour} {version}": f"not run: {refusal.message}"}
+    bound = _binding_times(engines, device)
+    talker = setting.talker(bundle, device, engines=engines, timings=True)
     reference = setting.talker(bundle)
     sound = sound_for(talker, 20)
     error = worst(*(np.stack([each.make(window=one).motion.copy() for one in sound]) for each in (talker, reference)))
     profile = Profiler(talker, Rates(None, None, ())).run("full", 100)
-    talker.close()
-    reference.close()
+    for each in (talker, reference, device):
+        each.close()
     assert error <= 2e-3, f"{flavour}: frames differ by {error:.2e}"
     return {
         f"{flavour} {version}: worst relative error against PyTorch": error,
         f"{flavour} {version}: whole frame, us": profile.frame.median / 1e3,
         f"{flavour} {version}: device, us": profile.device.median / 1e3,
+        f"{flavour} {version}: binding 1, 10 and 50 times, ms": bound,
     }
+
+
+def _binding_times(engines: Mapping[str, Engine], device: Device) -> list[float]:
+    """Return ms after 1, 10 and 50 bindings of the denoise stage: whether kernels are loaded for each context."""
+    engine, found, kept = engines["denoise"], [], []
+    begin = time.perf_counter()
+    for count in range(1, 51):
+        kept.append(engine.bind({n: device.allocate(n, s) for n, s in {**engine.inputs, **engine.outputs}.items()}))
+        if count in (1, 10, 50):
+            found.append((time.perf_counter() - begin) * 1e3)
+    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.figures import AT_LEAST, TARGETS
+from benchmarks.gpu.figures import AT_LEAST, FLOORS, TARGETS
 from benchmarks.gpu.setting import NotRunError, Setting
 from edgetalker import __version__
 from edgetalker.engines.errors import MissingPackageError
@@ -94,14 +94,18 @@ def _driver() -> str:
 
 
 def verdicts(results: Sequence[Result]) -> dict[str, str]:
-    """Return what became of each target: `met`, `missed` or `not measured`, with the figure."""
+    """Return what became of each target: `met`, `missed` or `not measured`, with the figure and its floor."""
     figures = {key: value for result in results for key, value in result.figures.items()}
-    found = {name: _verdict(figures.get(name), target, most=True) for name, target in TARGETS.items()}
+    found = {
+        name: _verdict(figures.get(name), target, most=True, floor=figures.get(FLOORS[name]))
+        for name, target in TARGETS.items()
+    }
     return found | {name: _verdict(figures.get(name), target, most=False) for name, target in AT_LEAST.items()}
 
 
-def _verdict(value: Any, target: float, *, most: bool) -> str:
+def _verdict(value: Any, target: float, *, most: bool, floor: float | None = None) -> str:
     wanted = f"target at {'most' if most else 'least'} {target:g}"
+    wanted += "" if floor is None else f"; floor {floor:.1f}"
     if value is None:
         return f"not measured ({wanted})"
     met = value <= target if most else value >= target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +16,12 @@ pytest.importorskip("torch")
 
 from benchmarks.gpu import clock_checks, frame_checks
 from benchmarks.gpu.device_checks import CHECKS
-from benchmarks.gpu.figures import AT_LEAST, FASTER, TARGETS
+from benchmarks.gpu.figures import AT_LEAST, FASTER, FLOORS, TARGETS
 from benchmarks.gpu.results import Result, Run, attempt, environment, verdicts
 from benchmarks.gpu.setting import NotRunError, Setting
 from benchmarks.gpu.skeleton import fill, strip
 from edgetalker.engines.bundle import Bundle
-from edgetalker.runtime.open import open_session
+from edgetalker.runtime.talker import Talker
 from tests.support.toy import toy_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +45,7 @@ def test_frame_checks_hold_on_the_host(setting: Setting) -> None:
     assert frame_checks.frames_are_the_hosts(setting)["tiny_voca, worst relative error"] < 1e-4
     assert "equal bit for bit" in frame_checks.graphs_change_no_frame(setting)["tiny_voca"]
     assert "addresses" in frame_checks.nothing_is_made_after_start(setting)["tiny_voca"]
+    assert frame_checks.talkers_end_in_any_order(setting) == {"talkers": 3}
 
 
 def test_frame_checks_can_fail() -> None:
@@ -57,6 +59,14 @@ def test_the_clock_counts_every_frame(setting: Setting) -> None:
     assert figures["frames due"] == sum(figures[name] for name in ("on_time", "late", "held", "skipped", "starved"))
     assert figures["frames due"] >= 28
     assert figures["missed"] == figures["frames due"] - figures["on_time"]
+
+
+def test_the_load_is_one_thread_a_process() -> None:
+    before = dict(os.environ)
+    with clock_checks.load(1) as (worker,):
+        told = Path(f"/proc/{worker}/environ").read_bytes().split(b"\0")
+        assert {b"OPENBLAS_NUM_THREADS=1", b"OMP_NUM_THREADS=1", b"MKL_NUM_THREADS=1"} <= set(told)
+    assert dict(os.environ) == before
 
 
 def test_a_missed_frame_fails_the_check_on_a_gpu(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +87,7 @@ def test_a_missed_frame_fails_the_check_on_a_gpu(setting: Setting, monkeypatch: 
 
     monkeypatch.setattr(clock_checks, "Loop", Late)
     monkeypatch.setattr(clock_checks.Costs, "__init__", lambda self: setattr(self, "cost_ns", [1]))
-    monkeypatch.setattr(
-        Setting, "device", lambda self, **_: __import__("edgetalker.engines.host", fromlist=["x"]).HostDevice()
-    )
+    monkeypatch.setattr(Setting, "talker", lambda self, bundle: Talker(bundle))
     setting.dry = False
     result = attempt(setting, "clock", lambda: clock_checks.on_the_clock(setting, "tiny_voca", 60, 1, processes=0))
     assert result.status == "failed"
@@ -111,6 +119,8 @@ def test_targets_are_judged_by_figures_that_were_measured() -> None:
         found = verdicts(results)
         assert found[limit[0]].split(": ")[1].startswith(word)
         assert found[least[0]].split(": ")[1].startswith(word)
+    floor = verdicts([Result("x", "passed", 1.0, {limit[0]: 600.0, FLOORS[limit[0]]: 95.0})])[limit[0]]
+    assert floor.endswith("floor 95.0)")
     assert set(verdicts([])) == set(TARGETS) | set(AT_LEAST)
     assert all(text.startswith("not measured") for text in verdicts([]).values())
 
@@ -155,9 +165,9 @@ def test_a_stripped_bundle_is_filled_to_the_same_sizes(tmp_path: Path) -> None:
         assert sizes[0] == sizes[1]
     skeleton = sum(path.stat().st_size for path in (tmp_path / "skeleton").iterdir())
     assert skeleton < sum((TINY / name).stat().st_size for name in original.manifest.files) / 2
-    session = open_session(filled)
-    assert session.audio is not None
-    motion = session.step(np.full(session.audio.shape, 0.01, np.float32)).motion
+    talker = Talker(filled)
+    assert talker.audio is not None
+    motion = talker.make(window=np.full(talker.audio.shape, 0.01, np.float32)).motion
     assert np.isfinite(motion).all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -40,3 +41,13 @@ def test_on_the_double(double_folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.findall(r"(\d+) passed", done.stdout)[-1]) > 70
     print(*(line for line in done.stdout.splitlines() if line.startswith("SKIPPED")), sep="\n")
+
+
+@pytest.mark.slow
+def test_the_double_answers_as_its_specification_says(double_folder: Path) -> None:
+    """`driver_rules_double.json` is what a GPU's answers are compared with."""
+    pytest.importorskip("cuda.bindings", exc_type=ImportError)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(double_folder)}
+    command = [sys.executable, str(HERE / "driver_rules.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
+    assert json.loads(done.stdout) == json.loads((HERE / "driver_rules_double.json").read_text())

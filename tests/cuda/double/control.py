@@ -92,6 +92,12 @@ class Double:
             raise ValueError(f"{nbytes} bytes at {address:#x} are no live device memory")
         return int(found)
 
+    def create_context(self) -> int:
+        """Make a context that is not the primary one, current on this thread, as pycuda.autoinit does."""
+        made = ctypes.c_void_p()
+        assert self._library.cuCtxCreate_v2(ctypes.byref(made), 0, 0) == 0
+        return made.value or 0
+
     def count(self, kind: str) -> int:
         """Return how many of one kind live; `contexts` counts what retained a primary one."""
         return int(self._library.double_live(kind.encode()))

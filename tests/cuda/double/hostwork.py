@@ -34,12 +34,10 @@ class _Binding:
         self._function = _Call(lambda _: run())
 
     def enqueue(self, device: Device) -> None:
-        """Enqueue the run as a host function, as cuLaunchHostFunc does on a GPU."""
-        from cuda.bindings import driver
-
-        address = ctypes.cast(self._function, ctypes.c_void_p).value
-        (code,) = driver.cuLaunchHostFunc(device.stream, driver.CUhostFn(address), 0)
-        assert code == 0
+        """Enqueue the run as a host function, by the double itself: some cuda-bindings free what they hand it."""
+        launch = ctypes.CDLL("libcuda.so.1").cuLaunchHostFunc
+        launch.argtypes = [ctypes.c_void_p, _Call, ctypes.c_void_p]
+        assert launch(device.stream, self._function, None) == 0
 
 
 class _Engine:

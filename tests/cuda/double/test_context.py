@@ -130,7 +130,7 @@ def test_a_context_that_is_not_the_primary_one_is_refused(
     open_device: Callable[..., CudaDevice], double: Double
 ) -> None:
     raw = Driver()
-    foreign = raw._call("cuCtxCreate", None, 0, 0)
+    foreign = double.create_context()
     with pytest.raises(DeviceError, match="not the GPU's primary one") as caught:
         open_device()
     assert "pycuda.autoprimaryctx" in str(caught.value)
