@@ -15,12 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgetalker"
 ABOVE = {
-    "engines": {"runtime", "models", "export", "calibration", "measure", "cli", "face", "viewer"},
-    "runtime": {"models", "export", "calibration", "measure", "cli", "face", "viewer"},
+    "engines": {"runtime", "models", "export", "calibration", "measure", "cli", "face", "viewer", "serve"},
+    "runtime": {"models", "export", "calibration", "measure", "cli", "face", "viewer", "serve"},
     "models": {"export", "calibration", "measure", "cli", "viewer"},
     "export": {"calibration", "measure", "cli", "face", "viewer"},
     "measure": {"models", "export", "calibration", "cli", "face", "viewer"},
     "calibration": {"models", "export", "cli", "face", "viewer"},
+    "serve": {"models", "export", "calibration", "measure", "cli", "agents"},
     "face": {"models", "export", "calibration", "measure", "cli", "viewer"},
     "viewer": {"models", "export", "calibration", "measure", "cli"},
 }

@@ -64,7 +64,12 @@ class Control:
         return target
 
     def set(self, values: Values) -> None:
-        """Set targets: by name (the others keep theirs) or all places in order.
+        """Set targets: by name (the others keep theirs) or all places in order. Raises as `check` does."""
+        self._inbox.append(self.check(values))
+        self.resting = False
+
+    def check(self, values: Values) -> list[tuple[int, float]]:
+        """Return (place, value) of targets.
 
         Raises OptionError for an unknown name, a wrong count, NaN or a value outside the range.
         """
@@ -76,8 +81,7 @@ class Control:
             if not low <= value <= high:
                 name = tensor.names[place] if tensor.names else f"place {place}"
                 raise OptionError(f"control `{tensor.name}`: {name} is {value:g}; {low:g} to {high:g} was wanted")
-        self._inbox.append(wanted)
-        self.resting = False
+        return wanted
 
     def settle(self) -> None:
         """Jump to the targets: at a reset there is no past to glide from."""

@@ -245,6 +245,10 @@ class Program:
         ]
         return self._replay([_join(shifts, Piece((), f"repeat {schedule}", "repeat", -1, ()), [])]).launch
 
+    def see(self, text: str, phase: int) -> Buffer:
+        """Return the buffer that the steps of a frame see for a reference (not `@row`)."""
+        return self._see(text, phase, self._shown)
+
     def _see(self, text: str, phase: int, names: Names) -> Buffer:
         return self._memory.part(text, phase, names.get(reference(text).name))
 

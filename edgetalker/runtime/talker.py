@@ -266,28 +266,58 @@ class Talker:
         """
         with self._lock:
             start = time.perf_counter_ns()
-            index = self.index
             name = schedule or self._schedule
-            frame = self._frames.get((name, index % self._period))
+            frame = self._frames.get((name, self.index % self._period))
             if frame is None:
                 raise self._refusal(name)
-            launches = self._due(name) if self._groups else ()
-            self._glide(index)
-            if self.spread is not None:
-                self._restart_if_pending()
-                self.spread.complete(index // self.clock.block, name, partial(self._hold, window))
-            hears = frame.hears or (bool(launches) and any(replay.hears for replay in launches))
-            self._fill(index, window, hears=hears)
-            if self._upload is not None:
-                self._upload()
-            for replay in launches:
-                replay.launch()
+            launches = self._prepare_frame(name, frame, window)
             frame.launch()
             if self._download is not None:
                 self._download()
             self._wait()
             self._last, self._last_schedule = (*launches, frame), name
             return self._frame(name, start)
+
+    def _prepare_frame(self, name: str, frame: Replay, window: NDArray[np.float32] | None) -> tuple[Replay, ...]:
+        """Fill and upload what the next frame reads, and run the groups that are due; return these."""
+        launches = self._due(name) if self._groups else ()
+        index = self.index
+        self._glide(index)
+        if self.spread is not None:
+            self._restart_if_pending()
+            self.spread.complete(index // self.clock.block, name, partial(self._hold, window))
+        hears = frame.hears or (bool(launches) and any(replay.hears for replay in launches))
+        self._fill(index, window, hears=hears)
+        if self._upload is not None:
+            self._upload()
+        for replay in launches:
+            replay.launch()
+        return launches
+
+    # Frames whose steps run elsewhere, together with other talkers' (edgetalker.serve)
+
+    def prepare(self, schedule: str | None = None) -> str:
+        """Do all of `make` that comes before the steps of every frame; return the schedule. `finish` does the rest."""
+        with self._lock:
+            name = schedule or self._schedule
+            frame = self._frames.get((name, self.index % self._period))
+            if frame is None:
+                raise self._refusal(name)
+            self._last, self._last_schedule = (*self._prepare_frame(name, frame, None), frame), name
+            return name
+
+    def finish(self, start_ns: int) -> Frame:
+        """Return the frame whose motion and states now lie in the talker's buffers. start_ns: when work on it began."""
+        with self._lock:
+            return self._frame(self._last_schedule, start_ns)
+
+    def buffer(self, text: str) -> Buffer:
+        """Return the buffer that the steps of the next frame see for a reference such as `history` or `latents[phase]`."""
+        return self._program.see(text, self.index)
+
+    def staging(self, name: str) -> Array:
+        """Return the host's side of an input that frames fill, or of the motion."""
+        return self.device.staging(self._program.see(name, 0))
 
     @property
     def due(self) -> int:
@@ -438,6 +468,11 @@ class Talker:
         with self._lock:
             self._restart()
             self.device.synchronize()
+
+    def reseed(self, seed: int, stream: int) -> None:
+        """Take the noise of another (seed, stream) from the next frame on. Raises OptionError outside 0 to 2**64 - 1."""
+        names = [name for name, tensor in self.manifest.tensors.items() if tensor.role == "noise"]
+        self._noise = counter_noise(names, seed, stream, self.manifest.talkers)
 
     def reset(self) -> None:
         """Begin anew at frame 0 (barge-in): sound and frames so far are forgotten, states are as at the start, controls

@@ -41,8 +41,7 @@ class Converter:
 
         Raises OptionError for an input rate outside RATES.
         """
-        if not RATES[0] <= rate_in <= RATES[1]:
-            raise OptionError(f"a rate of {rate_in} samples a second; {RATES[0]} to {RATES[1]} were wanted")
+        _check_rate(rate_in)
         self.rate_in, self.rate_out, self._channel = rate_in, rate_out, channel
         self.samples = self.not_finite = self.clipped = 0
         self._power = self._mixed = 0.0
@@ -69,7 +68,11 @@ class Converter:
         return np.zeros(0, np.float32) if self._resampler is None else _limited(self._resampler.finish())
 
     def restart(self, rate_in: int) -> NDArray[np.float32]:
-        """Go on at another rate, as after a device was opened again; returns what `finish` does. Counts go on."""
+        """Go on at another rate, as after a device was opened again; returns what `finish` does. Counts go on.
+
+        Raises OptionError for an input rate outside RATES.
+        """
+        _check_rate(rate_in)
         rest = self.finish()
         if rate_in != self.rate_in:
             self.rate_in = rate_in
@@ -209,6 +212,11 @@ def _filters(up: int, down: int) -> tuple[NDArray[np.float32], int]:
     bank = filters.astype(np.float32)
     bank.flags.writeable = False
     return bank, half
+
+
+def _check_rate(rate: int) -> None:
+    if not RATES[0] <= rate <= RATES[1]:
+        raise OptionError(f"a rate of {rate} samples a second; {RATES[0]} to {RATES[1]} were wanted")
 
 
 def _check(packet: NDArray[Any]) -> None:
