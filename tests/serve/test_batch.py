@@ -126,9 +126,9 @@ STEPS = st.lists(
     st.tuples(
         st.integers(0, 12),
         st.sampled_from(["sound", "sound", "sound", "flush", "reset", "set", "start", "rate"]),
-        st.integers(1, 3000),
+        st.integers(1, 12000),
     ),
-    min_size=1,
+    min_size=3,
     max_size=8,
 )
 SCRIPTS = st.lists(st.tuples(st.integers(0, 6), STEPS, st.integers(7, 16)), min_size=2, max_size=3)
@@ -139,7 +139,7 @@ def commands(what: str, amount: int, place: int, batch: Batch) -> Command:
     random = np.random.default_rng([place, amount])
     if what == "set" and batch.controls:
         name, tensor = next(iter(batch.controls.items()))
-        return Set(name, tuple(float(v) for v in np.full(len(tensor.default), amount / 3000)))
+        return Set(name, tuple(float(v) for v in np.full(len(tensor.default), amount / 12000)))
     plain: dict[str, Command] = {"flush": Flush(), "reset": Reset(amount), "start": Start(str(amount))}
     rate = 24000 if what == "rate" else batch.rate
     sound = Sound((random.standard_normal(amount) * 3000).astype(np.int16), rate, 0)
@@ -166,7 +166,7 @@ def played(batch: Batch, scripts: Sequence[Script], places: Sequence[int]) -> li
     return [runs[place] for place in places]
 
 
-def same_as_alone(batch: Batch, scripts: Sequence[Script]) -> None:
+def same_as_alone(batch: Batch, scripts: Sequence[Script]) -> int:
     everybody = range(len(scripts))
     together = played(batch, scripts, everybody)
     for place in everybody:
@@ -174,19 +174,29 @@ def same_as_alone(batch: Batch, scripts: Sequence[Script]) -> None:
         assert [event.kind for event in together[place].events] == [event.kind for event in alone.events]
         assert together[place].motions.tobytes() == alone.motions.tobytes(), f"talker {place}"
         assert together[place].seat.tally.balanced
+    return sum(len(run.motions) for run in together)
 
 
-@given(scripts=SCRIPTS)
-@settings(max_examples=12)
-def test_whatever_others_do_a_talkers_frames_are_the_same_bit_for_bit(voca: Batch, scripts: list[Script]) -> None:
-    same_as_alone(voca, scripts)
+def search(batch: Batch, examples: int) -> int:
+    """Try scripts, and return how many frames were compared."""
+    compared = []
+
+    @given(scripts=SCRIPTS)
+    @settings(max_examples=examples)
+    def tried(scripts: list[Script]) -> None:
+        compared.append(same_as_alone(batch, scripts))
+
+    tried()
+    return sum(compared)
+
+
+def test_whatever_others_do_a_talkers_frames_are_the_same_bit_for_bit(voca: Batch) -> None:
+    assert search(voca, 15) > 50
 
 
 @pytest.mark.slow
-@given(scripts=SCRIPTS)
-@settings(max_examples=60)
-def test_whatever_others_do_the_shipped_talkers_frames_are_the_same(talker4: Batch, scripts: list[Script]) -> None:
-    same_as_alone(talker4, scripts)
+def test_whatever_others_do_the_shipped_talkers_frames_are_the_same(talker4: Batch) -> None:
+    assert search(talker4, 60) > 200
 
 
 def test_frames_do_not_depend_on_how_sound_was_cut(talker4: Batch) -> None:
