@@ -312,7 +312,7 @@ class Talker:
             return self._frame(self._last_schedule, start_ns)
 
     def buffer(self, text: str) -> Buffer:
-        """Return the buffer that the steps of the next frame see for a reference such as `history` or `latents[phase]`."""
+        """Return the buffer that the next frame's steps see for a reference such as `history` or `latents[phase]`."""
         return self._program.see(text, self.index)
 
     def staging(self, name: str) -> Array:
@@ -470,9 +470,9 @@ class Talker:
             self.device.synchronize()
 
     def reseed(self, seed: int, stream: int) -> None:
-        """Take the noise of another (seed, stream) from the next frame on. Raises OptionError outside 0 to 2**64 - 1."""
+        """Take the noise of another (seed, stream) from the next frame on. Raises OptionError for one below 0."""
         names = [name for name, tensor in self.manifest.tensors.items() if tensor.role == "noise"]
-        self._noise = counter_noise(names, seed, stream, self.manifest.talkers)
+        self._noise, self._noise_of = counter_noise(names, seed, stream, self.manifest.talkers), -1
 
     def reset(self) -> None:
         """Begin anew at frame 0 (barge-in): sound and frames so far are forgotten, states are as at the start, controls

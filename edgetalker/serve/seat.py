@@ -257,7 +257,8 @@ class Seat:
     @property
     def time(self) -> Fraction:
         """Exact start of the next frame in seconds of the utterance's sound."""
-        return self.talker.clock.frame_time(self.talker.index) - self._starts
+        talker = self.talker
+        return talker.clock.frame_time(talker.index - talker.manifest.motion.delay) - self._starts
 
     @property
     def slot_ns(self) -> int:
@@ -309,6 +310,8 @@ class Seat:
         return late
 
     def _hand_over(self, frame: Frame, time: Fraction, now_ns: int) -> None:
+        if frame.index < 0:  # a chunk model's motion is behind its sound: these are of before the first
+            return
         self.tally.count(frame)
         motion = frame.motion.copy()
         motion.flags.writeable = False
