@@ -17,7 +17,7 @@ import numpy as np
 from edgetalker.calibration.network import Network, relative_error
 from edgetalker.calibration.ranges import Range
 
-__all__ = ["FOLLOWERS", "PRODUCTS", "Assignment", "assign"]
+__all__ = ["CURVES", "FOLLOWERS", "MOVES", "PRODUCTS", "Assignment", "assign", "name_nodes", "reached"]
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 """Operators that are worth FP16 by themselves."""
@@ -32,7 +32,8 @@ FOLLOWERS = (
 """Operators that join FP16 when everything around them is FP16."""
 
 _SOFTMAX = ("Softmax", "LogSoftmax")
-_CURVES = ("Pow", "Log", "Sqrt", "Reciprocal", "Exp")  # they turn a lost bit of a small value into a large error
+CURVES = ("Pow", "Log", "Sqrt", "Reciprocal", "Exp")
+"""Operators that turn a lost bit of a small value into a large error."""
 _LARGEST = 65504.0 / 4  # a quarter of FP16's largest number: a rollout does not show everything
 _SMALLEST = 2.0**-14  # below it FP16 loses a bit with every halving
 _WEIGHT_ERROR = 2.0**-10
@@ -106,11 +107,11 @@ def _objection(network: Network, node: Any, ranges: Mapping[str, Range], outer: 
 
 
 def _product_objection(network: Network, node: Any, ranges: Mapping[str, Range]) -> str:
-    curve = _reached(network, node, MOVES, _CURVES)
+    curve = reached(network, node, MOVES, CURVES)
     if curve:
         return f"feeds {curve}: a spectrum or a statistic"
     logits = ranges.get(node.output[0])
-    if logits and logits.largest > _LOGITS and _reached(network, node, FOLLOWERS, _SOFTMAX):
+    if logits and logits.largest > _LOGITS and reached(network, node, FOLLOWERS, _SOFTMAX):
         return f"attention logits reach {logits.largest:.0f}, where FP16 rounds by {_spacing(logits.largest):g}"
     return ""
 
@@ -138,7 +139,7 @@ def _weight_objection(network: Network, name: str) -> str:
     return f"constant `{name}` loses {error:.1e} of itself in FP16" if error > _WEIGHT_ERROR else ""
 
 
-def _reached(network: Network, node: Any, through: Collection[str], wanted: Collection[str]) -> str:
+def reached(network: Network, node: Any, through: Collection[str], wanted: Collection[str]) -> str:
     """Return the operator among `wanted` that a node's result reaches through nodes of `through`; empty if none."""
     waiting, seen = list(node.output), set()
     while waiting:

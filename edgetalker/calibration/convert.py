@@ -6,82 +6,223 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.calibration.eightbit import EIGHT_BITS, narrow
 from edgetalker.calibration.half import half_error
 from edgetalker.calibration.onestep import OneStep
-from edgetalker.calibration.report import Report
+from edgetalker.calibration.report import GOAL, Report
 from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts, record_inputs
-from edgetalker.calibration.sound import sound_of
+from edgetalker.calibration.sound import recordings, sound_of
 from edgetalker.calibration.stage import ConvertedStage, convert_stage
 from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, nearest
 from edgetalker.engines.files import sha256_of, write_whole
 
-__all__ = ["ConvertOptions", "Said", "add_precision", "convert"]
+__all__ = ["PRECISIONS", "ConvertOptions", "Said", "add_precision", "convert"]
 
 Said = Callable[[str, float], None]
 """Told what is being done and the share of it that is done."""
 
-PRECISION = "fp16"
-_EMULATED = "fp16_emulated"
+_EMULATED = "emulated"
+_HOST = "-host"
+PRECISIONS = ("fp16", *EIGHT_BITS)
+_LEAST_SECONDS = 5.0  # of sound, for ranges
+_SILENCE = 1e-4
+_TRIES = 3
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """audio: folder of recordings (None: a made-up voice). seconds: length of the closed-loop comparison.
-    limit: relative error that one run of a stage may have; what is beyond is held in FP32. seed: of the noise.
-    hold: stages that stay FP32.
-    observed: frames that ranges are observed over, for each schedule. kept: frames of them that are recorded."""
+    """precision: `fp16`, `int8`, `w8` or `fp8`. audio: folder of recordings (None: a made-up voice). seconds: length of
+    the closed-loop comparison. goal: drift that it may have. limit: relative error that one run of a stage may have in
+    FP16; what is beyond is held in FP32. hold: stages that stay FP32; `auto` finds those that have to. seed: of the
+    noise. observed: frames that ranges are observed over, for each schedule. kept: frames of them that are recorded.
+    budget: seconds that trying layers alone may take."""
 
+    precision: str = "fp16"
     audio: Path | None = None
     seconds: float = 600.0
+    goal: float = GOAL
     limit: float = 2e-3
     hold: tuple[str, ...] = ()
     seed: int = 0
     observed: int = 300
     kept: int = 24
+    budget: float = 120.0
 
 
 def convert(bundle: Bundle, options: ConvertOptions, *, output: Path | None = None, said: Said | None = None) -> Report:
     """Convert every stage, compare ten minutes of motion, write stages and report into the bundle, or into a copy.
 
-    A bundle appears whole: the manifest is replaced last. Raises InputError when the sound or the place to write
-    does not serve, MissingPackageError without onnx, onnxruntime or matplotlib.
+    A bundle appears whole: an interrupt leaves it as it was. Raises InputError when the sound or the place to write
+    does not serve, NothingQuantisedError when nothing would be in 8 bits, MissingPackageError without onnx,
+    onnxruntime or matplotlib.
     """
     tell = said or (lambda what, share: None)
-    for name in options.hold:
-        if name not in bundle.manifest.stages:
-            known = bundle.manifest.stages
-            raise OptionError(f"no stage `{name}`; the bundle has {', '.join(known)}{nearest(name, known)}")
+    _check_options(bundle, options)
     _check_place(bundle, output)
-    rate = bundle.manifest.audio.rate
-    sound = sound_of(options.audio, rate, min(options.seconds, 600.0))
+    sound = sound_of(options.audio, bundle.manifest.audio.rate, min(max(options.seconds, 30.0), 600.0))
+    _check_sound(sound, bundle.manifest.audio.rate, options)
     recorded = record_inputs(
         bundle, sound, options.observed, options.kept, seed=options.seed, tick=_ticker(tell, "observing ranges")
     )
+    work = _to_half if options.precision == "fp16" else _to_eight_bits
+    return work(bundle, options, sound, recorded, output, tell)
+
+
+def _to_half(
+    bundle: Bundle,
+    options: ConvertOptions,
+    sound: NDArray[np.float32],
+    recorded: Mapping[str, list[Inputs]],
+    output: Path | None,
+    tell: Said,
+) -> Report:
     stages = []
     for place, (name, inputs) in enumerate(recorded.items()):
         tell(f"converting {name}", place / len(recorded))
         if name not in options.hold:
             stages.append(convert_stage(name, bundle.onnx(name), inputs, options.limit))
     rounded = {stage.name: error for stage in stages for error in _rounded(bundle, stage, recorded[stage.name], tell)}
-    heard = f"{options.audio}" if options.audio else "a made-up voice"
-    with _draft(bundle, stages) as draft:
-        loops = [_divergence(draft, name, sound, options, tell) for name in bundle.manifest.ladder]
-        report = Report(bundle.manifest.name, PRECISION, heard, stages, loops, rounded)
-        files = {"report.json": report.to_json(), "report.png": report.to_png()}
-        _add_files(draft.path, {f"{PRECISION}/{name}": data for name, data in files.items()})
-        _forget(draft.path, _EMULATED)
-        Bundle.open(draft.path)
-        _install(draft.path, output or bundle.path, new=output is not None)
-    return report
+    held: dict[str, float] = {}
+    while True:
+        files = {
+            "fp16": {stage.name: stage.onnx for stage in stages if stage.onnx},
+            _EMULATED: {stage.name: stage.emulated for stage in stages if stage.onnx},
+        }
+        with _draft(bundle, "fp16", files) as draft:
+            loops = [_divergence(draft, _EMULATED, name, sound, options, tell) for name in bundle.manifest.ladder]
+            report = Report(
+                bundle.manifest.name, "fp16", _heard(options), stages, loops, rounded, goal=options.goal, held=held
+            )
+            drifts = {} if report.met is not False or not stages else _by_stage(bundle, draft, options, sound, tell)
+            report = replace(report, harm=drifts)
+            if drifts and "auto" in options.hold:
+                worst = max(drifts, key=drifts.__getitem__)
+                held[worst] = drifts[worst]
+                stages = [stage for stage in stages if stage.name != worst]
+                continue
+            _finish(draft, bundle, "fp16", report, output)
+            return report
+
+
+def _by_stage(
+    bundle: Bundle, draft: Bundle, options: ConvertOptions, sound: NDArray[np.float32], tell: Said
+) -> dict[str, float]:
+    """Return stage -> the worst schedule's drift with that stage alone in the precision."""
+    found = {}
+    for stage in draft.manifest.precisions[_EMULATED]:
+        alone = {"fp16": {}, _EMULATED: {stage: draft.onnx(stage, _EMULATED).read_bytes()}}
+        with _draft(bundle, "fp16", alone) as single:
+            short = replace(options, seconds=min(options.seconds, 20.0))
+            loops = [_divergence(single, _EMULATED, name, sound, short, tell) for name in bundle.manifest.ladder]
+        found[stage] = max(loop.error for loop in loops)
+    return found
+
+
+def _to_eight_bits(
+    bundle: Bundle,
+    options: ConvertOptions,
+    sound: NDArray[np.float32],
+    recorded: Mapping[str, list[Inputs]],
+    output: Path | None,
+    tell: Said,
+) -> Report:
+    pass_, folder = narrow(
+        bundle=bundle,
+        precision=options.precision,
+        recorded=recorded,
+        sound=sound,
+        goal=options.goal,
+        hold=[name for name in options.hold if name != "auto"],
+        limit=options.limit,
+        seed=options.seed,
+        budget=options.budget,
+        tell=tell,
+    )
+    with folder, closing(pass_):
+        for trial in range(_TRIES):
+            pass_.write()
+            stages = pass_.found.stages
+            files = {
+                options.precision: {stage.name: stage.gpu for stage in stages if stage.gpu},
+                _EMULATED: {stage.name: stage.emulated for stage in stages if stage.emulated},
+            }
+            if hosted := {stage.name: stage.host for stage in stages if stage.host}:
+                files[options.precision + _HOST] = hosted
+            with _draft(bundle, options.precision, files) as draft:
+                loops = {
+                    name: [
+                        _divergence(draft, name, schedule, sound, options, tell) for schedule in bundle.manifest.ladder
+                    ]
+                    for name in files
+                    if name != options.precision
+                }
+                report = Report(
+                    bundle.manifest.name,
+                    options.precision,
+                    _heard(options),
+                    [],
+                    loops[_EMULATED],
+                    {},
+                    goal=options.goal,
+                    narrow=pass_.found,
+                    host_loop=loops.get(options.precision + _HOST, []),
+                )
+                missed = max(loop.error for found in loops.values() for loop in found) / options.goal
+                if missed < 1.0 or trial + 1 == _TRIES or pass_.found.taken == 1:
+                    _finish(draft, bundle, options.precision, report, output)
+                    return report
+            pass_.tighten(missed)
+    raise AssertionError("the last try returns")
+
+
+def _finish(draft: Bundle, bundle: Bundle, precision: str, report: Report, output: Path | None) -> None:
+    _add_files(draft.path, {f"{precision}/report.json": report.to_json(), f"{precision}/report.png": report.to_png()})
+    _forget(draft.path, _EMULATED)
+    Bundle.open(draft.path)
+    _install(draft.path, output or bundle.path, precision, new=output is not None)
+
+
+def _heard(options: ConvertOptions) -> str:
+    return f"{options.audio}" if options.audio else "a made-up voice"
+
+
+def _check_options(bundle: Bundle, options: ConvertOptions) -> None:
+    if options.precision not in PRECISIONS:
+        raise OptionError(
+            f"no precision `{options.precision}`; known are {', '.join(PRECISIONS)}"
+            f"{nearest(options.precision, PRECISIONS)}"
+        )
+    known = [*bundle.manifest.stages, "auto"]
+    faults = [f"no stage `{name}`{nearest(name, known)}" for name in options.hold if name not in known]
+    if faults:
+        raise OptionError(f"{'; '.join(faults)}; the bundle has {', '.join(bundle.manifest.stages)}")
+
+
+def _check_sound(sound: NDArray[np.float32], rate: int, options: ConvertOptions) -> None:
+    """Ranges that were taken from silence would cut off all speech."""
+    if options.audio is None:
+        return
+    loud = float(np.sqrt(np.mean(np.square(sound, dtype=np.float64))))
+    if loud < _SILENCE:
+        raise InputError(
+            f"{options.audio} is silent (RMS {loud:.1g}); ranges are taken from speech",
+            hint=f"give recordings of at least {_LEAST_SECONDS:g} seconds of speech, or leave --audio out",
+        )
+    seconds = sum(len(voice) for voice in recordings(options.audio, rate)) / rate
+    if seconds < _LEAST_SECONDS:
+        raise InputError(
+            f"{options.audio} holds {seconds:.1f} s of sound; at least {_LEAST_SECONDS:g} s are wanted for ranges",
+            hint="add recordings, or leave --audio out for a made-up voice",
+        )
 
 
 def _check_place(bundle: Bundle, output: Path | None) -> None:
@@ -108,34 +249,33 @@ def _rounded(bundle: Bundle, stage: ConvertedStage, inputs: list[Inputs], tell: 
 
 
 def _divergence(
-    draft: Bundle, schedule: str, sound: NDArray[np.float32], options: ConvertOptions, tell: Said
+    draft: Bundle, precision: str, schedule: str, sound: NDArray[np.float32], options: ConvertOptions, tell: Said
 ) -> Divergence:
     frames = max(1, round(options.seconds * draft.manifest.motion.fps))
-    tick = _ticker(tell, f"closed loop, schedule {schedule}")
-    return compare_rollouts(draft, _EMULATED, sound, frames, schedule, seed=options.seed, tick=tick)
+    tick = _ticker(tell, f"closed loop, {precision}, schedule {schedule}")
+    return compare_rollouts(draft, precision, sound, frames, schedule, seed=options.seed, tick=tick)
 
 
 @contextmanager
-def _draft(bundle: Bundle, stages: list[ConvertedStage]) -> Iterator[Bundle]:
-    """A copy of the bundle with the converted stages and their emulations; gone when the block ends."""
+def _draft(bundle: Bundle, precision: str, files: Mapping[str, dict[str, bytes]]) -> Iterator[Bundle]:
+    """A copy of the bundle with converted stages (precision -> stage -> ONNX); gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="edgetalker-convert-") as folder:
         path = Path(folder) / "bundle"
         for name in [MANIFEST, *bundle.manifest.files]:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.path / name, path / name)
-        _forget(path, PRECISION)
-        for precision, files in (
-            (PRECISION, {stage.name: stage.onnx for stage in stages if stage.onnx}),
-            (_EMULATED, {stage.name: stage.emulated for stage in stages if stage.onnx}),
-        ):
-            add_precision(path, precision, files)
+        for old in (precision, precision + _HOST):
+            _forget(path, old)
+        for added, stages in files.items():
+            add_precision(path, added, stages)
         yield Bundle.open(path)
 
 
 def _forget(path: Path, precision: str) -> None:
     """Drop a precision from a draft."""
     document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    document.get("precisions", {}).pop(precision, None)
+    if document.get("precisions", {}).pop(precision, None) is None:
+        return
     document["files"] = {name: d for name, d in document["files"].items() if not name.startswith(f"{precision}/")}
     shutil.rmtree(path / precision, ignore_errors=True)
     _write_manifest(path, document)
@@ -165,15 +305,35 @@ def _write_manifest(path: Path, document: object) -> None:
         file.write(text.encode())
 
 
-def _install(draft: Path, target: Path, *, new: bool) -> None:
-    """Copy a draft's new files into the bundle, its manifest last; or the whole draft to a new place."""
+def _install(draft: Path, target: Path, precision: str, *, new: bool) -> None:
+    """Put a draft's precision into the bundle, its manifest last; or the whole draft into a new place.
+
+    Folders are exchanged by renaming, and put back when anything goes wrong before the manifest is there.
+    """
     if new:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             shutil.copytree(draft, Path(folder) / "bundle").rename(target)
         return
-    for source in sorted((draft / PRECISION).iterdir()):
-        (target / PRECISION).mkdir(exist_ok=True)
-        with write_whole(target / PRECISION / source.name) as file:
-            file.write(source.read_bytes())
-    with write_whole(target / MANIFEST) as file:
-        file.write((draft / MANIFEST).read_bytes())
+    with tempfile.TemporaryDirectory(dir=target, prefix=".convert.") as folder:
+        fresh, old = Path(folder) / "fresh", Path(folder) / "old"
+        old.mkdir()
+        names = [precision, precision + _HOST]
+        for name in names:
+            if (draft / name).is_dir():
+                shutil.copytree(draft / name, fresh / name)
+        done: list[str] = []
+        try:
+            for name in names:
+                done.append(name)
+                if (target / name).is_dir():
+                    (target / name).rename(old / name)
+                if (fresh / name).is_dir():
+                    (fresh / name).rename(target / name)
+            with write_whole(target / MANIFEST) as file:
+                file.write((draft / MANIFEST).read_bytes())
+        except BaseException:
+            for name in done:
+                if (old / name).is_dir():
+                    shutil.rmtree(target / name, ignore_errors=True)
+                    (old / name).rename(target / name)
+            raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from edgetalker.engines.ort import open_session
 if TYPE_CHECKING:
     from edgetalker.calibration.network import Network
 
-__all__ = ["Range", "measure_ranges"]
+__all__ = ["METHODS", "Range", "grams", "measure_ranges", "range_ends", "range_errors", "sample"]
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,171 @@ def _probe_outputs(names: Iterable[str]) -> Iterator[Any]:
     for name in names:
         for suffix in ("largest", "mean"):
             yield helper.make_tensor_value_info(f"{name}__{suffix}", TensorProto.FLOAT, [])
+
+
+METHODS = ("max", "percentile", "entropy", "mse")
+"""How the end of an 8-bit range is chosen: the largest value seen; the 99.99th percentile; the least Kullback-Leibler
+divergence between the histogram and its 8-bit form (as TensorRT's entropy calibration did); the least mean square."""
+_KEPT = 1 << 16  # values of a tensor that are looked at, spread over all runs
+_BINS, _LEVELS = 2048, 128
+
+
+def sample(network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Run a stage over recorded inputs; return tensor -> absolute values seen (n,), the largest of all among them."""
+    random = np.random.default_rng(0)
+    share = max(1, _KEPT // max(1, len(inputs)))
+    found: dict[str, list[Array]] = {name: [] for name in names}
+    for name, value in _values(network, names, inputs):
+        seen = np.abs(np.asarray(value, np.float32)).reshape(-1)
+        kept = seen if seen.size <= share else random.choice(seen, share, replace=False)
+        found[name].append(np.append(kept, seen.max(initial=0.0)))
+    return {name: np.concatenate(pieces) for name, pieces in found.items()}
+
+
+def grams(network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Run a stage over recorded inputs; return tensor -> X^T X (size, size) over the rows of all runs."""
+    found: dict[str, Array] = {}
+    for name, value in _values(network, names, inputs):
+        rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
+        found[name] = rows.T @ rows + found.get(name, np.float32(0.0))
+    return found
+
+
+def _values(
+    network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]
+) -> Iterator[tuple[str, Array]]:
+    """Yield each tensor's value in each recorded run."""
+    import onnx
+
+    border = {item.name for item in network.graph.input}
+    inner = [name for name in names if name not in border]
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in inner)
+    session = open_session(model.SerializeToString()) if inner else None
+    for values in inputs:
+        yield from ((name, values[name]) for name in names if name in border)
+        if session is not None:
+            yield from zip(inner, session.run(None, dict(values)), strict=True)
+
+
+def range_ends(values: Array, largest: float) -> dict[str, float]:
+    """Return method -> end of the range for absolute values (n,); `largest`: the type's largest number (127, 448)."""
+    top = float(values.max(initial=0.0))
+    if top == 0.0:
+        return dict.fromkeys(METHODS, 0.0)
+    return {
+        "max": top,
+        "percentile": float(np.percentile(values, 99.99)) or top,
+        "entropy": _by_entropy(values, top),
+        "mse": min(np.linspace(0.3, 1.0, 36), key=lambda part: _square_error(values, top * part, largest)) * top,
+    }
+
+
+def _square_error(values: Array, end: float, largest: float) -> float:
+    """Mean square error of rounding to 8 bits over [-end, end]; FP8's steps grow with the value, int8's do not."""
+    scaled = np.minimum(values / end, 1.0) * largest
+    if largest > 127.0:
+        step = np.exp2(np.floor(np.log2(np.maximum(scaled, 2.0**-6))) - 3)
+        rounded = np.rint(scaled / step) * step
+    else:
+        rounded = np.rint(scaled)
+    return float(np.mean(np.square(rounded / largest * end - values)))
+
+
+def _by_entropy(values: Array, top: float) -> float:
+    counts, _ = np.histogram(values, _BINS, (0.0, top))
+    best, least = _BINS, np.inf
+    for end in range(_LEVELS, _BINS + 1, 16):
+        wanted = counts[:end].astype(np.float64)
+        wanted[-1] += counts[end:].sum()
+        groups = np.arange(end) * _LEVELS // end
+        filled = counts[:end] > 0
+        sums = np.bincount(groups, counts[:end], _LEVELS)
+        shares = np.bincount(groups, filled, _LEVELS)
+        given = np.where(filled, (sums / np.maximum(shares, 1))[groups], 0.0)
+        if not given.sum():
+            continue
+        p, q = wanted / wanted.sum(), given / given.sum()
+        seen = p > 0
+        divergence = float(np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-9))))
+        if divergence < least:
+            best, least = end, divergence
+    return top * best / _BINS
+
+
+def range_errors(
+    network: Network,
+    ends: Mapping[str, Mapping[str, float]],
+    largest: Mapping[str, float],
+    inputs: Sequence[Mapping[str, Array]],
+) -> dict[str, dict[str, float]]:
+    """Return tensor -> method -> relative error at the stage's outputs when this tensor alone is rounded to 8 bits.
+
+    ends: as `range_ends` gives them. largest: 127 for int8, 448 for FP8 E4M3. One network serves all: each tensor's
+    scale, and whether it is rounded at all, are inputs of it.
+    """
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    nodes = {
+        node.name: node
+        for node in network.nodes
+        if node.op_type in ("MatMul", "Gemm", "Conv") and node.input[0] in ends
+    }
+    made = [node for name in ends for node in _switched(name, largest[name])]
+    rewritten = []
+    for node in model.graph.node:
+        if node.name in nodes:
+            node.input[0] = f"{node.input[0]}__switched"
+        rewritten.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del model.graph.node[:]
+    model.graph.node.extend(_in_order(rewritten, made, {item.name for item in model.graph.input}))
+    for name in ends:
+        model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}__scale", 1, []))
+        model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}__on", onnx.TensorProto.BOOL, []))
+    fp8 = onnx.helper.make_tensor("zero__448", onnx.TensorProto.FLOAT8E4M3FN, [], b"\0", raw=True)
+    model.graph.initializer.extend([onnx.numpy_helper.from_array(np.asarray(0, np.int8), "zero__127"), fp8])
+    del model.graph.value_info[:]
+    session = open_session(model.SerializeToString())
+    off = {f"{name}__on": np.asarray(False) for name in ends}
+    off |= {f"{name}__scale": np.asarray(1.0, np.float32) for name in ends}
+    errors: dict[str, dict[str, float]] = {name: dict.fromkeys(METHODS, 0.0) for name in ends}
+    for values in inputs:
+        wanted = session.run(None, {**values, **off})
+        for name, methods in ends.items():
+            for method, end in methods.items():
+                scale = np.asarray(max(end, 1e-12) / largest[name], np.float32)
+                given = {**values, **off, f"{name}__on": np.asarray(True), f"{name}__scale": scale}
+                errors[name][method] += _relative(wanted, session.run(None, given)) / len(inputs)
+    return errors
+
+
+def _relative(wanted: Sequence[Array], found: Sequence[Array]) -> float:
+    pairs = [
+        (np.linalg.norm(a.astype(np.float64)), np.linalg.norm(b.astype(np.float64) - a))
+        for a, b in zip(wanted, found, strict=True)
+    ]
+    return max((float(off / size) for size, off in pairs if size), default=0.0)
+
+
+def _switched(name: str, largest: float) -> Iterator[Any]:
+    from onnx import helper
+
+    zero, scale = f"zero__{largest:.0f}", f"{name}__scale"
+    yield helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}__narrow"])
+    yield helper.make_node("DequantizeLinear", [f"{name}__narrow", scale, zero], [f"{name}__rounded"])
+    yield helper.make_node("Where", [f"{name}__on", f"{name}__rounded", name], [f"{name}__switched"])
+
+
+def _in_order(nodes: Sequence[Any], added: Sequence[Any], given: Collection[str]) -> Iterator[Any]:
+    """Yield the nodes with each added group right behind what it reads."""
+    groups = {added[place].input[0]: added[place : place + 3] for place in range(0, len(added), 3)}
+    for name in groups.keys() & set(given):
+        yield from groups[name]
+    for node in nodes:
+        yield node
+        for name in node.output:
+            yield from groups.get(name, ())

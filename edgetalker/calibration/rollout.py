@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from edgetalker.engines.ort import OrtEngine
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["Divergence", "Tick", "compare_rollouts", "record_inputs"]
+__all__ = ["Divergence", "Inputs", "Tick", "compare_rollouts", "play", "record_inputs"]
 
 Inputs = dict[str, Array]
 Tick = Callable[[int, int], None]
@@ -126,6 +126,24 @@ def _window(session: Talker, bundle: Bundle, sound: NDArray[np.float32], index: 
     return np.where(places >= 0, sound[places % len(sound)], np.float32(0.0)).astype(np.float32)
 
 
+def play(
+    bundle: Bundle,
+    engines: Mapping[str, Engine],
+    sound: NDArray[np.float32],
+    frames: int,
+    schedule: str,
+    *,
+    seed: int = 0,
+) -> NDArray[np.float32]:
+    """Play `frames` frames with these engines, which stay open, and return their motion (frames, values)."""
+    session = Session(bundle, engines, HostDevice(), seed=seed, schedules=[schedule])
+    motion = [
+        session.step(_window(session, bundle, sound, index), schedule=schedule).motion.reshape(-1).copy()
+        for index in range(frames)
+    ]
+    return np.stack(motion)
+
+
 @dataclass(frozen=True)
 class Divergence:
     """How far the motion of a precision drifts from FP32's, on the same sound and noise.
@@ -133,6 +151,8 @@ class Divergence:
     seconds: error of each second of motion, root mean square over its frames and values, as a share of the FP32
     motion's own standard deviation. worst: the largest single difference, as the same share. deviation: that
     standard deviation, in the motion's units (root mean square over values of each value's deviation in time).
+    closures: F1 of the frames with shut lips against FP32's, one frame off allowed; None for motion without ARKit's
+    mouth. shut: how many frames FP32 shows shut.
     """
 
     schedule: str
@@ -140,6 +160,8 @@ class Divergence:
     deviation: float
     seconds: tuple[float, ...]
     worst: float
+    closures: float | None = None
+    shut: int = 0
 
     @property
     def error(self) -> float:
@@ -173,17 +195,45 @@ def compare_rollouts(
     ]
     sums = squares = np.zeros(())
     errors, worst = [], 0.0
+    lips = _lips(bundle.manifest.motion.names)
+    gaps: list[tuple[float, float]] = []
     for motion, difference in _steps(bundle, pair, sound, frames, schedule, tick):
         sums, squares = sums + motion, squares + motion * motion
         errors.append(float(np.mean(np.square(difference))))
         worst = max(worst, float(np.max(np.abs(difference))))
+        if lips is not None:
+            gaps.append((float(lips @ motion.reshape(-1)), float(lips @ (motion + difference).reshape(-1))))
     for session in pair:
         session.close()
     deviation = float(np.sqrt(np.mean(np.maximum(squares / frames - np.square(sums / frames), 0.0))))
     unit = deviation or 1.0
     rate = max(1, round(bundle.manifest.motion.fps))
     seconds = [float(np.sqrt(np.mean(errors[i : i + rate]))) / unit for i in range(0, frames, rate)]
-    return Divergence(schedule, frames, deviation, tuple(seconds), worst / unit)
+    closures, shut = _closures(np.array(gaps)) if gaps else (None, 0)
+    return Divergence(schedule, frames, deviation, tuple(seconds), worst / unit, closures, shut)
+
+
+_SHUT = 0.05  # lips count as shut where the gap is below this, in units of JawOpen
+_GAP = {"JawOpen": 1.0, "MouthClose": -1.0, "MouthUpperUp": 0.25, "MouthLowerDown": 0.25}
+
+
+def _lips(names: Sequence[str]) -> NDArray[np.float64] | None:
+    """Return the weights of the gap between the lips in a motion's values, None where ARKit's mouth is not in it."""
+    short = [name[:1].upper() + name[1:].removesuffix("Left").removesuffix("Right") for name in names]
+    if not {"JawOpen", "MouthClose"} <= set(short):
+        return None
+    return np.array([_GAP.get(name, 0.0) for name in short])
+
+
+def _closures(gaps: NDArray[np.float64]) -> tuple[float | None, int]:
+    """Return F1 of the second column's shut frames against the first's, and how many those are; None without any."""
+    wanted, shown = gaps.T < _SHUT
+    if not wanted.any():
+        return None, 0
+    near = [np.convolve(flags, [1, 1, 1], "same") > 0 for flags in (wanted, shown)]
+    precision = float(near[0][shown].mean()) if shown.any() else 0.0
+    recall = float(near[1][wanted].mean())
+    return (2 * precision * recall / (precision + recall) if precision + recall else 0.0), int(wanted.sum())
 
 
 def _steps(

@@ -64,12 +64,14 @@ class Bundle:
         """Return the path of a file that the manifest lists."""
         return self.path / name
 
-    def onnx(self, stage: str, precision: str = "fp32") -> Path:
+    def onnx(self, stage: str, precision: str = "fp32", *, host: bool = False) -> Path:
         """Return the ONNX file of a stage in a precision; `fp32` is the stage's own.
 
+        host: in the form that ONNX Runtime's CPU plays fastest, where the bundle has one (`int8-host` beside `int8`).
         Raises OptionError when the bundle has no such precision.
         """
-        return self.path / self.onnx_name(stage, precision)
+        form = f"{precision}-host"
+        return self.path / self.onnx_name(stage, form if host and form in self.manifest.precisions else precision)
 
     def onnx_name(self, stage: str, precision: str = "fp32") -> str:
         """Return the file name of a stage in a precision. Raises OptionError as `onnx` does."""

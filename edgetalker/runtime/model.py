@@ -179,7 +179,7 @@ def open_engines(bundle: Bundle, device: Device, options: ModelOptions) -> Mappi
     return {
         name: OrtEngine(
             name,
-            bundle.onnx(name, precision),
+            bundle.onnx(name, precision, host=True),
             stage.inputs,
             stage.outputs,
             threads=options.threads,

@@ -1,0 +1,327 @@
+"""Adds 8 bits to a bundle: ranges and layers judged on the closed loop, one assignment, two forms, one report.
+
+The `gpu` form stands in the bundle as the precision itself, FP16 around the 8 bits, for TensorRT; the `host` form
+beside it as `PRECISION-host`, which ONNX Runtime plays. Both hold the same numbers in the same layers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.calibration.assign import name_nodes
+from edgetalker.calibration.network import Network, read_network
+from edgetalker.calibration.onestep import OneStep, one_step_error
+from edgetalker.calibration.quantise import FP8_LARGEST, Form, Kind, Product, fit, kind_for, products, to_quantised
+from edgetalker.calibration.ranges import METHODS, grams, range_ends, range_errors, sample
+from edgetalker.calibration.rollout import Inputs
+from edgetalker.calibration.sensitivity import Layer, Point, Prober, cheapest, choice_of, curve_of
+from edgetalker.calibration.stage import convert_stage
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Array
+from edgetalker.engines.errors import InputError, UserError
+
+__all__ = ["EIGHT_BITS", "EightBits", "NothingQuantisedError", "StageForms", "narrow"]
+
+EIGHT_BITS = ("int8", "w8", "fp8")
+_LARGE = 8_000_000  # weights; stages with more are tried in groups of layers
+_GROUPS = 12
+_PROBE_RUNS = 2  # recorded runs on which the methods for a tensor's range are compared
+_FITTED_ROWS = 4096
+_MARGIN = 0.9  # of the goal: a short piece does not show everything
+
+
+class NothingQuantisedError(UserError):
+    """A conversion that would leave every weight as it was."""
+
+    exit_code = 65
+
+
+@dataclass(frozen=True)
+class StageForms:
+    """One stage's files: gpu, host and emulated ONNX, empty where nothing of it is in 8 bits. kinds: product -> kind.
+    weights: share of the stage's weights in 8 bits; operations: of its multiply-adds. one_step: of the emulated form
+    and of the host's, where there is one."""
+
+    name: str
+    gpu: bytes
+    host: bytes
+    emulated: bytes
+    kinds: Mapping[str, Kind]
+    weights: float
+    operations: float
+    one_step: Mapping[str, OneStep]
+    full_bytes: int
+
+
+@dataclass
+class EightBits:
+    """What was found. ranges: stage -> tensor -> method -> error at the stage's outputs, `chosen` among them. methods:
+    choice of ranges -> drift of all layers. layers, curve: in the order in which they become narrow; `taken` of them
+    are."""
+
+    stages: list[StageForms] = field(default_factory=list)
+    ranges: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    methods: dict[str, float] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    taken: int = 0
+    curve: list[Point] = field(default_factory=list)
+    weights: float = 0.0
+    operations: float = 0.0
+    probe_frames: int = 0
+
+
+@dataclass
+class Narrowing:
+    """The pass over one bundle; `run` makes everything but the long closed loops."""
+
+    bundle: Bundle
+    precision: str
+    recorded: Mapping[str, Sequence[Inputs]]
+    sound: NDArray[np.float32]
+    goal: float
+    hold: Sequence[str] = ()
+    limit: float = 2e-3
+    seed: int = 0
+    budget: float = 120.0
+    tell: Callable[[str, float], None] = lambda what, share: None
+    found: EightBits = field(default_factory=EightBits)
+
+    def prepare(self, folder: Path) -> None:
+        """Find the ranges, try every layer alone, order the layers. Raises NothingQuantisedError without any."""
+        stages = self.bundle.manifest.stages
+        self.networks = {name: read_network(self.bundle.onnx(name)) for name in stages}
+        for network in self.networks.values():
+            name_nodes(network)
+        self.layers = [layer for name in stages if name not in self.hold for layer in self._layers(name)]
+        if not self.layers:
+            raise NothingQuantisedError(
+                f"{self.bundle.manifest.name}: no product in it can be written in {self.precision}",
+                hint="its matrices are too small, or all its stages are held; play it in fp16",
+            )
+        self.largest: dict[str, dict[str, float]] = {name: {} for name in stages}
+        self.fitted = {name: self._fit(name) for name in stages}
+        self.prober = Prober(
+            self.bundle,
+            self.networks,
+            self.largest,
+            self.fitted,
+            self.sound,
+            folder,
+            seed=self.seed,
+            tell=self.tell,
+        )
+        self._choose_ranges(lambda: self.prober.start(2 * len(self.layers) + 10, self.budget))
+        self.found.probe_frames = self.prober.frames
+        self.found.layers = cheapest(self._with_weights_alone(self.prober.try_alone(self.layers)))
+        self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))
+        self.found.taken = self._most(self.goal * _MARGIN)
+
+    def _with_weights_alone(self, tried: Sequence[Layer]) -> list[Layer]:
+        """Where narrow activations do much more harm than narrow weights, narrow the weights alone."""
+        found = []
+        for layer in tried:
+            kinds: dict[str, Kind] = {
+                item.name: "w8" for item in layer.products if item.operator != "Conv" and layer.kinds[item.name] != "w8"
+            }
+            if layer.drift > self.goal / 4 and len(kinds) == len(layer.products):
+                (other,) = self.prober.try_alone([replace(layer, kinds=kinds)])
+                layer = other if other.drift < layer.drift / 2 else layer
+            found.append(layer)
+        return found
+
+    def _layers(self, stage: str) -> Iterator[Layer]:
+        kinds = {item.name: kind for item in products(self.networks[stage]) if (kind := kind_for(item, self.precision))}
+        chosen = [item for item in products(self.networks[stage]) if item.name in kinds]
+        large = sum(item.weights for item in chosen) > _LARGE
+        size = -(-len(chosen) // _GROUPS) if large else 1
+        for first in range(0, len(chosen), max(1, size)):
+            group = tuple(chosen[first : first + size])
+            yield Layer(stage, group, {item.name: kinds[item.name] for item in group})
+
+    def _chosen(self, stage: str) -> dict[str, Kind]:
+        return {name: kind for layer in self.layers if layer.stage == stage for name, kind in layer.kinds.items()}
+
+    def _fit(self, stage: str) -> dict[str, tuple[Array, Array]]:
+        self.tell(f"fitting weights of {stage}", 0.0)
+        kinds = self._chosen(stage)
+        sources = {item.source for item in products(self.networks[stage]) if kinds.get(item.name) in ("w8", "a8")}
+        inputs = self.recorded[stage]
+        rows = max((item.rows for item in products(self.networks[stage])), default=1)
+        runs = inputs[:: max(1, len(inputs) * rows // _FITTED_ROWS)]
+        return fit(self.networks[stage], kinds, grams(self.networks[stage], sources, runs)) if sources else {}
+
+    def _ranged(self, stage: str) -> dict[str, float]:
+        """Return tensor -> the type's largest number, for what needs a range that cuts off nothing needlessly."""
+        wide = {"a8": 127.0, "f8": FP8_LARGEST}
+        kinds, found = self._chosen(stage), {}
+        outputs = {node.name: node.output[0] for node in self.networks[stage].nodes}
+        for item in products(self.networks[stage]):
+            kind = kinds.get(item.name, "w8")
+            if kind in wide:
+                found[item.source] = wide[kind]
+                if kind == "a8" and item.operator == "Conv":
+                    found[outputs[item.name]] = wide[kind]
+        return found
+
+    def _choose_ranges(self, start: Callable[[], None]) -> None:
+        """Compare the four methods tensor by tensor on the stage's outputs, then all of them on the closed loop."""
+        ends: dict[str, dict[str, dict[str, float]]] = {}
+        for stage in self.networks:
+            ranged = self._ranged(stage)
+            kinds = self._chosen(stage)
+            sources = {item.source for item in products(self.networks[stage]) if item.name in kinds}
+            seen = sample(self.networks[stage], sorted({*ranged, *sources}), self.recorded[stage])
+            self.largest[stage].update({name: float(values.max(initial=0.0)) for name, values in seen.items()})
+            for name in ranged:
+                if not self.largest[stage][name]:
+                    raise InputError(
+                        f"stage `{stage}`: `{name}` was 0 in all that was observed; no range can be taken from that",
+                        hint="the audio is silent or too short: give at least ten seconds of speech, --audio DIR",
+                    )
+            ends[stage] = {name: range_ends(seen[name], largest) for name, largest in ranged.items()}
+            self._compare(stage, ends[stage], ranged)
+        start()
+        if not any(ends.values()):
+            return
+        everything = choice_of(self.layers)
+        for method in (*METHODS, "each its own"):
+            self.tell(f"comparing ranges: {method}", 0.0)
+            for stage, tensors in ends.items():
+                own = self.found.ranges.get(stage, {})
+                chosen = {name: own[name]["chosen"] if method == "each its own" else method for name in tensors}
+                self.largest[stage].update({name: tensors[name][chosen[name]] for name in tensors})
+            self.found.methods[method] = self.prober.drift(everything)
+        best = min(self.found.methods, key=self.found.methods.__getitem__)
+        for stage, tensors in ends.items():
+            for name, values in tensors.items():
+                entry = self.found.ranges[stage][name]
+                entry["chosen"] = entry["chosen"] if best == "each its own" else best
+                self.largest[stage][name] = values[entry["chosen"]]
+
+    def _compare(self, stage: str, ends: Mapping[str, Mapping[str, float]], ranged: Mapping[str, float]) -> None:
+        if not ends:
+            return
+        inputs = self.recorded[stage]
+        picked = [inputs[place] for place in np.linspace(0, len(inputs) - 1, _PROBE_RUNS).astype(int)]
+        errors = range_errors(self.networks[stage], ends, ranged, picked)
+        self.found.ranges[stage] = {
+            name: {**errors[name], "chosen": min(METHODS, key=errors[name].__getitem__)} for name in ends
+        }
+
+    def _measured(self, points: list[Point]) -> list[Point]:
+        """Play some of the curve's points."""
+        layers, last = self.found.layers, len(points) - 1
+        played = {round(last * part) for part in (0.25, 0.5, 0.75, 1.0)} - {0}
+        return [
+            replace(point, measured=self.prober.drift(choice_of(layers[: point.layers])))
+            if point.layers in played
+            else point
+            for point in points
+        ]
+
+    def _most(self, goal: float) -> int:
+        """Return how many layers can be narrow: by prediction, then played, fewer until the short piece keeps it."""
+        count = max(point.layers for point in self.found.curve if point.predicted <= goal)
+        while count and self.prober.drift(choice_of(self.found.layers[:count])) > goal:
+            count -= max(1, count // 8)
+        return count
+
+    def _all_weights(self) -> int:
+        return sum(_weights(network) for network in self.networks.values())
+
+    def tighten(self, factor: float) -> None:
+        """Take layers back after a long closed loop that missed the goal by `factor`."""
+        curve, count = self.found.curve, self.found.taken
+        wanted = curve[count].predicted / max(factor, 1.1)
+        self.found.taken = max(point.layers for point in curve[:count] if point.predicted <= wanted)
+
+    def write(self) -> None:
+        """Make every stage's files for the choice as it stands, with the error of one run and the shares.
+
+        Raises NothingQuantisedError when no layer keeps the goal.
+        """
+        if not self.found.taken:
+            raise NothingQuantisedError(
+                f"{self.bundle.manifest.name}: no layer can be in {self.precision} within {self.goal:.2%} of drift",
+                hint="allow more, --goal, or play the bundle in fp16",
+            )
+        choice = choice_of(self.found.layers[: self.found.taken])
+        narrow_ = [item for name, kinds in choice.items() for item in self._products(name, kinds)]
+        every = sum(_operations(self.bundle.onnx(stage)) for stage in self.networks)
+        self.found.weights = sum(item.weights for item in narrow_) / max(1, self._all_weights())
+        self.found.operations = sum(item.operations for item in narrow_) / max(1, every)
+        self.found.stages = [self._stage(name, choice.get(name, {})) for name in self.networks if name not in self.hold]
+
+    def _products(self, stage: str, kinds: Mapping[str, Kind]) -> list[Product]:
+        return [item for item in products(self.networks[stage]) if item.name in kinds]
+
+    def _stage(self, name: str, kinds: Mapping[str, Kind]) -> StageForms:
+        self.tell(f"writing {name}", 0.0)
+        path, inputs = self.bundle.onnx(name), self.recorded[name]
+        full = path.read_bytes()
+        probes = inputs[:: max(1, len(inputs) // 8)][:8]
+        if not kinds:
+            return StageForms(name, self._for_gpu(name, path, probes, {}), b"", b"", {}, 0.0, 0.0, {}, len(full))
+        # FP8 has no form that a CPU plays faster.
+        forms: tuple[Form, ...] = ("emulated",) if self.precision == "fp8" else ("emulated", "host")
+        files = {form: self.prober.model(name, kinds, form) for form in forms}
+        chosen = self._products(name, kinds)
+        return StageForms(
+            name,
+            self._for_gpu(name, path, probes, kinds),
+            files.get("host", b""),
+            files["emulated"],
+            kinds,
+            sum(item.weights for item in chosen) / max(1, _weights(self.networks[name])),
+            sum(item.operations for item in chosen) / max(1, _operations(path)),
+            {form: one_step_error(full, data, probes) for form, data in files.items()},
+            len(full),
+        )
+
+    def _for_gpu(self, name: str, path: Path, inputs: Sequence[Inputs], chosen: Mapping[str, Kind]) -> bytes:
+        """FP16 first, by its own rules; then 8 bits where they were chosen."""
+        import onnx
+
+        half = convert_stage(name, path, inputs, self.limit)
+        if not chosen:
+            return half.onnx
+        network = Network(onnx.load_from_string(half.onnx)) if half.onnx else self.networks[name]
+        model = to_quantised(network, chosen, self.largest[name], "gpu", self.fitted.get(name))
+        data: bytes = model.SerializeToString()
+        return data
+
+    def close(self) -> None:
+        """Drop the engines."""
+        if hasattr(self, "prober"):
+            self.prober.close()
+
+
+def narrow(**given: Any) -> tuple[Narrowing, tempfile.TemporaryDirectory[str]]:
+    """Return a prepared pass and the folder of its trial files; the caller closes both."""
+    folder = tempfile.TemporaryDirectory(prefix="edgetalker-narrow-")
+    pass_ = Narrowing(**given)
+    try:
+        pass_.prepare(Path(folder.name))
+    except BaseException:
+        pass_.close()
+        folder.cleanup()
+        raise
+    return pass_, folder
+
+
+def _weights(network: Network) -> int:
+    return sum(int(values.size) for values in network.constants.values() if values.dtype in (np.float32, np.float16))
+
+
+def _operations(path: Path) -> int:
+    """Multiply-adds of one run of a stage, products of two computed tensors among them."""
+    from edgetalker.measure.floor import stage_cost
+
+    return stage_cost(path).operations // 2

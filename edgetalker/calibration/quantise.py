@@ -1,0 +1,401 @@
+"""Writes products in 8 bits into a stage's graph, as QuantizeLinear and DequantizeLinear around ordinary operators.
+
+Three kinds: `w8`, int8 weights with a scale for each output channel, for products that wait for their weights; `a8`,
+int8 weights and activations, for products with rows enough to keep an integer unit busy; `f8`, the same in FP8 E4M3.
+Three forms of the same numbers: `gpu` as TensorRT wants it (signed, symmetric, bias as it was); `host` as ONNX Runtime
+runs it fastest (unsigned activations around 128, bias in int32, so that Gemm becomes its QGemm; with w8 two of them,
+one for an activation's upper 8 bits and one for its lower 8, so that nothing but the weights is narrow); `emulated`,
+FP32 products of the rounded values, as a GPU computes them, for closed loops on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from edgetalker.calibration.assign import CURVES, MOVES, reached
+from edgetalker.calibration.network import FLOAT, Network
+from edgetalker.engines.engine import Array
+
+__all__ = [
+    "FP8_LARGEST",
+    "ROWS",
+    "Form",
+    "Kind",
+    "Product",
+    "fit",
+    "fitted_weights",
+    "int8_weights",
+    "kind_for",
+    "products",
+    "to_quantised",
+]
+
+Kind = Literal["w8", "a8", "f8"]
+Form = Literal["gpu", "host", "emulated"]
+ROWS = 16
+"""From so many rows on a product is bound by arithmetic and its activations are worth 8 bits."""
+FP8_LARGEST = 448.0
+"""The largest number of float8 E4M3FN."""
+_LEAST_WEIGHTS = 1024  # smaller matrices cost more in scales and launches than they save
+_CLIPS = np.linspace(0.75, 1.0, 11, dtype=np.float32)
+_BLOCK = 128
+_HALF_SUFFIX = "__fp16"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product of a computed tensor with a constant matrix or kernel. rows: how often each weight is used.
+
+    source: the computed tensor. operations: multiply-adds of one run.
+    """
+
+    name: str
+    operator: str
+    source: str
+    rows: int
+    weights: int
+
+    @property
+    def operations(self) -> int:
+        """Multiply-adds: every weight is used once a row."""
+        return self.rows * self.weights
+
+
+def products(network: Network) -> list[Product]:
+    """Return the products of a stage that could be written in 8 bits, in order. Nodes must have been named."""
+    return [found for node in network.nodes if (found := _product(network, node)) is not None]
+
+
+def _product(network: Network, node: Any) -> Product | None:
+    if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[0] in network.constants:
+        return None
+    weights, out = network.constants.get(node.input[1]), network.shapes.get(node.output[0])
+    if reached(network, node, MOVES, CURVES):
+        return None  # a spectrum or a statistic: a lost bit of a small value becomes a large error
+    if (
+        weights is None
+        or weights.size < _LEAST_WEIGHTS
+        or out is None
+        or -1 in out
+        or not network.is_float(node.input[0])
+    ):
+        return None
+    if node.op_type == "Conv":
+        return Product(node.name, "Conv", node.input[0], out[0] * math.prod(out[2:]), int(weights.size))
+    plain = all(
+        item.f == 1.0 if item.name in ("alpha", "beta") else item.name == "transB" or not item.i
+        for item in node.attribute
+    )
+    if weights.ndim != 2 or not plain:
+        return None
+    columns = weights.shape[0] if _transposed(node) else weights.shape[1]
+    return Product(node.name, node.op_type, node.input[0], math.prod(out) // columns, int(weights.size))
+
+
+def kind_for(product: Product, precision: str) -> Kind | None:
+    """Return how a product is written under `int8`, `w8` or `fp8`; None where 8 bits bring nothing."""
+    if product.operator == "Conv":  # a kernel alone in 8 bits is unpacked in every run, by every library here
+        return {"int8": "a8", "fp8": "f8"}.get(precision) if product.rows >= ROWS else None  # type: ignore[return-value]
+    if precision == "w8" or product.rows < ROWS:
+        return "w8"
+    return "f8" if precision == "fp8" else "a8"
+
+
+def to_quantised(
+    network: Network,
+    kinds: Mapping[str, Kind],
+    largest: Mapping[str, float],
+    form: Form,
+    fitted: Mapping[str, tuple[Array, Array]] | None = None,
+) -> Any:
+    """Return a new ONNX model in which the products of `kinds` (name -> kind) are in 8 bits.
+
+    largest: tensor -> absolute value that is the end of its range, for the sources of `a8` and `f8`. fitted: weight ->
+    int8 values (in, out) and scales; what is not there is rounded to nearest. Raises ValueError when the result is not
+    valid ONNX.
+    """
+    import onnx
+
+    model = onnx.ModelProto()
+    model.CopyFrom(network.model)
+    writer = _Writer(network, largest, form, fitted or {})
+    nodes = [made for node in network.nodes for made in writer.rewritten(node, kinds.get(node.name))]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.value_info[:]
+    read = {name for node in nodes for name in node.input} | network.outer_names() | network.outputs
+    kept = [item for item in model.graph.initializer if item.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend([*kept, *writer.made.values()])
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # onnx's checker raises several unrelated classes
+        raise ValueError(f"the quantised network is not valid: {error}") from error
+    return model
+
+
+def int8_weights(matrix: Array, axis: int) -> tuple[Array, Array]:
+    """Return int8 values and the scale of each channel along `axis`, clipped where the mean square error is least."""
+    rest = tuple(place for place in range(matrix.ndim) if place != axis)
+    top = np.maximum(np.abs(matrix).max(rest, keepdims=True).astype(np.float32), 1e-12)
+    best, error = top, np.full(top.shape, np.inf, np.float32)
+    for clip in _CLIPS:
+        scale = top * clip / 127.0
+        lost = np.square(np.clip(np.rint(matrix / scale), -127, 127) * scale - matrix).mean(rest, keepdims=True)
+        best, error = np.where(lost < error, scale, best), np.minimum(lost, error)
+    values = np.clip(np.rint(matrix / best), -127, 127).astype(np.int8)
+    return values, best.reshape(-1).astype(np.float32)
+
+
+def fitted_weights(matrix: Array, scales: Array, gram: Array) -> Array:
+    """Return int8 values of a matrix (in, out) whose product with the inputs seen errs least, given their Gram matrix.
+
+    Each row's rounding error is made up for in the rows that follow (GPTQ: Frantar et al., arXiv:2210.17323, section
+    3.3, with the damping and the lazy blocks of its algorithm 1).
+    """
+    rest = matrix.astype(np.float32).copy()
+    size = len(rest)
+    damped = gram.astype(np.float64) + (0.01 * float(np.mean(np.diag(gram))) + 1e-9) * np.eye(size)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
+    whole = np.zeros(rest.shape, np.int8)
+    for first in range(0, size, _BLOCK):
+        last = min(first + _BLOCK, size)
+        errors = np.zeros((last - first, rest.shape[1]), np.float32)
+        for row in range(first, last):
+            rounded = np.clip(np.rint(rest[row] / scales), -127, 127)
+            whole[row] = rounded.astype(np.int8)
+            error = (rest[row] - rounded * scales) / upper[row, row]
+            rest[row:last] -= upper[row, row:last, None] * error
+            errors[row - first] = error
+        rest[last:] -= upper[first:last, last:].T @ errors
+    return whole
+
+
+class _Writer:
+    """Rewrites nodes one by one; remembers weights and tensors that were written already."""
+
+    def __init__(
+        self,
+        network: Network,
+        largest: Mapping[str, float],
+        form: Form,
+        fitted: Mapping[str, tuple[Array, Array]],
+    ) -> None:
+        self.network, self.largest, self.form, self.fitted = network, largest, form, fitted
+        self.made: dict[str, Any] = {}  # name -> initializer
+        self.written: set[str] = set()  # tensors that exist so far
+
+    def rewritten(self, node: Any, kind: Kind | None) -> Iterator[Any]:
+        if kind is None:
+            yield node
+        elif node.op_type == "Conv":
+            yield from self._convolution(node, kind)
+        else:
+            yield from self._matrix(node, kind)
+
+    def _matrix(self, node: Any, kind: Kind) -> Iterator[Any]:
+        """Weights lie as (in, out), which ONNX Runtime's fusions and TensorRT both want; Gemm's transB goes."""
+        from onnx import helper
+
+        matrix = self.network.constants[node.input[1]]
+        matrix = np.ascontiguousarray(matrix.T) if _transposed(node) else matrix
+        weights = yield from self._weights(f"{node.input[1]}__kn", matrix, 1, kind)
+        if self.form == "host" and kind != "f8":
+            yield from self._integers(node, weights, matrix.shape[1], kind)
+            return
+        source = node.input[0] if kind == "w8" else (yield from self._narrow(node.input[0], kind))
+        yield helper.make_node(node.op_type, [source, weights, *node.input[2:]], node.output, name=node.name)
+
+    def _integers(self, node: Any, weights: str, columns: int, kind: Kind) -> Iterator[Any]:
+        """Gemm on 8-bit integers, which wants two axes. Under w8 activations keep 16 bits, as two parts of 8."""
+        from onnx import helper
+
+        source, out = node.input[0], node.output[0]
+        shape = self.network.shapes[source] or ()
+        flat, made = source, out
+        if len(shape) != 2:
+            flat, made = f"{out}__rows", f"{out}__made"
+            rows = self._constant(f"{out}__flat", np.array([-1, shape[-1]], np.int64))
+            yield helper.make_node("Reshape", [source, rows], [flat], name=f"{node.name}__rows")
+        bias = []
+        for name in node.input[2:]:
+            bias.append((yield from self._int32(node, name, columns, kind)))
+        high = f"{flat}__{kind}"
+        if high not in self.written:
+            self.written.add(high)
+            yield from self._pair(flat, high, self._scale(source, kind))
+        whole = made if kind == "a8" else f"{out}__high"
+        yield helper.make_node("Gemm", [high, weights, *bias], [whole], name=node.name)
+        if kind == "w8":
+            low = f"{flat}__low"
+            if low not in self.written:
+                self.written.add(low)
+                yield helper.make_node("Sub", [flat, high], [f"{low}_wide"], name=f"rest_{low}")
+                yield from self._pair(f"{low}_wide", low, self._scale(source, kind, 1.0 / 254.0))
+            yield helper.make_node("Gemm", [low, weights], [f"{out}__low"], name=f"{node.name}__low")
+            yield helper.make_node("Add", [whole, f"{out}__low"], [made], name=f"{node.name}__sum")
+        if made != out:
+            back = self._constant(f"{out}__back", np.array([*shape[:-1], columns], np.int64))
+            yield helper.make_node("Reshape", [made, back], [out], name=f"{node.name}__back")
+
+    def _convolution(self, node: Any, kind: Kind) -> Iterator[Any]:
+        import onnx
+
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        copy.input[1] = yield from self._weights(f"{node.input[1]}__k", self.network.constants[node.input[1]], 0, kind)
+        if kind != "w8":
+            copy.input[0] = yield from self._narrow(node.input[0], kind)
+        if kind == "a8" and self.form == "host" and len(node.input) > 2:
+            channels = len(self.network.constants[node.input[1]])
+            copy.input[2] = yield from self._int32(node, node.input[2], channels, kind)
+        if kind != "a8" or self.form != "host":
+            yield copy
+            return
+        # ONNX Runtime's QLinearConv writes 8 bits too, so that its result needs a range of its own.
+        out = node.output[0]
+        copy.output[0] = f"{out}__wide"
+        yield copy
+        yield from self._pair(f"{out}__wide", out, self._scale(out, kind), kind)
+
+    def _weights(self, name: str, values: Array, axis: int, kind: Kind) -> Iterator[Any]:
+        from onnx import helper, numpy_helper
+
+        wide = f"{name}__wide"
+        if wide in self.written:
+            return wide
+        self.written.add(wide)
+        dtype = values.dtype  # float16 in a network that was converted to FP16 before
+        full = values.astype(np.float32)
+        if self.form == "emulated":
+            self.made[wide] = numpy_helper.from_array(self._rounded(name, full, axis, kind), wide)
+            return wide
+        if kind == "f8":
+            top = max(float(np.abs(full).max()), 1e-12)
+            scale: Array = np.asarray(top / FP8_LARGEST, dtype)
+            narrow = helper.make_tensor(name, _fp8(), values.shape, _to_fp8(full / np.float32(scale)), raw=True)
+            inputs, attributes = [name, self._constant(f"{name}__scale", scale)], {}
+        else:
+            whole, scales = self._int8(name, full, axis)
+            narrow = numpy_helper.from_array(whole, name)
+            inputs, attributes = [name, self._constant(f"{name}__scale", scales.astype(dtype))], {"axis": axis}
+        self.made[name] = narrow
+        yield helper.make_node("DequantizeLinear", inputs, [wide], name=f"widen_{name}", **attributes)
+        return wide
+
+    def _int8(self, name: str, full: Array, axis: int) -> tuple[Array, Array]:
+        fitted = self.fitted.get(_plain(name)) if axis == 1 else None
+        return fitted or int8_weights(full, axis)
+
+    def _rounded(self, name: str, full: Array, axis: int, kind: Kind) -> Array:
+        if kind == "f8":
+            scale = max(float(np.abs(full).max()), 1e-12) / FP8_LARGEST
+            return from_fp8(_to_fp8(full / scale), full.shape) * np.float32(scale)
+        whole, scales = self._int8(name, full, axis)
+        return whole * scales.reshape([-1 if place == axis else 1 for place in range(full.ndim)])
+
+    def _narrow(self, name: str, kind: Kind) -> Iterator[Any]:
+        """Write a tensor's way through 8 bits, once."""
+        wide = f"{name}__{kind}"
+        if wide not in self.written:
+            self.written.add(wide)
+            yield from self._pair(name, wide, self._scale(name, kind), kind)
+        return wide
+
+    def _pair(self, source: str, target: str, scale: str, kind: Kind = "a8") -> Iterator[Any]:
+        from onnx import helper
+
+        zero = self._zero(kind)
+        for operator, given, made in (("Quantize", source, f"{target}__q"), ("Dequantize", f"{target}__q", target)):
+            yield helper.make_node(f"{operator}Linear", [given, scale, zero], [made], name=f"{operator}_{target}")
+
+    def _scale(self, name: str, kind: Kind, part: float = 1.0) -> str:
+        """A constant. Under w8 there is room for twice of what was seen: 16 bits have it to spare."""
+        top = max(self.largest[name.removesuffix(_HALF_SUFFIX)], 1e-12) * (2.0 if kind == "w8" else 1.0) * part
+        dtype = np.float32 if self.network.types.get(name, FLOAT) == FLOAT else np.float16
+        narrowest = FP8_LARGEST if kind == "f8" else 127.0
+        return self._constant(f"{name}__{kind}_scale{'_low' if part < 1.0 else ''}", np.asarray(top / narrowest, dtype))
+
+    def _zero(self, kind: Kind) -> str:
+        """The zero point also says the type."""
+        from onnx import helper
+
+        if kind == "f8":
+            self.made.setdefault("zero__f8", helper.make_tensor("zero__f8", _fp8(), [], b"\0", raw=True))
+            return "zero__f8"
+        middle = np.asarray(128, np.uint8) if self.form == "host" else np.asarray(0, np.int8)
+        return self._constant("zero__a8", middle)
+
+    def _int32(self, node: Any, bias: str, size: int, kind: Kind) -> Iterator[Any]:
+        """A bias as int32 in units of the product's own scale: what an integer product adds at no cost."""
+        from onnx import helper
+
+        end = _values(self.made[self._scale(node.input[0], kind)])
+        weights = f"{node.input[1]}__{'k' if node.op_type == 'Conv' else 'kn'}"
+        scales = end * _values(self.made[f"{weights}__scale"])
+        values = np.broadcast_to(self.network.constants[bias], (size,)).astype(np.float64)
+        whole = np.clip(np.rint(values / scales), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
+        base = f"{node.output[0]}__bias"
+        inputs = [self._constant(base, whole), self._constant(f"{base}_scale", scales.astype(np.float32))]
+        yield helper.make_node("DequantizeLinear", inputs, [f"{base}_wide"], name=f"widen_{base}", axis=0)
+        return f"{base}_wide"
+
+    def _constant(self, name: str, values: Array) -> str:
+        from onnx import numpy_helper
+
+        self.made.setdefault(name, numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+
+def _plain(name: str) -> str:
+    """Return the weight's own name."""
+    return name.removesuffix("__k").removesuffix("__kn").removesuffix(_HALF_SUFFIX)
+
+
+def fit(network: Network, chosen: Mapping[str, Kind], grams: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+    """Return fitted int8 weights of the chosen int8 matrices whose source has a Gram matrix."""
+    found = {}
+    for node in network.nodes:
+        if chosen.get(node.name) in ("w8", "a8") and node.op_type != "Conv" and node.input[0] in grams:
+            matrix = network.constants[node.input[1]]
+            matrix = np.ascontiguousarray(matrix.T if _transposed(node) else matrix, np.float32)
+            _, scales = int8_weights(matrix, 1)
+            found[node.input[1]] = (fitted_weights(matrix, scales, grams[node.input[0]]), scales)
+    return found
+
+
+def _transposed(node: Any) -> bool:
+    return any(item.name == "transB" and item.i for item in node.attribute)
+
+
+def _values(initializer: Any) -> Array:
+    from onnx import numpy_helper
+
+    values: Array = numpy_helper.to_array(initializer)
+    return values
+
+
+def _fp8() -> int:
+    from onnx import TensorProto
+
+    return int(TensorProto.FLOAT8E4M3FN)
+
+
+def from_fp8(data: bytes, shape: tuple[int, ...]) -> Array:
+    """Return the values of float8 E4M3FN bytes."""
+    import ml_dtypes
+
+    values: Array = np.frombuffer(data, ml_dtypes.float8_e4m3fn).reshape(shape).astype(np.float32)
+    return values
+
+
+def _to_fp8(values: Array) -> bytes:
+    """Round to float8 E4M3FN, ties to even, saturating; the bytes of it."""
+    import ml_dtypes
+
+    data: bytes = np.clip(values, -FP8_LARGEST, FP8_LARGEST).astype(ml_dtypes.float8_e4m3fn).tobytes()
+    return data

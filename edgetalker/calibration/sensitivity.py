@@ -1,0 +1,190 @@
+"""What each layer in 8 bits does to the closed loop, and the choice that keeps a goal at the least size.
+
+A layer is tried alone: the runtime plays a short piece with only that layer narrow, and its motion is compared with
+FP32's on the same sound and noise. Errors of different layers are taken to add up as independent ones do, in squares;
+the curve says how well that held where it was measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.calibration.network import Network
+from edgetalker.calibration.quantise import Form, Kind, Product, to_quantised
+from edgetalker.calibration.rollout import play
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Array, Engine
+from edgetalker.engines.ort import OrtEngine
+
+__all__ = ["Choice", "Layer", "Point", "Prober", "cheapest", "choice_of", "curve_of"]
+
+Choice = Mapping[str, Mapping[str, Kind]]
+"""Stage -> product -> kind; what is not named stays as it was."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One product, or several that are tried together in a large network. drifts: schedule -> what it does alone."""
+
+    stage: str
+    products: tuple[Product, ...]
+    kinds: Mapping[str, Kind]
+    drifts: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def drift(self) -> float:
+        """The worst schedule's."""
+        return max(self.drifts.values(), default=float("nan"))
+
+    @property
+    def saved(self) -> int:
+        """Three bytes of each weight's four."""
+        return 3 * sum(product.weights for product in self.products)
+
+    @property
+    def name(self) -> str:
+        """Stage and first product."""
+        more = f" and {len(self.products) - 1} more" if len(self.products) > 1 else ""
+        return f"{self.stage}/{self.products[0].name}{more}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the curve of size against drift: the `layers` cheapest layers narrow. share: of the weights.
+
+    predicted: root of the sum of the layers' squares, of the worst schedule. measured: played, nan where it was not.
+    """
+
+    layers: int
+    saved: int
+    share: float
+    predicted: float
+    measured: float = float("nan")
+
+
+@dataclass
+class Prober:
+    """Plays short pieces of a bundle with some products in 8 bits. networks: of every stage, nodes named.
+
+    largest: stage -> tensor -> end of its range. seconds: how long one of FP32's pieces may take to play.
+    """
+
+    bundle: Bundle
+    networks: Mapping[str, Network]
+    largest: Mapping[str, Mapping[str, float]]
+    fitted: Mapping[str, Mapping[str, tuple[Array, Array]]]
+    sound: NDArray[np.float32]
+    folder: Path
+    seed: int = 0
+    frames: int = 300
+    tell: Callable[[str, float], None] = lambda what, share: None
+    _full: dict[str, Engine] = field(default_factory=dict)
+    _wanted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    frame_seconds: float = 0.0
+
+    def start(self, tries: int, budget: float) -> None:
+        """Play FP32's pieces. Fewer frames where `tries` pieces of 300 would take longer than `budget` seconds."""
+        stages = self.bundle.manifest.stages
+        self._full = {name: self._engine(name, self.bundle.onnx(name)) for name in stages}
+        warm = 2 * max(self._periods())
+        for schedule in self.bundle.manifest.ladder:  # the difference of two lengths leaves the opening out
+            took = [self._seconds(schedule, frames) for frames in (warm, 3 * warm)]
+            self.frame_seconds += max(took[1] - took[0], 0.0) / (2 * warm)
+        affordable = int(budget / max(1e-6, self.frame_seconds * (tries + 1)))
+        self.frames = max(warm, min(self.frames, affordable))
+        for schedule in self.bundle.manifest.ladder:
+            self._wanted[schedule] = play(self.bundle, self._full, self.sound, self.frames, schedule, seed=self.seed)
+
+    def _seconds(self, schedule: str, frames: int) -> float:
+        begin = time.perf_counter()
+        play(self.bundle, self._full, self.sound, frames, schedule, seed=self.seed)
+        return time.perf_counter() - begin
+
+    def _periods(self) -> list[int]:
+        return [3, *(getattr(step, "every", 1) for step in self.bundle.manifest.program)]
+
+    def drift(self, choice: Choice) -> float:
+        """Return the worst schedule's drift: RMS of the difference as a share of FP32's own deviation in time."""
+        return max(self.drifts(choice).values(), default=0.0)
+
+    def drifts(self, choice: Choice) -> dict[str, float]:
+        """Return schedule -> drift, for the schedules in which one of these stages plays."""
+        return self.drifts_of({stage: self.model(stage, kinds) for stage, kinds in choice.items() if kinds})
+
+    def model(self, stage: str, kinds: Mapping[str, Kind], form: Form = "emulated") -> bytes:
+        """Return a stage with these products narrow."""
+        ends, fitted = self.largest[stage], self.fitted.get(stage)
+        data: bytes = to_quantised(self.networks[stage], kinds, ends, form, fitted).SerializeToString()
+        return data
+
+    def drifts_of(self, models: Mapping[str, bytes]) -> dict[str, float]:
+        """Return schedule -> drift with these stages replaced."""
+        engines = dict(self._full)
+        for stage, data in models.items():
+            path = self.folder / f"{stage}.onnx"
+            path.write_bytes(data)
+            engines[stage] = self._engine(stage, path)
+        drifts = {}
+        for schedule, wanted in self._wanted.items():
+            if not self._plays(schedule, models):
+                continue
+            found = play(self.bundle, engines, self.sound, self.frames, schedule, seed=self.seed)
+            error = float(np.sqrt(np.mean(np.square(found - wanted, dtype=np.float64))))
+            deviation = float(np.sqrt(np.mean(np.var(wanted, axis=0, dtype=np.float64)))) or 1.0
+            drifts[schedule] = error / deviation if np.isfinite(error) else np.inf
+        return drifts
+
+    def _plays(self, schedule: str, stages: Mapping[str, object]) -> bool:
+        steps = [step for step in self.bundle.manifest.program if getattr(step, "stage", None) in stages]
+        return any(not step.schedules or schedule in step.schedules for step in steps)
+
+    def _engine(self, stage: str, path: Path) -> OrtEngine:
+        border = self.bundle.manifest.stages[stage]
+        return OrtEngine(stage, path, border.inputs, border.outputs)
+
+    def try_alone(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Return the layers with the drift of each alone."""
+        tried = []
+        for place, layer in enumerate(layers):
+            self.tell(f"trying {layer.name} alone", place / len(layers))
+            drifts = self.drifts({layer.stage: layer.kinds})
+            tried.append(Layer(layer.stage, layer.products, layer.kinds, drifts))
+        return tried
+
+    def close(self) -> None:
+        """Drop the engines."""
+        for engine in self._full.values():
+            engine.close()
+
+
+def choice_of(layers: Sequence[Layer]) -> dict[str, dict[str, Kind]]:
+    """Return what these layers are, by stage."""
+    choice: dict[str, dict[str, Kind]] = {}
+    for layer in layers:
+        choice.setdefault(layer.stage, {}).update(layer.kinds)
+    return choice
+
+
+def cheapest(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers in the order in which they become narrow: the most bytes for the least squared error first."""
+    return sorted(layers, key=lambda layer: layer.drift**2 / max(1, layer.saved))
+
+
+def curve_of(layers: Sequence[Layer], all_weights: int) -> list[Point]:
+    """Return the curve for layers in order, from none of them to all."""
+    points = [Point(0, 0, 0.0, 0.0, 0.0)]
+    saved = 0
+    squares: Counter[str] = Counter()
+    for count, layer in enumerate(layers, 1):
+        saved += layer.saved
+        squares.update({schedule: drift**2 for schedule, drift in layer.drifts.items()})
+        predicted = float(np.sqrt(max(squares.values(), default=0.0)))
+        points.append(Point(count, saved, saved / 3 / max(1, all_weights), predicted))
+    return points
