@@ -36,6 +36,7 @@ PRECISIONS = ("fp16", *EIGHT_BITS)
 _LEAST_SECONDS = 5.0  # of sound, for ranges
 _SILENCE = 1e-4
 _TRIES = 3
+_SMALL, _FITTED = 64 << 20, 240  # bytes of a bundle whose frames can all be kept; how many of them are
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,22 @@ def convert(bundle: Bundle, options: ConvertOptions, *, output: Path | None = No
     sound = sound_of(options.audio, bundle.manifest.audio.rate, min(max(options.seconds, 30.0), 600.0))
     _check_sound(sound, bundle.manifest.audio.rate, options)
     recorded = record_inputs(
-        bundle, sound, options.observed, options.kept, seed=options.seed, tick=_ticker(tell, "observing ranges")
+        bundle,
+        sound,
+        options.observed,
+        _kept(bundle, options),
+        seed=options.seed,
+        tick=_ticker(tell, "observing ranges"),
     )
     work = _to_half if options.precision == "fp16" else _to_eight_bits
     return work(bundle, options, sound, recorded, output, tell)
+
+
+def _kept(bundle: Bundle, options: ConvertOptions) -> int:
+    """Weights are fitted to inputs: a product of one row needs as many frames as it has inputs, or it fits too few."""
+    size = sum(bundle.onnx(stage).stat().st_size for stage in bundle.manifest.stages)
+    many = options.precision != "fp16" and options.kept == ConvertOptions.kept and size < _SMALL
+    return min(options.observed, _FITTED) if many else options.kept
 
 
 def _to_half(

@@ -283,6 +283,8 @@ class _Writer:
             whole, scales = self._int8(name, full, axis)
             narrow = numpy_helper.from_array(whole, name)
             inputs, attributes = [name, self._constant(f"{name}__scale", scales.astype(dtype))], {"axis": axis}
+            if self.form == "host":  # ONNX Runtime's fusions want the zeros to be there
+                inputs.append(self._constant(f"{name}__zero", np.zeros(scales.shape, np.int8)))
         self.made[name] = narrow
         yield helper.make_node("DequantizeLinear", inputs, [wide], name=f"widen_{name}", **attributes)
         return wide
@@ -310,8 +312,16 @@ class _Writer:
         from onnx import helper
 
         zero = self._zero(kind)
-        for operator, given, made in (("Quantize", source, f"{target}__q"), ("Dequantize", f"{target}__q", target)):
+        last = f"{target}__unbound" if self.form == "emulated" else target
+        for operator, given, made in (("Quantize", source, f"{target}__q"), ("Dequantize", f"{target}__q", last)):
             yield helper.make_node(f"{operator}Linear", [given, scale, zero], [made], name=f"{operator}_{target}")
+        if last != target:
+            # Behind a bare DequantizeLinear ONNX Runtime would narrow the product's FP32 weights as well.
+            bounds = [
+                self._constant("unbound__low", np.asarray(-3e38, np.float32)),
+                self._constant("unbound__high", np.asarray(3e38, np.float32)),
+            ]
+            yield helper.make_node("Clip", [last, *bounds], [target], name=f"bound_{target}")
 
     def _scale(self, name: str, kind: Kind, part: float = 1.0) -> str:
         """A constant. Under w8 there is room for twice of what was seen: 16 bits have it to spare."""

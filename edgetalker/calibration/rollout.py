@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,19 +77,18 @@ def record_inputs(
     """
     tapes = {name: _Tape() for name in bundle.manifest.stages}
     engines = {name: _RecordingEngine(engine, tapes[name]) for name, engine in _engines(bundle, "fp32").items()}
-    session = Model(bundle, engines=engines, device=HostDevice()).talker(seed=seed)
     periods = {step.stage: step.every for step in bundle.manifest.program if isinstance(step, Step)}
     kept = {name: _kept_frames(frames, keep, periods.get(name, 1)) for name in tapes}
-    for place, schedule in enumerate(session.schedules):
-        session.reset()
-        for index in range(frames):
-            if tick:
-                tick(place * frames + index, frames * len(session.schedules))
-            for name, tape in tapes.items():
-                tape.running = index in kept[name]
-            _turn_controls(session, index)
-            session.make(schedule, window=_window(session, bundle, sound, index))
-    session.close()
+    with Model(bundle, engines=engines) as model, closing(model.talker(seed=seed)) as talker:
+        for place, schedule in enumerate(talker.schedules):
+            talker.reset()
+            for index in range(frames):
+                if tick:
+                    tick(place * frames + index, frames * len(talker.schedules))
+                for name, tape in tapes.items():
+                    tape.running = index in kept[name]
+                _turn_controls(talker, index)
+                talker.make(schedule, window=_window(talker, bundle, sound, index))
     return {name: tape.inputs for name, tape in tapes.items()}
 
 
@@ -100,14 +100,14 @@ def _kept_frames(frames: int, keep: int, period: int) -> set[int]:
     return {run * period for run in (*range(first), *later)}
 
 
-def _turn_controls(session: Talker, index: int) -> None:
+def _turn_controls(talker: Talker, index: int) -> None:
     """Every few frames: default, all low, all high. A range that only defaults have been through proves little."""
     if index % 15:
         return
-    for name, control in session.controls.items():
+    for name, control in talker.controls.items():
         tensor = control.tensor
         choices = [values for values in (tensor.default, tensor.low, tensor.high) if values]
-        session.set(name, list(choices[index // 15 % len(choices)]))
+        talker.set(name, list(choices[index // 15 % len(choices)]))
 
 
 def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:
@@ -117,11 +117,11 @@ def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:
     }
 
 
-def _window(session: Talker, bundle: Bundle, sound: NDArray[np.float32], index: int) -> NDArray[np.float32] | None:
+def _window(talker: Talker, bundle: Bundle, sound: NDArray[np.float32], index: int) -> NDArray[np.float32] | None:
     """Return the samples that frame `index` sees, with the sound repeated for ever and silence before it."""
-    if session.audio is None:
+    if talker.audio is None:
         return None
-    end, size = session.end(index), bundle.manifest.audio.window
+    end, size = talker.end(index), bundle.manifest.audio.window
     places = np.arange(end - size, end)
     return np.where(places >= 0, sound[places % len(sound)], np.float32(0.0)).astype(np.float32)
 
@@ -136,11 +136,12 @@ def play(
     seed: int = 0,
 ) -> NDArray[np.float32]:
     """Play `frames` frames with these engines, which stay open, and return their motion (frames, values)."""
-    session = Session(bundle, engines, HostDevice(), seed=seed, schedules=[schedule])
+    talker = Model(bundle, engines=engines).talker(seed=seed, schedules=[schedule])  # its model is left open
     motion = [
-        session.step(_window(session, bundle, sound, index), schedule=schedule).motion.reshape(-1).copy()
+        talker.make(schedule, window=_window(talker, bundle, sound, index)).motion.reshape(-1).copy()
         for index in range(frames)
     ]
+    talker.close()
     return np.stack(motion)
 
 
@@ -189,22 +190,19 @@ def compare_rollouts(
     tick: Tick | None = None,
 ) -> Divergence:
     """Play the same sound and noise in FP32 and in `precision`, each on its own history, and compare the motion."""
-    pair = [
-        Model(bundle, engines=_engines(bundle, name), device=HostDevice()).talker(seed=seed, schedules=[schedule])
-        for name in ("fp32", precision)
-    ]
     sums = squares = np.zeros(())
     errors, worst = [], 0.0
     lips = _lips(bundle.manifest.motion.names)
     gaps: list[tuple[float, float]] = []
-    for motion, difference in _steps(bundle, pair, sound, frames, schedule, tick):
-        sums, squares = sums + motion, squares + motion * motion
-        errors.append(float(np.mean(np.square(difference))))
-        worst = max(worst, float(np.max(np.abs(difference))))
-        if lips is not None:
-            gaps.append((float(lips @ motion.reshape(-1)), float(lips @ (motion + difference).reshape(-1))))
-    for session in pair:
-        session.close()
+    with ExitStack() as stack:
+        models = [stack.enter_context(Model(bundle, engines=_engines(bundle, name))) for name in ("fp32", precision)]
+        pair = [model.talker(seed=seed, schedules=[schedule]) for model in models]
+        for motion, difference in _steps(bundle, pair, sound, frames, schedule, tick):
+            sums, squares = sums + motion, squares + motion * motion
+            errors.append(float(np.mean(np.square(difference))))
+            worst = max(worst, float(np.max(np.abs(difference))))
+            if lips is not None:
+                gaps.append((float(lips @ motion.reshape(-1)), float(lips @ (motion + difference).reshape(-1))))
     deviation = float(np.sqrt(np.mean(np.maximum(squares / frames - np.square(sums / frames), 0.0))))
     unit = deviation or 1.0
     rate = max(1, round(bundle.manifest.motion.fps))
@@ -244,5 +242,5 @@ def _steps(
         if tick:
             tick(index, frames)
         window = _window(pair[0], bundle, sound, index)
-        full, other = (session.make(schedule, window=window).motion.astype(np.float64) for session in pair)
+        full, other = (talker.make(schedule, window=window).motion.astype(np.float64) for talker in pair)
         yield full, other - full

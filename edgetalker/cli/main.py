@@ -33,6 +33,7 @@ COMMANDS = {
     "convert": "add a lower precision beside the FP32 stages",
     "build": "compile a bundle's stages into TensorRT plans",
     "profile": "time every stage and every denoise step, against what the hardware could do",
+    "budget": "predict whether a device holds a bundle's deadline",
     "completion": "print what completes commands and options in bash, zsh or tcsh",
 }
 """Command -> what it does. The module edgetalker.cli.NAME defines add_parser(subparsers) and run(args)."""

@@ -1,0 +1,120 @@
+"""8 bits in a bundle: what is written, what is reported, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgetalker.calibration.convert import ConvertOptions, convert
+from edgetalker.calibration.eightbit import NothingQuantisedError
+from edgetalker.calibration.quantise import Product
+from edgetalker.calibration.report import Report
+from edgetalker.calibration.sensitivity import Layer, cheapest, curve_of
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.runtime.talker import Talker
+from tests.calibration.conftest import TINY
+
+pytest.importorskip("onnx")
+SF = pytest.importorskip("soundfile")
+QUICK = ConvertOptions(
+    precision="int8", seconds=1.0, observed=12, kept=3, budget=1.0, goal=0.05, hold=("audio", "decode")
+)
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, Report]]:
+    folder = tmp_path_factory.mktemp("narrow") / "tiny"
+    shutil.copytree(TINY, folder)
+    report = convert(Bundle.open(folder), QUICK)
+    return Bundle.open(folder), report
+
+
+def test_the_precision_has_a_form_for_the_gpu_and_one_for_the_cpu(narrow: tuple[Bundle, Report]) -> None:
+    bundle, _ = narrow
+    assert list(bundle.manifest.precisions) == ["int8", "int8-host"]
+    for form in bundle.manifest.precisions.values():
+        assert "condition" in form
+        assert "audio" not in form, "a held stage"
+    assert bundle.onnx("condition", "int8", host=True).parent.name == "int8-host"
+    assert bundle.onnx("condition", "int8").parent.name == "int8"
+    sizes = [bundle.onnx("condition", name).stat().st_size for name in ("fp32", "int8")]
+    assert sizes[1] < sizes[0] / 2
+
+
+def test_the_report_says_what_is_narrow_and_what_each_choice_cost(narrow: tuple[Bundle, Report]) -> None:
+    bundle, report = narrow
+    document = json.loads(bundle.file("int8/report.json").read_text())
+    stage = document["stages"]["condition"]
+    assert 0.5 < stage["weights_in_8_bits"] < 1.0
+    assert 0.5 < stage["operations_in_8_bits"] < 1.0
+    assert 0.0 < document["weights_in_8_bits"] < stage["weights_in_8_bits"]
+    assert 0.0 < stage["one_step"]["host"]["worst"] < 0.1
+    assert stage["one_step"]["host"]["worst"] == pytest.approx(stage["one_step"]["emulated"]["worst"], rel=0.2)
+    assert set(document["range_methods"]) == {"max", "percentile", "entropy", "mse", "each its own"}
+    for tensor in document["ranges"]["condition"].values():
+        assert set(tensor) == {"max", "percentile", "entropy", "mse", "chosen"}
+    shares = [point["share"] for point in document["curve"]]
+    assert shares == sorted(shares)
+    assert document["curve"][-1]["measured"] > 0
+    assert set(document["closed_loop_host"]) == set(document["closed_loop"]) == {"full", "fast"}
+    assert bundle.file("int8/report.png").read_bytes().startswith(b"\x89PNG")
+    text = "\n".join(report.lines())
+    assert "of multiply-adds in 8 bits" in text
+    assert report.met
+
+
+def test_a_talker_plays_the_form_for_its_device(narrow: tuple[Bundle, Report]) -> None:
+    bundle, _ = narrow
+    motion = {}
+    for precision in ("fp32", "int8"):
+        with closing(Talker(bundle, precision=precision)) as talker:
+            assert talker.model.engines["condition"].precision == precision
+            sound = np.full(bundle.manifest.audio.window, 0.01, np.float32)
+            motion[precision] = talker.make(window=sound).motion.copy()
+    assert not np.array_equal(motion["fp32"], motion["int8"])
+    np.testing.assert_allclose(motion["fp32"], motion["int8"], atol=0.05 * float(np.abs(motion["fp32"]).max()))
+
+
+def test_a_conversion_that_narrows_nothing_is_an_error(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "tiny")
+    bundle = Bundle.open(tmp_path / "tiny")
+    with pytest.raises(NothingQuantisedError, match="no product in it can be written in w8"):
+        convert(bundle, replace(QUICK, precision="w8", hold=tuple(bundle.manifest.stages)))
+    with pytest.raises(NothingQuantisedError, match="no layer can be in int8 within"):
+        convert(bundle, replace(QUICK, goal=1e-9))
+    assert not Bundle.open(bundle.path).manifest.precisions
+
+
+def test_silence_and_too_little_sound_are_refused(tmp_path: Path) -> None:
+    bundle = Bundle.open(TINY)
+    loud = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+    for name, sound, fault in (("silent", np.zeros(160_000), "is silent"), ("short", loud, "holds 1.0 s of sound")):
+        (tmp_path / name).mkdir()
+        SF.write(tmp_path / name / "a.wav", sound, 16000)
+        with pytest.raises(InputError, match=fault) as caught:
+            convert(bundle, replace(QUICK, audio=tmp_path / name), output=tmp_path / "copy")
+        assert "--audio" in str(caught.value.hint)
+
+
+def test_an_unknown_precision_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="did you mean `int8`"):
+        convert(Bundle.open(TINY), ConvertOptions(precision="int9"))
+
+
+def test_layers_become_narrow_by_what_they_save_for_their_error() -> None:
+    def layer(name: str, weights: int, **drifts: float) -> Layer:
+        return Layer("s", (Product(name, "Gemm", "x", 1, weights),), {name: "w8"}, drifts)
+
+    layers = cheapest([layer("a", 100, full=0.03), layer("b", 400, full=0.04), layer("c", 100, one=0.01)])
+    assert [item.products[0].name for item in layers] == ["c", "b", "a"]
+    curve = curve_of(layers, 1000)
+    assert [point.share for point in curve] == pytest.approx([0.0, 0.1, 0.5, 0.6])
+    assert [point.predicted for point in curve] == pytest.approx([0.0, 0.01, 0.04, 0.05]), "schedules are apart"

@@ -1,0 +1,194 @@
+"""Products in 8 bits: what is written, and that its three forms compute alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetalker.calibration.network import Network
+from edgetalker.calibration.quantise import (
+    ROWS,
+    Form,
+    Kind,
+    fit,
+    fitted_weights,
+    from_fp8,
+    int8_weights,
+    kind_for,
+    products,
+    to_quantised,
+)
+from edgetalker.calibration.ranges import METHODS, range_ends, range_errors, sample
+from edgetalker.engines.ort import open_session
+from tests.calibration.conftest import network_of, node, weight
+
+
+def dense(rows: int, size: int = 64, columns: int = 48, *, bias: bool = True) -> Network:
+    """x @ w (+ b), then a second one behind an activation."""
+    return network_of(
+        [
+            node("Gemm", "x w b" if bias else "x w", "y", transB=0),
+            node("Relu", "y", "r"),
+            node("MatMul", "r v", "z"),
+        ],
+        {"x": (rows, size)},
+        {"z": (rows, 32)},
+        w=weight(size, columns),
+        **({"b": weight(columns, seed=2)} if bias else {}),
+        v=weight(columns, 32, seed=1),
+    )
+
+
+def computed(model: Any, **inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = open_session(model.SerializeToString()).run(None, inputs)[0]
+    return found
+
+
+def as_written(model: Any, **inputs: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Operator by operator: ONNX Runtime's fusions would narrow the activations of the GPU's form too."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: np.ndarray[Any, Any] = session.run(None, inputs)[0]
+    return found
+
+
+def off(wanted: np.ndarray[Any, Any], found: np.ndarray[Any, Any]) -> float:
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+
+
+@pytest.mark.parametrize("kind", ["w8", "a8"])
+@pytest.mark.parametrize("rows", [1, 24])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_forms_compute_alike_and_near_fp32(kind: Kind, rows: int, bias: bool) -> None:
+    network = dense(rows, bias=bias)
+    x = np.random.default_rng(3).standard_normal((rows, 64)).astype(np.float32)
+    seen = sample(network, ["x", "r"], [{"x": x}])
+    ends = {name: float(values.max()) for name, values in seen.items()}
+    kinds: dict[str, Kind] = {"y": kind, "z": kind}
+    full = computed(network.model, x=x)
+    how = {"gpu": as_written, "host": computed, "emulated": computed}
+    found = {form: how[form](to_quantised(network, kinds, ends, form), x=x) for form in forms()}
+    for form, values in found.items():
+        assert 1e-5 < off(full, values) < 0.03, form
+    assert off(found["emulated"], found["host"]) < 2e-3
+    assert off(found["emulated"], found["gpu"]) < 2e-3
+
+
+def forms() -> tuple[Form, ...]:
+    return ("gpu", "host", "emulated")
+
+
+def test_weights_are_stored_in_8_bits_and_the_border_stays() -> None:
+    network = dense(1)
+    model = to_quantised(network, {"y": "w8"}, {"x": 3.0}, "gpu")
+    kinds = {item.name: item.data_type for item in model.graph.initializer}
+    assert kinds["w__kn"] == onnx.TensorProto.INT8
+    assert "w" not in kinds, "the wide weights are gone"
+    assert kinds["v"] == onnx.TensorProto.FLOAT, "what was not chosen stays"
+    assert [item.name for item in model.graph.input] == ["x"]
+    assert [item.name for item in model.graph.output] == ["z"]
+    assert max(item.version for item in model.opset_import if not item.domain) <= 20  # what TensorRT 10.3 reads
+
+
+def test_onnx_runtime_runs_the_host_form_on_integers(tmp_path: Any) -> None:
+    """A pattern that its fusions do not know would be unpacked in every run, thirty times slower than FP32."""
+    network = dense(4)
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    model = to_quantised(network, {"y": "w8", "z": "a8"}, {"x": 3.0, "r": 3.0}, "host")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ran = [item.op_type for item in onnx.load(str(tmp_path / "optimised.onnx")).graph.node]
+    assert ran.count("QGemm") == 3  # two for w8's two halves of an activation, one for a8
+    assert not {"Gemm", "MatMul"} & set(ran)
+
+
+def test_fp8_is_rounded_as_the_type_rounds() -> None:
+    network = dense(16)
+    x = np.random.default_rng(3).standard_normal((16, 64)).astype(np.float32)
+    ends = {"x": float(np.abs(x).max())}
+    narrow = to_quantised(network, {"y": "f8"}, ends, "gpu")
+    assert {item.data_type for item in narrow.graph.initializer} >= {onnx.TensorProto.FLOAT8E4M3FN}
+    error = off(computed(network.model, x=x), computed(to_quantised(network, {"y": "f8"}, ends, "emulated"), x=x))
+    assert 0.005 < error < 0.06
+    assert from_fp8(b"\x7e\x38\x00", (3,)).tolist() == [448.0, 1.0, 0.0]
+
+
+def test_kinds_follow_rows_and_precision() -> None:
+    few, many = products(dense(1))[0], products(dense(ROWS))[0]
+    assert [kind_for(few, precision) for precision in ("int8", "w8", "fp8")] == ["w8", "w8", "w8"]
+    assert [kind_for(many, precision) for precision in ("int8", "w8", "fp8")] == ["a8", "w8", "f8"]
+    assert (many.rows, many.weights, many.operations) == (ROWS, 64 * 48, ROWS * 64 * 48)
+
+
+def test_spectra_and_products_of_computed_tensors_are_left_alone() -> None:
+    network = network_of(
+        [node("MatMul", "x w", "y"), node("Mul", "y y", "p"), node("Log", "y", "l"), node("MatMul", "x t", "z")],
+        {"x": (1, 64), "t": (64, 48)},
+        {"p": (1, 48), "l": (1, 48), "z": (1, 48)},
+        w=weight(64, 48),
+    )
+    assert products(network) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**31))
+def test_rounded_weights_are_within_half_a_step_or_clipped(size: int, columns: int, seed: int) -> None:
+    matrix = np.random.default_rng(seed).standard_normal((size, columns)).astype(np.float32)
+    whole, scales = int8_weights(matrix, 1)
+    assert whole.dtype == np.int8
+    assert scales.shape == (columns,)
+    assert np.abs(whole).max() <= 127
+    inside = np.abs(matrix) <= 127 * scales
+    assert np.all(np.abs(whole * scales - matrix)[inside] <= np.broadcast_to(scales, matrix.shape)[inside] * 0.5001)
+    assert float(np.square(whole * scales - matrix).sum()) <= float(
+        np.square(np.rint(matrix / (np.abs(matrix).max(0) / 127)) * (np.abs(matrix).max(0) / 127) - matrix).sum()
+    ) * (1 + 1e-4)
+
+
+def test_fitting_makes_up_for_rounding_on_the_inputs_that_are_seen() -> None:
+    random = np.random.default_rng(0)
+    seen = (random.standard_normal((200, 6)) @ random.standard_normal((6, 64))).astype(np.float32)  # six directions
+    network = dense(1)
+    values = network.constants["w"]
+    plain, scales = int8_weights(values, 1)
+    fitted = fitted_weights(values, scales, seen.T @ seen)
+    errors = [off(seen @ values, seen @ (whole * scales)) for whole in (plain, fitted)]
+    assert errors[1] < errors[0] / 3
+    found = fit(network, {"y": "w8"}, {"x": seen.T @ seen})
+    np.testing.assert_array_equal(found["w"][0], fitted)
+    model = to_quantised(network, {"y": "w8"}, {"x": 3.0}, "gpu", found)
+    stored = next(item for item in model.graph.initializer if item.name == "w__kn")
+    np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), fitted)
+
+
+def test_ranges_leave_out_what_is_rare_where_that_is_asked_for() -> None:
+    values = np.abs(np.random.default_rng(0).standard_normal(60_000)).astype(np.float32)
+    values[0] = 400.0
+    ends = range_ends(values, 127.0)
+    assert ends["max"] == 400.0
+    assert ends["percentile"] < 10.0
+    assert all(0.0 < ends[method] <= 400.0 for method in METHODS)
+    assert range_ends(np.zeros(10, np.float32), 127.0) == dict.fromkeys(METHODS, 0.0)
+
+
+def test_a_range_is_judged_at_the_outputs_with_that_tensor_alone() -> None:
+    network = dense(24)
+    x = np.random.default_rng(3).standard_normal((24, 64)).astype(np.float32)
+    ends = {name: range_ends(values, 127.0) for name, values in sample(network, ["x", "r"], [{"x": x}]).items()}
+    ends["x"]["percentile"] = 0.5  # which cuts off most of it
+    errors = range_errors(network, ends, {"x": 127.0, "r": 127.0}, [{"x": x}])
+    assert errors["x"]["percentile"] > 10 * errors["x"]["max"]
+    assert errors["r"]["percentile"] < 3 * errors["r"]["max"], "the other tensor's range is its own"
+    only_x = to_quantised(network, {"y": "a8"}, {"x": ends["x"]["max"]}, "emulated")
+    weights_too = off(computed(network.model, x=x), computed(only_x, x=x))
+    assert 0.3 * weights_too < errors["x"]["max"] < 1.1 * weights_too
