@@ -45,7 +45,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bundle = _with_fp16(path, Path(folder) / "bundle", args.minutes)
             lines += _rows(bundle, args.targets, machine)
-    _write(lines, args.into)
+    write_between(lines, args.into, BEGIN, END)
 
 
 def _with_fp16(path: Path, folder: Path, minutes: float) -> Bundle:
@@ -86,14 +86,15 @@ def _errors(report: dict[str, Any], stage: str, precision: str) -> str:
     return f"{one_step:.1e} | {', '.join(loops)} |"
 
 
-def _write(lines: list[str], into: Path | None) -> None:
+def write_between(lines: list[str], into: Path | None, begin: str, end: str) -> None:
+    """Print the lines, or put them between two marks of a file."""
     text = "\n".join(lines)
     if into is None:
         print(text)
         return
-    before, _, rest = into.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    into.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    before, _, rest = into.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
+    into.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ FP32 products of the rounded values, as a GPU computes them, for closed loops on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ __all__ = [
 
 Kind = Literal["w8", "a8", "f8"]
 Form = Literal["gpu", "host", "emulated"]
+Made = Generator[Any, None, str]
+"""Nodes, and the name of what they make."""
 ROWS = 16
 """From so many rows on a product is bound by arithmetic and its activations are worth 8 bits."""
 FP8_LARGEST = 448.0
@@ -222,7 +224,7 @@ class _Writer:
             flat, made = f"{out}__rows", f"{out}__made"
             rows = self._constant(f"{out}__flat", np.array([-1, shape[-1]], np.int64))
             yield helper.make_node("Reshape", [source, rows], [flat], name=f"{node.name}__rows")
-        bias = []
+        bias: list[str] = []
         for name in node.input[2:]:
             bias.append((yield from self._int32(node, name, columns, kind)))
         high = f"{flat}__{kind}"
@@ -262,7 +264,7 @@ class _Writer:
         yield copy
         yield from self._pair(f"{out}__wide", out, self._scale(out, kind), kind)
 
-    def _weights(self, name: str, values: Array, axis: int, kind: Kind) -> Iterator[Any]:
+    def _weights(self, name: str, values: Array, axis: int, kind: Kind) -> Made:
         from onnx import helper, numpy_helper
 
         wide = f"{name}__wide"
@@ -274,15 +276,17 @@ class _Writer:
         if self.form == "emulated":
             self.made[wide] = numpy_helper.from_array(self._rounded(name, full, axis, kind), wide)
             return wide
+        attributes: dict[str, Any] = {}
         if kind == "f8":
             top = max(float(np.abs(full).max()), 1e-12)
             scale: Array = np.asarray(top / FP8_LARGEST, dtype)
             narrow = helper.make_tensor(name, _fp8(), values.shape, _to_fp8(full / np.float32(scale)), raw=True)
-            inputs, attributes = [name, self._constant(f"{name}__scale", scale)], {}
+            inputs = [name, self._constant(f"{name}__scale", scale)]
         else:
             whole, scales = self._int8(name, full, axis)
             narrow = numpy_helper.from_array(whole, name)
-            inputs, attributes = [name, self._constant(f"{name}__scale", scales.astype(dtype))], {"axis": axis}
+            inputs = [name, self._constant(f"{name}__scale", scales.astype(dtype))]
+            attributes["axis"] = axis
             if self.form == "host":  # ONNX Runtime's fusions want the zeros to be there
                 inputs.append(self._constant(f"{name}__zero", np.zeros(scales.shape, np.int8)))
         self.made[name] = narrow
@@ -298,9 +302,11 @@ class _Writer:
             scale = max(float(np.abs(full).max()), 1e-12) / FP8_LARGEST
             return from_fp8(_to_fp8(full / scale), full.shape) * np.float32(scale)
         whole, scales = self._int8(name, full, axis)
-        return whole * scales.reshape([-1 if place == axis else 1 for place in range(full.ndim)])
+        shaped = scales.reshape([-1 if place == axis else 1 for place in range(full.ndim)])
+        values: Array = whole * shaped
+        return values
 
-    def _narrow(self, name: str, kind: Kind) -> Iterator[Any]:
+    def _narrow(self, name: str, kind: Kind) -> Made:
         """Write a tensor's way through 8 bits, once."""
         wide = f"{name}__{kind}"
         if wide not in self.written:
@@ -340,7 +346,7 @@ class _Writer:
         middle = np.asarray(128, np.uint8) if self.form == "host" else np.asarray(0, np.int8)
         return self._constant("zero__a8", middle)
 
-    def _int32(self, node: Any, bias: str, size: int, kind: Kind) -> Iterator[Any]:
+    def _int32(self, node: Any, bias: str, size: int, kind: Kind) -> Made:
         """A bias as int32 in units of the product's own scale: what an integer product adds at no cost."""
         from onnx import helper
 

@@ -11,7 +11,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.engines.machine import this_machine
 from edgetalker.engines.plan import Found, PlanRecord
-from edgetalker.engines.targets import parse_target
+from edgetalker.engines.targets import parse_target, targets_for
 from edgetalker.engines.tensorrt.api import load
 from edgetalker.engines.tensorrt.build import BuildOptions
 from edgetalker.engines.tensorrt.children import PlanBuilder
@@ -51,16 +51,18 @@ def run(args: argparse.Namespace) -> int:
     target = parse_target(args.target, machine.gpu, tuple(machine.versions))
     load(target.flavour)  # says what is missing, before anything starts
     precision = args.precision or ("fp16" if "fp16" in bundle.manifest.precisions else "fp32")
-    builder = PlanBuilder(bundle, target, machine, precision, _options(args))
     stages = _stages(bundle, precision, args.stage)
-    print(f"{bundle.manifest.name} {precision} for {target} with {target.flavour} {machine.versions[target.flavour]}")
+    version = machine.versions[target.flavour]
     line = _Line()
-    for stage in stages:
-        found = builder.stage(stage, line.show, force=args.force)
-        line.clear()
-        print(f"  {summary(found, built=line.seen)}")
-        line.seen = False
-    print(f"plans in {builder.folder}")
+    for one in targets_for(target, precision):
+        builder = PlanBuilder(bundle, one, machine, precision, _options(args))
+        print(f"{bundle.manifest.name} {precision} for {one} with {one.flavour} {version}")
+        for stage in stages:
+            found = builder.stage(stage, line.show, force=args.force)
+            line.clear()
+            print(f"  {summary(found, built=line.seen)}")
+            line.seen = False
+        print(f"plans in {builder.folder}")
     return 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgetalker.engines.errors import DeviceError, OptionError, install, nearest
 from edgetalker.engines.machine import Gpu, NoGpu
 
-__all__ = ["KNOWN", "PORTABLE", "RTX", "Target", "parse_target"]
+__all__ = ["KNOWN", "PORTABLE", "RTX", "Target", "parse_target", "targets_for"]
 
 RTX = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
 """Compute capabilities that TensorRT-RTX 1.7 names. Which of them a library has is asked of the library."""
@@ -38,6 +38,26 @@ class Target:
     def covers(self, capability: str) -> bool:
         """Return whether a plan for this target runs on a GPU of this compute capability."""
         return capability in self.capabilities or (PORTABLE in self.capabilities and _number(capability) >= 80)
+
+
+def targets_for(target: Target, precision: str) -> list[Target]:
+    """Return the targets whose plans a precision needs to be built for: FP8 is built card by card.
+
+    Raises OptionError, before anything is built, when a card is too old for it.
+    """
+    if precision != "fp8" or target.flavour != "rtx":
+        return [target]
+    old = [name for name in target.capabilities if name == PORTABLE or _number(name) < _FP8]
+    if old:
+        newer = ",".join(name for name in target.capabilities if name not in old)
+        raise OptionError(
+            f"FP8 runs on sm{_FP8} and newer, not on {', '.join(old)}",
+            hint=f"--target rtx:{newer or f'sm{_FP8}'}, or --precision int8 for the older cards",
+        )
+    return [Target(target.flavour, (name,)) for name in target.capabilities]
+
+
+_FP8 = 89
 
 
 def parse_target(text: str, gpu: Gpu | NoGpu, installed: tuple[str, ...]) -> Target:

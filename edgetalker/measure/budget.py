@@ -310,7 +310,7 @@ def _seconds(model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]]) -> float:
     work: Callable[[], Any] = lambda: session.run(None, dict(inputs))  # noqa: E731
     for _ in range(3):
         work()
-    times = []
+    times: list[float] = []
     while len(times) < 25:
         begin = time.perf_counter()
         work()

@@ -140,6 +140,7 @@ def test_an_interrupt_while_files_are_exchanged_puts_the_old_ones_back(
     assert {path: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_torch")
 def test_a_missed_goal_names_the_stage_and_auto_holds_it(tiny: Bundle) -> None:
     missed = convert(tiny, replace(QUICK, goal=1e-4))

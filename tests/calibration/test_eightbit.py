@@ -37,6 +37,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, R
     return Bundle.open(folder), report
 
 
+@pytest.mark.slow
 def test_the_precision_has_a_form_for_the_gpu_and_one_for_the_cpu(narrow: tuple[Bundle, Report]) -> None:
     bundle, _ = narrow
     assert list(bundle.manifest.precisions) == ["int8", "int8-host"]
@@ -49,6 +50,7 @@ def test_the_precision_has_a_form_for_the_gpu_and_one_for_the_cpu(narrow: tuple[
     assert sizes[1] < 0.6 * sizes[0]
 
 
+@pytest.mark.slow
 def test_the_report_says_what_is_narrow_and_what_each_choice_cost(narrow: tuple[Bundle, Report]) -> None:
     bundle, report = narrow
     document = json.loads(bundle.file("int8/report.json").read_text())
@@ -71,6 +73,7 @@ def test_the_report_says_what_is_narrow_and_what_each_choice_cost(narrow: tuple[
     assert report.met
 
 
+@pytest.mark.slow
 def test_a_talker_plays_the_form_for_its_device(narrow: tuple[Bundle, Report]) -> None:
     bundle, _ = narrow
     motion = {}
@@ -83,6 +86,7 @@ def test_a_talker_plays_the_form_for_its_device(narrow: tuple[Bundle, Report]) -
     np.testing.assert_allclose(motion["fp32"], motion["int8"], atol=0.05 * float(np.abs(motion["fp32"]).max()))
 
 
+@pytest.mark.slow
 def test_a_conversion_that_narrows_nothing_is_an_error(tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "tiny")
     bundle = Bundle.open(tmp_path / "tiny")

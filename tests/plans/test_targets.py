@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgetalker.engines.errors import DeviceError, OptionError
 from edgetalker.engines.machine import Gpu, NoGpu
-from edgetalker.engines.targets import RTX, Target, parse_target
+from edgetalker.engines.targets import RTX, Target, parse_target, targets_for
 
 NONE = NoGpu("there is no NVIDIA driver")
 ORIN = Gpu("Orin", "sm87", 8 << 30, "12.6")
@@ -78,3 +78,12 @@ def test_portable_runs_from_ampere_on() -> None:
     assert portable.covers("sm90")  # which TensorRT-RTX does not name: it is asked when the plan is opened
     hopper = Gpu("Test sm90", "sm90", 8 << 30, "13.0")
     assert parse_target("rtx", hopper, ("rtx",)) == portable
+
+
+def test_fp8_is_built_card_by_card_and_refused_for_older_ones_beforehand() -> None:
+    both = parse_target("rtx:sm89,sm120", NONE, ())
+    assert targets_for(both, "fp8") == [Target("rtx", ("sm89",)), Target("rtx", ("sm120",))]
+    assert targets_for(both, "int8") == [both]
+    with pytest.raises(OptionError, match="FP8 runs on sm89 and newer, not on sm75, sm86") as caught:
+        targets_for(parse_target("rtx:sm75,sm86,sm120", NONE, ()), "fp8")
+    assert "--target rtx:sm120" in str(caught.value.hint)

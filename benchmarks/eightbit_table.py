@@ -1,0 +1,114 @@
+"""Converts bundles to 8 bits, times both precisions on one core in turn, and writes the table of docs/plans.md.
+
+python -m benchmarks.eightbit_table talker tests/data/bundles/tiny_voca published --into docs/plans.md
+
+`published` is the published-size StreamingTalker with random weights (benchmarks/data). The bundles are copied; one
+that already holds the precision is taken as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.gpu.skeleton import fill
+from benchmarks.plan_table import write_between
+from edgetalker.calibration.convert import ConvertOptions, convert
+from edgetalker.engines.bundle import Bundle
+from edgetalker.measure.bench import made_up_sound
+from edgetalker.runtime.model import find_bundle
+from edgetalker.runtime.talker import Talker
+
+PUBLISHED = Path(__file__).parent / "data" / "streamingtalker_vocaset"
+BEGIN, END = "<!-- eight bits: begin -->", "<!-- eight bits: end -->"
+HEAD = (
+    "| bundle | precision | schedule | weights in 8 bits | multiply-adds | ONNX, FP32 to GPU's and CPU's form | "
+    "error of one run | drift, GPU's form / CPU's | closures F1 | frame, one core: FP32, 8 bits, ratio |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
+_ROUNDS = 16
+
+
+def main() -> None:
+    """Convert, time, and print the table or put it between the marks of a file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", nargs="+", help="folders, names of shipped bundles, or `published`")
+    parser.add_argument("--precision", nargs="+", default=["int8"], help="as of `edgetalker convert` (int8)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="closed loop (10)")
+    parser.add_argument("--goal", type=float, default=0.01, help="drift that is allowed (0.01)")
+    parser.add_argument("--into", type=Path, help="file whose marked part is replaced")
+    args = parser.parse_args()
+    lines = [*HEAD]
+    for name in args.bundles:
+        for precision in args.precision:
+            with tempfile.TemporaryDirectory() as folder:
+                bundle = _converted(name, precision, Path(folder) / "bundle", args.minutes, args.goal)
+                lines += _rows(bundle, precision)
+    write_between(lines, args.into, BEGIN, END)
+
+
+def _converted(name: str, precision: str, folder: Path, minutes: float, goal: float) -> Bundle:
+    if name == "published":
+        bundle = fill(PUBLISHED, folder)
+    else:
+        shutil.copytree(find_bundle(name), folder, ignore=shutil.ignore_patterns("plans"))
+        bundle = Bundle.open(folder)
+    if precision not in bundle.manifest.precisions:
+        convert(bundle, ConvertOptions(precision=precision, seconds=60 * minutes, goal=goal))
+    return Bundle.open(folder)
+
+
+def _rows(bundle: Bundle, precision: str) -> Iterator[str]:
+    report = json.loads(bundle.file(f"{precision}/report.json").read_text(encoding="utf-8"))
+    stages = report["stages"].values()
+    sizes = [sum(stage["bytes"][form] or stage["bytes"]["fp32"] for stage in stages) / 1e6 for form in _SIZES]
+    errors = [max(step["relative"].values()) for stage in stages for step in stage["one_step"].values()]
+    for schedule in bundle.manifest.ladder:
+        wide, narrow = _times(bundle, precision, schedule)
+        loops = [report[key].get(schedule) for key in ("closed_loop", "closed_loop_host")]
+        drifts = " / ".join(f"{100 * loop['error']:.2f} %" for loop in loops if loop)
+        closures = next((f"{loop['closures']:.4f}" for loop in loops if loop and loop["closures"] is not None), "-")
+        row = (
+            f"| {bundle.manifest.name} | {precision} | {schedule} | {100 * report['weights_in_8_bits']:.0f} % | "
+            f"{100 * report['operations_in_8_bits']:.0f} % | {sizes[0]:.1f} to {sizes[1]:.1f} and {sizes[2]:.1f} MB | "
+            f"{max(errors, default=0.0):.1e} | {drifts} | {closures} | "
+            f"{wide:.2f} ms, {narrow:.2f} ms, {narrow / wide:.2f} |"
+        )
+        print(row, flush=True)
+        yield row
+
+
+_SIZES = ("fp32", "gpu", "host")
+
+
+def _times(bundle: Bundle, precision: str, schedule: str) -> tuple[float, float]:
+    """Return the mean frame of each in ms over a period of the program, both precisions by turns in every round.
+
+    Of each frame of the period the shortest of all rounds counts: others on the machine can only make it longer.
+    """
+    with ExitStack() as stack:
+        pair = []
+        for name in ("fp32", precision):
+            talker = Talker(bundle, precision=name, schedules=[schedule])
+            stack.callback(talker.close)
+            pair.append(talker)
+        sound = made_up_sound(pair[0])
+        period = max(4, int(np.lcm.reduce([getattr(step, "every", 1) for step in bundle.manifest.program])))
+        least = np.full((2, period), np.inf)
+        for _ in range(_ROUNDS):
+            for talker, times in zip(pair, least, strict=True):
+                costs = [talker.make(schedule, window=sound).cost_ns for _ in range(2 * period)]
+                np.minimum(times, costs[period:], out=times)
+    wide, narrow = least.mean(1) / 1e6
+    return float(wide), float(narrow)
+
+
+if __name__ == "__main__":
+    main()
