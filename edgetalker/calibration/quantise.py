@@ -298,12 +298,13 @@ class _Writer:
         return fitted or int8_weights(full, axis)
 
     def _rounded(self, name: str, full: Array, axis: int, kind: Kind) -> Array:
+        values: Array
         if kind == "f8":
             scale = max(float(np.abs(full).max()), 1e-12) / FP8_LARGEST
-            return from_fp8(_to_fp8(full / scale), full.shape) * np.float32(scale)
+            values = from_fp8(_to_fp8(full / scale), full.shape) * np.float32(scale)
+            return values
         whole, scales = self._int8(name, full, axis)
-        shaped = scales.reshape([-1 if place == axis else 1 for place in range(full.ndim)])
-        values: Array = whole * shaped
+        values = whole * scales.reshape([-1 if place == axis else 1 for place in range(full.ndim)])
         return values
 
     def _narrow(self, name: str, kind: Kind) -> Made:

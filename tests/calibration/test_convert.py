@@ -19,6 +19,7 @@ from edgetalker.calibration.stage import convert_stage, half_share
 from edgetalker.cli import convert as command
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
+from edgetalker.engines.files import write_whole
 from edgetalker.runtime.open import open_session
 from tests.calibration.conftest import network_of, node, weight
 
@@ -126,7 +127,7 @@ def test_an_interrupt_while_files_are_exchanged_puts_the_old_ones_back(
 ) -> None:
     shutil.copytree(converted[0].path, tmp_path / "again")
     before = {path: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()}
-    real = module.write_whole
+    real = write_whole
 
     def interrupted(path: Path) -> object:
         if path.parent == tmp_path / "again":
@@ -134,7 +135,7 @@ def test_an_interrupt_while_files_are_exchanged_puts_the_old_ones_back(
             raise KeyboardInterrupt
         return real(path)
 
-    monkeypatch.setattr(module, "write_whole", interrupted)
+    monkeypatch.setattr("edgetalker.calibration.convert.write_whole", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert(Bundle.open(tmp_path / "again"), replace(QUICK, hold=("denoise",), limit=1e-3))
     assert {path: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()} == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ QUICK = ConvertOptions(
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bundle, Report]]:
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Report]:
     folder = tmp_path_factory.mktemp("narrow") / "tiny"
     shutil.copytree(TINY, folder)
     report = convert(Bundle.open(folder), QUICK)
