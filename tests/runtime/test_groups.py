@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def test_a_chunk_of_a_hundred_frames_and_nine_stages_captures_each_piece_once(
 
 
 def test_a_carry_of_a_group_moves_once_a_block(tmp_path: Path) -> None:
-    description, files = toys.description(), {**toys.stages(), **toys.tables()}
+    description: dict[str, Any] = toys.description()
+    files: dict[str, Any] = {**toys.stages(), **toys.tables()}
     description["tensors"]["kept"] = {"role": "state", **toys.spec(1, 3 * toys.BLOCK, toys.SIZE)}
     description["tensors"]["wide"] = {"role": "value", **toys.spec(1, toys.BLOCK, toys.SIZE)}
     program = description["program"]
@@ -269,8 +271,12 @@ def test_pieces_that_fit_run_in_the_slots_that_the_plan_gives_them(tmp_path: Pat
     clock, said = FakeClock(), list[str]()
     bundle = spread_bundle(tmp_path / "b", scales=10)
     works = costs(clock, {f"s{k}": 0.01 for k in range(10)})
-    noted = {name: (lambda name=name, work=work: (said.append(name), work())) for name, work in works.items()}
-    talker = slow_model(bundle, noted).talker()  # type: ignore[arg-type]
+
+    def noted(name: str) -> None:
+        said.append(name)
+        works[name]()
+
+    talker = slow_model(bundle, {name: partial(noted, name) for name in works}).talker()
     aside, ran = on_fake_time(talker, clock), Ran(said)
     ladder = rehearse(talker, clock=clock)
     said.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ def chunk_bundle(
 ) -> Bundle:
     """Write a bundle: scale 0 gives every row of a block the window's mean, each further scale adds the mean again to
     what the one before gave; a frame shows its row, through a stage (`per_frame`) or by a copy alone."""
-    node, files, stages, program = helper.make_node, {}, {}, []
+    node, stages, program = helper.make_node, dict[str, Any](), list[dict[str, Any]]()
+    files: dict[str, bytes] = {}
     tensors: dict[str, Any] = {"wav": {"role": "audio", **spec(1, WINDOW)}}
-    weights = {"axis": np.array([1], np.int64), "ones": np.ones((block, SIZE), np.float32)}
+    weights: dict[str, Any] = {"axis": np.array([1], np.int64), "ones": np.ones((block, SIZE), np.float32)}
     before = ""
     for k in range(scales):
         inputs: dict[str, tuple[int, ...]] = {"wav": (1, WINDOW)}
@@ -100,7 +102,7 @@ def slow_model(bundle: Bundle, works: Mapping[str, Callable[[], None]]) -> Model
 
 def costs(clock: FakeClock, seconds: Mapping[str, float]) -> dict[str, Callable[[], None]]:
     """Return works that take so many seconds of a fake clock."""
-    return {name: (lambda ns=int(s * 1e9): clock.advance(ns)) for name, s in seconds.items()}
+    return {name: partial(clock.advance, int(s * 1e9)) for name, s in seconds.items()}
 
 
 class FakeAside:
