@@ -20,7 +20,7 @@ from edgetalker.cli.options import (
     tell_plan,
 )
 from edgetalker.cli.progress import Progress
-from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
+from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target
 from edgetalker.outputs import is_receiver, sinks_for
@@ -111,7 +111,16 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     observers: list[Observer] = [] if args.quiet else [progress]
     observers += [tracer] if tracer else []
     try:
-        loop = Loop(session, source, sinks, options=options, clock=clock, observers=observers, ladder=ladder)
+        loop = Loop(
+            session,
+            source,
+            sinks,
+            options=options,
+            clock=clock,
+            observers=observers,
+            ladder=ladder,
+            inputs=values_from(args, session, clock),
+        )
         with on_signals(loop.stop) as came:
             tally = loop.run()
     finally:
@@ -120,12 +129,12 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     if tracer is not None:
         tracer.write(args.trace)
     if not args.quiet:
-        _summary(args, tally, source)
+        _summary(args, tally, loop)
     return 128 + came[0] if came else 0
 
 
-def _summary(args: argparse.Namespace, tally: Tally, source: Source) -> None:
-    for text in source.warnings():
+def _summary(args: argparse.Namespace, tally: Tally, loop: Loop) -> None:
+    for text in loop.warnings():
         sys.stderr.write(f"warning: {text}\n")
     lines = [tally.summary()] if args.realtime else [f"{tally.due} frames"]
     if tally.schedules and (len(tally.schedules) > 1 or args.realtime):

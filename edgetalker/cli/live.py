@@ -22,7 +22,7 @@ from edgetalker.cli.options import (
     set_controls,
     tell_plan,
 )
-from edgetalker.cli.source import add_source, check_source, list_inputs, source_from
+from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
 from edgetalker.outputs import sinks_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Sink
@@ -120,7 +120,8 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
         tell_plan(session)
     source = source_from(args, session.manifest.audio.rate, clock=clock, loop=args.loop)
     try:
-        live = Live(session, source, sinks, options=options, clock=clock, rest=args.rest, ladder=ladder)
+        inputs = values_from(args, session, clock)
+        live = Live(session, source, sinks, options=options, clock=clock, rest=args.rest, ladder=ladder, inputs=inputs)
         if not args.quiet:
             sys.stderr.write("".join(f"to {url}\n" for url, _ in targets(args.to)))
         with on_signals(live.stop) as came, _conversation(live):
@@ -149,7 +150,7 @@ def _conversation(live: Live) -> Iterator[None]:
 
 
 def _summary(report: Report, live: Live) -> None:
-    lines = [f"warning: {text}" for text in live.source.warnings()]
+    lines = [f"warning: {text}" for text in live.loop.warnings()]
     lines.append(report.tally.summary())
     if report.tally.resets:
         lines.append(f"{report.tally.resets} times begun anew")

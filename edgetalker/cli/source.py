@@ -11,8 +11,10 @@ from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.clock import Clock
 from edgetalker.runtime.sources.convert import CHANNELS, RATES, encoding
 from edgetalker.runtime.sources.source import Source
+from edgetalker.runtime.sources.values import InputSource, input_source
+from edgetalker.runtime.talker import Talker
 
-__all__ = ["add_source", "check_source", "list_inputs", "source_from"]
+__all__ = ["add_source", "check_source", "device_of", "list_inputs", "source_from", "values_from"]
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sound")
     group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file or pipe, or `-` for raw PCM on stdin")
     group.add_argument("--mic", action="store_true", help="the microphone")
-    group.add_argument("--input", metavar="DEVICE", help="number or part of the name of the input device")
+    group.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="DEVICE|NAME=SOURCE",
+        help="number or part of the name of the microphone; or values of a bundle's input: gaze=udp-osc://:9015, "
+        "gaze=take.csv or .npz with times on the sound's clock; repeatable",
+    )
     group.add_argument("--list-inputs", action="store_true", help="list the input devices and stop")
     group.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the PCM on stdin")
     group.add_argument("--channels", type=positive, default=1, metavar="N", help="channels of the PCM on stdin")
@@ -31,6 +40,26 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="on the clock, hold back PCM that comes faster than it sounds (default: unless it is being recorded)",
     )
+
+
+def device_of(args: argparse.Namespace) -> str | None:
+    """Return the microphone that `--input` chooses; what has the form NAME=SOURCE is none."""
+    devices = [text for text in args.input if "=" not in text]
+    return devices[-1] if devices else None
+
+
+def values_from(args: argparse.Namespace, talker: Talker, clock: Clock) -> list[InputSource]:
+    """Return the sources of values that `--input NAME=SOURCE` names."""
+    opened: list[InputSource] = []
+    try:
+        for text in args.input:
+            if "=" in text:
+                opened.append(input_source(text, talker.inputs, clock))
+    except BaseException:
+        for source in opened:
+            source.close()
+        raise
+    return opened
 
 
 def check_source(args: argparse.Namespace, example: str, more: Iterable[tuple[bool, str]] = ()) -> None:
@@ -53,7 +82,7 @@ def check_source(args: argparse.Namespace, example: str, more: Iterable[tuple[bo
             pcm and args.rate is not None and not RATES[0] <= args.rate <= RATES[1],
             f"--rate {args.rate}: {RATES[0]} to {RATES[1]} was wanted",
         ),
-        (args.input is not None and not args.mic, "--input chooses a microphone, but --mic is not there"),
+        (device_of(args) is not None and not args.mic, "--input chooses a microphone, but --mic is not there"),
         *more,
     ]
     found = [text for wrong, text in faults if wrong]
@@ -71,7 +100,7 @@ def source_from(args: argparse.Namespace, rate: int, *, clock: Clock | None, loo
     if args.mic:
         from edgetalker.runtime.sources.mic import MicSource
 
-        return MicSource(rate, args.input, channel=args.channel)
+        return MicSource(rate, device_of(args), channel=args.channel)
     from edgetalker.runtime.sources.live import PacedSource, PcmSource
 
     if args.speech == "-":

@@ -134,11 +134,24 @@ class Track:
         """`into` is the staging memory, shape (..., places), that every frame uploads."""
         self.tensor = tensor
         self._into = into
-        self._default = np.broadcast_to(np.array(tensor.default or 0.0, np.float32), into.shape).copy()
+        self.default = np.broadcast_to(np.array(tensor.default or 0.0, np.float32), into.shape).copy()
         self._inbox: deque[tuple[float | None, NDArray[np.float32]]] = deque()
         self._values: deque[tuple[float, NDArray[np.float32]]] = deque()
         self.fed = self.stale = self.dropped = 0
-        into[...] = self._default
+        into[...] = self.default
+
+    def warnings(self) -> list[str]:
+        """What a user should know of this input after a run, a sentence each."""
+        name, found = self.tensor.name, list[str]()
+        if not self.fed:
+            found.append(f"the bundle hears the input `{name}`, which nobody fed: its default was played")
+        if self.stale:
+            found.append(
+                f"input `{name}` had no value that was new enough in {self.stale} frames: its default was played"
+            )
+        if self.dropped:
+            found.append(f"input `{name}`: {self.dropped} values came more than {self.KEPT} ahead of their time")
+        return found
 
     def feed(self, values: Values, time: float | None) -> None:
         """Take a value for `time` in seconds of sound (None: from the next frame on). By name: the others default.
@@ -147,14 +160,14 @@ class Track:
         """
         tensor = self.tensor
         if isinstance(values, Mapping):
-            row = self._default.copy()
+            row = self.default.copy()
             for place, value in places(f"input `{tensor.name}`", tensor.names, row.shape[-1], values):
                 row[..., place] = value
         else:
             row = np.array(values, np.float32)
             if row.size != self._into.size and row.shape != self._into.shape[-1:]:
                 raise OptionError(f"input `{tensor.name}` is {tensor.spec}; values of shape {list(row.shape)} came")
-            row = row.reshape(self._into.shape) if row.size == self._into.size else self._default * 0 + row
+            row = row.reshape(self._into.shape) if row.size == self._into.size else self.default * 0 + row
         if not np.isfinite(row).all() or not math.isfinite(time or 0.0):
             raise OptionError(f"input `{tensor.name}`: NaN or Inf came")
         self._inbox.append((time, row))
@@ -166,9 +179,9 @@ class Track:
         values = self._values
         while len(values) > 1 and values[1][0] <= time:
             values.popleft()
-        if not values or values[0][0] > time or (self.tensor.stale and time - values[0][0] > self.tensor.stale):
+        if not values or values[0][0] > time or (self.tensor.stale and time - values[0][0] > self.tensor.stale + 1e-9):
             self.stale += bool(self.fed)
-            self._into[...] = self._default
+            self._into[...] = self.default
             return
         at, row = values[0]
         if self.tensor.between == "linear" and len(values) > 1:
@@ -193,7 +206,7 @@ class Track:
         """Forget every value: the sound's clock begins anew."""
         self._inbox.clear()
         self._values.clear()
-        self._into[...] = self._default
+        self._into[...] = self.default
 
     def save(self) -> list[tuple[float, NDArray[np.float32]]]:
         """Return what is kept."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from edgetalker.runtime.clock import Clock, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome, Sink, Source
 from edgetalker.runtime.ladder import Ladder
-from edgetalker.runtime.loop import InputSource, Loop, Observer, Options, Tally
+from edgetalker.runtime.loop import Loop, Observer, Options, Tally
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sinks.net.sender import NetworkSink
 from edgetalker.runtime.sinks.sink import SinkStatistics
 from edgetalker.runtime.sources.live import LiveSource
+from edgetalker.runtime.sources.values import InputSource
 from edgetalker.runtime.stats import Spread
 from edgetalker.runtime.talker import Talker
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from edgetalker.runtime.clock import Clock, Pace, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome, Source
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sources.values import InputSource
 from edgetalker.runtime.spread import Plan
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["LATE_POLICIES", "InputSource", "LatePolicy", "Loop", "Observer", "Options", "Tally", "drive", "rehearse"]
+__all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "Tally", "drive", "rehearse"]
 
 LatePolicy = Literal["hold", "skip", "send"]
 LATE_POLICIES: tuple[LatePolicy, ...] = ("hold", "skip", "send")
@@ -42,18 +43,6 @@ class Observer:
 
     def sound(self, total: int) -> None:
         """Take the number of samples heard so far."""
-
-
-class InputSource(Protocol):
-    """Where values of one `input` come from. `take` is called before every frame, from the loop's thread."""
-
-    name: str
-
-    def take(self) -> Iterable[tuple[float | None, int, NDArray[np.float32]]]:
-        """Return what came since: (seconds of sound or None, when it came on the run's clock in ns, values)."""
-        ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -367,10 +356,18 @@ class Loop:
         self._hand_over(frame, start, send=True)
 
     def _feed(self, source: InputSource) -> None:
-        for at, came_ns, values in source.take():
+        talker = self.talker
+        time = float(talker.clock.frame_time(talker.index))
+        for at, came_ns, values in source.take(time):
             if at is None and self._pace.origin_ns is not None:
                 at = self._pace.sound_time(came_ns)
-            self.talker.feed(source.name, values, time=at)
+            talker.feed(source.name, values, time=at)
+
+    def warnings(self) -> list[str]:
+        """What was wrong with the sound and the inputs, a sentence each; to be shown after the run."""
+        found = list(self.source.warnings())
+        found += [text for source in self.inputs for text in source.warnings()]
+        return found + [text for track in self.talker.inputs.values() for text in track.warnings()]
 
     def _replace_broken(self, frame: Frame, due: int, start: int) -> None:
         """NaN in a history stays there for ever, and receivers may crash on it: hold, and begin with new states."""

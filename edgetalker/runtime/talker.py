@@ -555,11 +555,11 @@ class Talker:
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from a snapshot, of this talker or of another of a model of the same bundle.
 
-        Raises InputError for a snapshot of another bundle or of other schedules.
+        Raises InputError for a snapshot of another bundle.
         """
         with self._lock:
             if snapshot.bundle != self.bundle.digest or not self._memory.fits(snapshot.tensors):
-                raise InputError("the snapshot is of another bundle, or of a talker with other schedules")
+                raise InputError("the snapshot is of another bundle")
             self._begin()
             self._memory.restore(snapshot.tensors)
             for name, saved in snapshot.controls.items():
@@ -569,7 +569,7 @@ class Talker:
             self.window.restore(*snapshot.window)
             self.index, self.heard, self._ran = snapshot.index, snapshot.heard, list(snapshot.ran)
             self.needs = self.clock.end(self.index)
-            self._last_schedule = snapshot.schedule
+            self._last_schedule = snapshot.schedule if snapshot.schedule in self.schedules else self.schedules[0]
             if self.spread and snapshot.spread:
                 self.spread.restore(snapshot.spread)
             np.copyto(self._motion, snapshot.motion)

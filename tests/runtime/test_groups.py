@@ -225,15 +225,20 @@ def spread_bundle(path: Path, scales: int = 3, **changes: Any) -> Bundle:
     return chunk_bundle(path, block=20, scales=scales, spread=8, **changes)
 
 
-def test_spread_changes_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shape", [{}, {"frames_hear": True}, {"remembers": True}])
+def test_spread_changes_no_bit(tmp_path: Path, shape: dict[str, bool]) -> None:
+    """Also where the frames fill the window that the next block's pieces read, and where a block remembers the last."""
     sound = speech(4)
-    plain = Talker(chunk_bundle(tmp_path / "a", block=20, scales=3)).accept(sound)
-    spread = Talker(spread_bundle(tmp_path / "b")).accept(sound)
+    plain = Talker(chunk_bundle(tmp_path / "a", block=20, scales=3, **shape)).accept(sound)
+    bundle = spread_bundle(tmp_path / "b", **shape)
     clock, sink = FakeClock(), Collect()
-    talker = Talker(spread_bundle(tmp_path / "c"))
+    works = costs(clock, {f"s{k}": 0.02 for k in range(3)})  # a slot each, so that frames lie between the pieces
+    talker = slow_model(bundle, works).talker()
+    on_fake_time(talker, clock)
     Loop(talker, PacedSource(Pieces(sound), clock), [sink], clock=clock, options=Options(realtime=True)).run()
-    assert len(plain) == len(spread) == 120
-    assert np.array_equal(np.array([f.motion for f in plain]), np.array([f.motion for f in spread]))
+    assert len(plain) == 120
+    for frames in (Talker(bundle).accept(sound), Talker(bundle, graphs="frame").accept(sound)):
+        assert np.array_equal(np.array([f.motion for f in plain]), np.array([f.motion for f in frames]))
     assert np.array_equal(np.array([f.motion for f in plain]), np.array(sink.motion)[:120])
 
 
@@ -330,7 +335,7 @@ def test_a_reset_while_a_piece_runs_aside_waits_for_nothing(tmp_path: Path) -> N
         entered.set()
         go_on.wait(10)
 
-    calm, bundle = threading.Event(), spread_bundle(tmp_path / "b", scales=2)
+    calm, bundle = threading.Event(), spread_bundle(tmp_path / "b", scales=2, remembers=True)
     talker = slow_model(bundle, {"s1": lambda: block() if calm.is_set() else None}).talker()
     assert talker.spread is not None
     talker.spread.plan = {"full": Plan(("s0", "s1"), (1, 10**9), (0, 0), frozenset([1]), True)}

@@ -23,10 +23,20 @@ WINDOW, SIZE = 1600, 4
 
 
 def chunk_bundle(
-    path: Path, *, block: int, scales: int = 1, spread: int = 0, fps: str = "30", per_frame: bool = True, **changes: Any
+    path: Path,
+    *,
+    block: int,
+    scales: int = 1,
+    spread: int = 0,
+    fps: str = "30",
+    per_frame: bool = True,
+    frames_hear: bool = False,
+    remembers: bool = False,
+    **changes: Any,
 ) -> Bundle:
-    """Write a bundle: scale 0 gives every row of a block the window's mean, each further scale adds the mean again to
-    what the one before gave; a frame shows its row, through a stage (`per_frame`) or by a copy alone."""
+    """Write a bundle: scale 0 gives every row of a block the window's mean, each further one adds the mean again to
+    what the one before gave; a frame shows its row, through a stage (`per_frame`) or by a copy alone. `frames_hear`: that
+    stage reads the window too. `remembers`: the first scale adds a tenth of what the last block ended with."""
     node, stages, program = helper.make_node, dict[str, Any](), list[dict[str, Any]]()
     files: dict[str, bytes] = {}
     tensors: dict[str, Any] = {"wav": {"role": "audio", **spec(1, WINDOW)}}
@@ -34,8 +44,14 @@ def chunk_bundle(
     before = ""
     for k in range(scales):
         inputs: dict[str, tuple[int, ...]] = {"wav": (1, WINDOW)}
-        nodes = [node("ReduceMean", ["wav", "axis"], ["m"]), node("Mul", ["m", "ones"], ["a" if before else "y"])]
+        nodes = [node("ReduceMean", ["wav", "axis"], ["m"])]
         reads = {"wav": "wav"}
+        more = bool(before) or remembers
+        nodes.append(node("Mul", ["m", "ones"], ["a" if more else "y"]))
+        if remembers and not before:
+            inputs["memory"], reads["memory"] = (block, SIZE), "memory"
+            weights["tenth"] = np.full(1, 0.1, np.float32)
+            nodes += [node("Mul", ["memory", "tenth"], ["t"]), node("Add", ["a", "t"], ["y"])]
         if before:
             inputs["before"], reads["before"] = (block, SIZE), before
             nodes.append(node("Add", ["a", "before"], ["y"]))
@@ -48,8 +64,24 @@ def chunk_bundle(
         before = f"y{k}"
         tensors[before] = {"role": "value", **spec(block, SIZE)}
         program.append({"stage": f"s{k}", "inputs": reads, "outputs": {"y": before}, "every": block})
+    if remembers:
+        tensors["memory"] = {"role": "state", **spec(block, SIZE)}
+        program.append({"carry": "copy", "from": before, "to": "memory", "every": block})
     tensors["motion"] = {"role": "value", **spec(1, SIZE)}
-    if per_frame:
+    if frames_hear:
+        hears = [
+            node("ReduceMean", ["wav", "axis"], ["m"]),
+            node("Mul", ["m", "none"], ["z"]),
+            node("Add", ["x", "z"], ["y"]),
+        ]
+        constants = {"axis": np.array([1], np.int64), "none": np.zeros(1, np.float32)}
+        both = {"x": (1, SIZE), "wav": (1, WINDOW)}
+        files["id.onnx"] = network(hears, both, {"y": (1, SIZE)}, constants)
+        takes = {name: spec(*shape) for name, shape in both.items()}
+        stages["id"] = {"file": "id.onnx", "inputs": takes, "outputs": {"y": spec(1, SIZE)}}
+        given = {"x": f"{before}[phase]", "wav": "wav"}
+        program.append({"stage": "id", "inputs": given, "outputs": {"y": "motion"}})
+    elif per_frame:
         files["id.onnx"] = network([node("Identity", ["x"], ["y"])], {"x": (1, SIZE)}, {"y": (1, SIZE)}, {})
         stages["id"] = {"file": "id.onnx", "inputs": {"x": spec(1, SIZE)}, "outputs": {"y": spec(1, SIZE)}}
         program.append({"stage": "id", "inputs": {"x": f"{before}[phase]"}, "outputs": {"y": "motion"}})

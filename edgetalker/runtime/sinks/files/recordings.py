@@ -81,6 +81,7 @@ class JsonlSink(Sink):
                 "outcome": frame.outcome.value,
                 "schedule": frame.schedule,
                 "motion": _plain(frame.motion),
+                **({"inputs": {name: _plain(values) for name, values in frame.inputs.items()}} if frame.inputs else {}),
             }
         )
         self.frames += 1
@@ -124,6 +125,7 @@ class NpzSink(Sink):
         self._layout = layout
         self._columns = {name: array("q") for name in INTEGERS}
         self._times = array("d")
+        self._inputs: dict[str, array[float]] = {}
         self._texts: dict[str, tuple[array[int], dict[str, int]]] = {
             name: (array("H"), {}) for name in ("outcome", "schedule")
         }
@@ -148,6 +150,8 @@ class NpzSink(Sink):
         for name, column in self._columns.items():
             column.append(getattr(frame, name))
         self._times.append(float(frame.time))
+        for name, values in frame.inputs.items():
+            self._inputs.setdefault(name, array("f")).extend(values.reshape(-1).tolist())
         for name, text in (("outcome", frame.outcome.value), ("schedule", frame.schedule)):
             codes, known = self._texts[name]
             codes.append(known.setdefault(text, len(known)))
@@ -168,7 +172,8 @@ class NpzSink(Sink):
         file, layout = self._part.file, self._layout
         count = self.frames + max(min(self.frames, RESERVE // self._frame_bytes), 16)
         letters = sum(max(map(len, known), default=8) for _, known in self._texts.values())
-        columns = count * (8 * (len(INTEGERS) + 1) + 4 * letters)
+        values = sum(4 * len(column) // self.frames for column in self._inputs.values()) if self.frames else 0
+        columns = count * (8 * (len(INTEGERS) + 1) + 4 * letters + values) + 512 * len(self._inputs)
         rest = 4096 + 4 * len(json.dumps(dict(layout.extra))) + np.array(layout.names, str).nbytes
         size = self._first + count * self._frame_bytes + columns + rest
         at = file.tell()
@@ -207,10 +212,14 @@ class NpzSink(Sink):
                     np.lib.format.write_array(into, values, allow_pickle=False)
         file.truncate()
 
+    def _rows(self, column: array[float]) -> NDArray[np.float32]:
+        return np.asarray(column, np.float32).reshape(self.frames, -1)
+
     def _small_arrays(self) -> Mapping[str, NDArray[np.generic]]:
         layout = self._layout
         texts = {name: np.array(list(known))[np.asarray(codes)] for name, (codes, known) in self._texts.items()}
         return {
+            **{f"input.{name}": self._rows(column) for name, column in self._inputs.items()},
             "names": np.array(layout.names, dtype=str),
             "kind": np.array(layout.kind),
             "units": np.array(layout.units),

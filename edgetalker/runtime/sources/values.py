@@ -1,0 +1,206 @@
+"""Where values of a bundle's inputs come from: a CSV or npz file beside the sound, or OSC messages over UDP.
+
+gaze=gaze.csv            columns `time` (seconds of sound) and the values, by their names or in order
+gaze=take.npz            arrays `time` (n,) and `gaze` or `values` (n, places); a recording has `input.gaze`
+gaze=udp-osc://:9015     each message with as many floats as the input has places is a value; one float whose
+                         address ends in a place's name changes that place. udp-osc://0.0.0.0:9015/eyes hears other
+                         machines, and messages to /eyes and below alone
+"""
+
+from __future__ import annotations
+
+import csv
+import socket
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, nearest
+from edgetalker.runtime.clock import Clock
+from edgetalker.runtime.inputs import Track
+
+__all__ = ["FileValues", "InputSource", "OscValues", "input_source"]
+
+Value = tuple["float | None", int, NDArray[np.float32]]
+"""Seconds of sound (None: when it came), when it came on the run's clock in ns, the places' values."""
+
+AHEAD = 2.0
+"""Seconds of values that a file gives before their time: the value after a frame's is wanted too."""
+
+
+class InputSource(Protocol):
+    """Where values of one `input` come from. Called from the loop's thread, before every frame."""
+
+    name: str
+
+    def take(self, time: float) -> Iterable[Value]:
+        """Return what came since the last call; `time` is the next frame's in seconds of sound."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """What was wrong with what came, a sentence each."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def input_source(text: str, tracks: dict[str, Track], clock: Clock) -> InputSource:
+    """Return the source that `NAME=SOURCE` names. Raises UserError subclasses for what does not exist or fit."""
+    name, _, where = text.partition("=")
+    if name not in tracks:
+        known = f"the bundle's inputs are {', '.join(tracks)}" if tracks else "the bundle has no inputs"
+        raise OptionError(f"--input {text}: {known}{nearest(name, tracks)}")
+    tensor = tracks[name].tensor
+    names = tensor.names or tuple(str(place) for place in range(tensor.spec.shape[-1]))
+    if "://" in where:
+        return OscValues(name, where, names, tracks[name].default.reshape(-1), clock)
+    return FileValues(name, Path(where), names)
+
+
+class FileValues:
+    """The values of a file, in the order of their times."""
+
+    def __init__(self, name: str, path: Path, places: Sequence[str]) -> None:
+        """Read the whole file. Raises InputError that says what was found and what was wanted."""
+        self.name = name
+        self._path, self._places = path, places
+        try:
+            times, values = self._npz() if path.suffix == ".npz" else self._csv()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        wrong = values.shape != (len(times), len(places)) or not np.isfinite(values).all()
+        if wrong or not np.isfinite(times).all() or not len(times):
+            raise InputError(
+                f"{path}: {len(times)} times and values of shape {list(values.shape)}; finite times (n,) and values "
+                f"(n, {len(places)}) were wanted"
+            )
+        order = np.argsort(times, kind="stable")
+        self._times, self._values, self._given = times[order], values[order].astype(np.float32), 0
+
+    def _npz(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        try:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                key = next((key for key in (f"input.{self.name}", self.name, "values") if key in stored), None)
+                if key is None or "time" not in stored:
+                    raise InputError(f"{self._path} has no `time`, or neither of `{self.name}` and `values`")
+                return np.asarray(stored["time"], np.float64).reshape(-1), np.asarray(stored[key], np.float64)
+        except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self._path} is no npz of numbers: {error}") from None
+
+    def _csv(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        try:
+            with self._path.open(newline="", encoding="utf-8-sig") as file:
+                head, *rows = [row for row in csv.reader(file) if row] or [[]]
+            head = [column.strip() for column in head]
+            by_name = all(place in head for place in self._places)
+            columns = (
+                [head.index(place) for place in self._places] if by_name else list(range(1, len(self._places) + 1))
+            )
+            if "time" not in head or (not by_name and len(head) != len(self._places) + 1):
+                wanted = ", ".join(["time", *self._places])
+                raise InputError(f"{self._path} has columns {', '.join(head)}; {wanted} were wanted")
+            at = head.index("time")
+            return (
+                np.array([float(row[at]) for row in rows], np.float64),
+                np.array([[float(row[column]) for column in columns] for row in rows], np.float64),
+            )
+        except (ValueError, IndexError, csv.Error) as error:
+            raise InputError(f"{self._path} is no table of numbers: {error}") from None
+
+    def take(self, time: float) -> Iterator[Value]:
+        """Return the values up to `AHEAD` seconds after `time` that were not given yet."""
+        if self._given and time < float(self._times[max(self._given - 1, 0)]) - 2 * AHEAD:
+            self._given = 0  # the talker began anew, and the sound with it
+        end = int(np.searchsorted(self._times, time + AHEAD, side="right"))
+        for row in range(self._given, end):
+            yield float(self._times[row]), 0, self._values[row]
+        self._given = max(end, self._given)
+
+    def warnings(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+class OscValues:
+    """OSC messages to one UDP port. A value's time is that of its arrival."""
+
+    def __init__(self, name: str, url: str, places: Sequence[str], default: NDArray[np.float32], clock: Clock) -> None:
+        """Bind the port. Raises OptionError for a URL that is none, DeviceError when the port is taken."""
+        self.name, self._clock = name, clock
+        self._places, self._now = {place: k for k, place in enumerate(places)}, default.copy()
+        self._packet = _pythonosc()
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "127.0.0.1", parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), "", None
+        if parts.scheme != "udp-osc" or not port or parts.query:
+            raise OptionError(f"--input {name}={url}: udp-osc://[host]:port[/address] was wanted")
+        self._below = parts.path.rstrip("/")
+        self.refused = 0
+        try:
+            self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.bind((host, port))
+        except OSError as error:
+            self._socket.close()
+            raise DeviceError(f"--input {name}={url}: the port cannot be opened: {error.strerror}") from None
+        self.address = self._socket.getsockname()
+
+    def take(self, time: float) -> Iterator[Value]:
+        """Return a value for every message since the last call that has one."""
+        for _ in range(1024):  # more than any tracker sends between two frames: a flood must not hold the loop
+            try:
+                data = self._socket.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP answer to somebody else's packet
+                continue
+            yield from self._values(data)
+
+    def _values(self, data: bytes) -> Iterator[Value]:
+        try:
+            messages = [timed.message for timed in self._packet(data).messages]
+        except Exception:  # whatever bytes from outside make of the parser
+            self.refused += 1
+            return
+        for message in messages:
+            numbers = [value for value in message.params if isinstance(value, (int, float))]
+            if not (message.address == self._below or message.address.startswith(self._below + "/")):
+                continue
+            place = self._places.get(message.address.rpartition("/")[2])
+            if not numbers or not np.isfinite(numbers).all():
+                self.refused += 1
+            elif len(numbers) == len(self._now):
+                self._now = np.array(numbers, np.float32)
+                yield None, self._clock.now_ns(), self._now
+            elif len(numbers) == 1 and place is not None:
+                self._now = self._now.copy()
+                self._now[place] = numbers[0]
+                yield None, self._clock.now_ns(), self._now
+            else:
+                self.refused += 1
+
+    def warnings(self) -> list[str]:
+        """How many messages were of no use."""
+        if not self.refused:
+            return []
+        return [f"input `{self.name}`: {self.refused} OSC messages had another form than {len(self._now)} numbers"]
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def _pythonosc() -> Any:
+    try:
+        from pythonosc.osc_packet import OscPacket
+    except ImportError:
+        raise MissingPackageError("python-osc", "values over OSC", extra="net") from None
+    return OscPacket
