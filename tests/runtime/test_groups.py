@@ -226,7 +226,7 @@ def spread_bundle(path: Path, scales: int = 3, **changes: Any) -> Bundle:
 
 
 @pytest.mark.parametrize("shape", [{}, {"frames_hear": True}, {"remembers": True}])
-def test_spread_changes_no_bit(tmp_path: Path, shape: dict[str, bool]) -> None:
+def test_spread_changes_no_bit(tmp_path: Path, shape: dict[str, Any]) -> None:
     """Also where the frames fill the window that the next block's pieces read, and where a block remembers the last."""
     sound = speech(4)
     plain = Talker(chunk_bundle(tmp_path / "a", block=20, scales=3, **shape)).accept(sound)

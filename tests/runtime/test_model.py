@@ -86,9 +86,12 @@ def test_closing_order_never_matters(toy: Bundle, order: str) -> None:
     frames = one.accept(sound(0.2))
     kept, last = motions(frames), one.make(window=np.zeros(1600, np.float32)).motion
     before = last.copy()
-    for closed in {"model first": [model, one, two], "talkers first": [one, two, model], "mixed": [one, model, two]}[
-        order
-    ]:
+    orders: dict[str, list[Model | Talker]] = {
+        "model first": [model, one, two],
+        "talkers first": [one, two, model],
+        "mixed": [one, model, two],
+    }
+    for closed in orders[order]:
         closed.close()
         closed.close()
     assert np.array_equal(motions(frames), kept)

@@ -35,8 +35,10 @@ def chunk_bundle(
     **changes: Any,
 ) -> Bundle:
     """Write a bundle: scale 0 gives every row of a block the window's mean, each further one adds the mean again to
-    what the one before gave; a frame shows its row, through a stage (`per_frame`) or by a copy alone. `frames_hear`: that
-    stage reads the window too. `remembers`: the first scale adds a tenth of what the last block ended with."""
+    what the one before gave; a frame shows its row, through a stage (`per_frame`) or by a copy alone.
+
+    frames_hear: that stage reads the window too. remembers: the first scale adds a tenth of what the last block ended
+    with."""
     node, stages, program = helper.make_node, dict[str, Any](), list[dict[str, Any]]()
     files: dict[str, bytes] = {}
     tensors: dict[str, Any] = {"wav": {"role": "audio", **spec(1, WINDOW)}}
