@@ -98,7 +98,7 @@ def _find_bundles(setting: Setting) -> dict[str, str]:
     }
     setting.bundles.update({name: path for name, path in known.items() if (path / "manifest.json").is_file()})
     skeleton = ROOT / "benchmarks" / "data" / "streamingtalker_vocaset"
-    if not setting.dry:
+    if setting.scale >= 1:
         setting.bundles["published"] = fill(skeleton, setting.work / "published").path
     return {name: str(path) for name, path in setting.bundles.items()}
 

@@ -65,12 +65,12 @@ def environment(setting: Setting) -> dict[str, Any]:
     found.update({name: version for name in _PACKAGES if (version := _version(name))})
     device = setting.device()
     found["device"] = device.describe()
-    found["gpu"] = getattr(device, "name", DRY)
+    found["gpu"] = device.facts().get("name", DRY)
     if not setting.dry:
         from edgetalker.engines.cuda.health import read_health
 
         found["driver"] = _driver()
-        found["health before"] = dict(read_health(getattr(device, "bus", None)))
+        found["health before"] = dict(read_health(device.facts().get("bus")))
     device.close()
     return found
 

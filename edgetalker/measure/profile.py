@@ -110,7 +110,7 @@ def _health_of(device: Device) -> Mapping[str, Any]:
         return {}
     from edgetalker.engines.cuda.health import read_health
 
-    return read_health(getattr(device, "bus", None))
+    return read_health(device.facts().get("bus"))
 
 
 def _kernels_of(opener: Opener, schedule: str) -> Sequence[tuple[str, int, float]]:

@@ -60,3 +60,12 @@ def test_what_is_no_network_is_refused_by_name(toy: Bundle, tmp_path: Path, cont
     stage = toy.manifest.stages["decode"]
     with pytest.raises(EngineError, match="decode"):
         OrtEngine("decode", tmp_path / "bad.onnx", stage.inputs, stage.outputs)
+
+
+def test_idle_threads_do_not_spin(toy: Bundle) -> None:
+    """Spinning workers steal the cores that the sound and the senders need between frames."""
+    stage = toy.manifest.stages["decode"]
+    engine = OrtEngine("decode", toy.onnx("decode"), stage.inputs, stage.outputs, threads=2)
+    options = engine._session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == 2

@@ -24,8 +24,9 @@ else:
         start_over(double)
         double.restart()
         yield double
-        gc.collect()
         give_spare_streams_back()
+        if any(double.live().values()):
+            gc.collect()  # a cycle may hold the rest; looking for one takes longer than most of these tests
         assert not any(double.live().values()), double.live()
         assert double.violations() == (0, "")
 
