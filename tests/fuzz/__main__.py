@@ -6,7 +6,7 @@ import argparse
 import importlib
 import time
 
-TARGETS = ("checkpoints", "configurations")
+TARGETS = ("checkpoints", "configurations", "sounds")
 
 
 def main() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tests.fuzz import configurations
+from tests.fuzz import configurations, sounds
 from tests.fuzz.checkpoints import Wrong, run
 
 
@@ -15,6 +16,30 @@ def test_changed_checkpoints_a_few() -> None:
 @pytest.mark.slow
 def test_changed_checkpoints() -> None:
     assert run(examples=200, seconds=None, seed=100) == 200
+
+
+def test_changed_sound_files_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # without ffmpeg, which takes a tenth of a second to refuse a file
+    assert sounds.run(examples=150, seconds=None, seed=0) >= 150
+
+
+@pytest.mark.slow
+def test_changed_sound_files() -> None:
+    assert sounds.run(examples=None, seconds=20, seed=100) >= 50
+
+
+def test_the_sound_target_sees_a_traceback_and_sound_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgetalker.runtime.sources.file.WavReader.follow", lambda self: [][0])
+        with pytest.raises(IndexError):
+            sounds.run(examples=100, seconds=None, seed=5)
+    monkeypatch.setattr(
+        "edgetalker.runtime.sources.convert.Converter._inspected",
+        lambda self, values: np.full(values.shape, 9, np.float32),
+    )
+    with pytest.raises(sounds.Wrong, match="float"):
+        sounds.run(examples=100, seconds=None, seed=5)
 
 
 def test_the_target_sees_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,52 @@ def test_a_reset_throws_away_sound_that_was_not_read() -> None:
     assert source.discarded == 4990
 
 
+def test_what_waits_below_a_pace_is_forgotten_too_but_a_file_is_not() -> None:
+    clock = FakeClock()
+
+    class Burst(Pieces):
+        live = True
+
+    source = LiveSource(Burst(np.ones(32_000, np.float32)), clock, paced=True)
+    assert len(source.read(16_000, 0.02)) == 160
+    source.forget()
+    source.read(16_000, 0.02)
+    assert source.discarded == 31_840
+    file = LiveSource(PacedSource(Pieces(np.ones(32_000, np.float32)), clock), clock)
+    assert len(file.read(16_000, 0.02)) == 160
+    file.forget()
+    file.read(16_000, 0.02)
+    assert file.discarded == 0
+
+
+def test_a_finished_utterance_makes_the_next_pause_no_shorter() -> None:
+    """`finish` counts for one utterance: after new sound came, a pause is waited for as long as before."""
+    clock = FakeClock()
+
+    class Scripted(Pieces):
+        def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
+            if talking:
+                return super().read(160, timeout)
+            clock.advance(int(timeout * 1e9))
+            return np.zeros(0, np.float32)
+
+    source = LiveSource(Scripted(np.ones(16_000, np.float32)), clock, patience=0.25)
+    talking = True
+    assert len(source.read(160, 0.1)) == 160
+    source.finish()
+    talking = False
+    begun = clock.now_ns()
+    while not source.filled:
+        source.read(160, 0.005)
+    assert clock.now_ns() - begun < 40 * MS, "the utterance was finished: silence follows at once"
+    talking = True
+    assert source.read(160, 0.1).all()
+    talking, filled, begun = False, source.filled, clock.now_ns()
+    while source.filled == filled:
+        source.read(160, 0.005)
+    assert clock.now_ns() - begun >= 250 * MS
+
+
 def test_flush_makes_the_last_frames_of_an_utterance(tmp_path: Path) -> None:
     """With 200 ms of look-ahead and no more sound, the last frames would wait for ever; flush brings them in time."""
     bundle = meter_bundle(tmp_path / "b", lookahead=3200)

@@ -18,8 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError
-from edgetalker.runtime.sources.live import PcmSource, SoundQueue
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.runtime.clock import FakeClock
+from edgetalker.runtime.sources.live import PacedSource, PcmSource, SoundQueue, Tempo
+from tests.support.talk import Pieces
 
 RATE = 16000
 SOUND = (np.random.default_rng(0).standard_normal(4000) * 6000).astype("<i2")
@@ -204,3 +206,112 @@ def test_the_queue_is_first_in_first_out(sizes: list[int], takes: list[int]) -> 
     taken = [queue.read(count, 0.0) for count in [*takes, len(sound)]]
     assert np.concatenate(taken).tolist() == sound.tolist()
     assert len(queue.read(1, 0.0)) == 0
+
+
+# --- raw samples of other kinds, and files that are none
+
+
+def test_other_encodings_and_one_channel_of_several() -> None:
+    stereo = np.stack([SOUND, -SOUND], axis=1)
+    data = (stereo.astype(np.float32) / 32768).astype(">f4").tobytes()
+    both = PcmSource(RATE, input_rate=RATE, channels=2, form="f32be", channel=2, stream=cut(data, [5, 7]))
+    assert drain(both).tolist() == (-SOUND.astype(np.float64) / 32768).tolist()
+    assert both.warnings() == []
+    mixed = PcmSource(RATE, input_rate=RATE, channels=2, form="f32be", stream=cut(data, []))
+    assert not drain(mixed).any()
+    assert "the channels cancel each other" in mixed.warnings()[0]
+
+
+def test_sound_that_begins_like_mp3_is_still_sound() -> None:
+    """One sync word is chance, a second one where the first frame ends is a file."""
+    data = b"\xff\xfb\x90\x00" + SOUND.tobytes()
+    assert len(drain(PcmSource(RATE, input_rate=RATE, stream=cut(data, [2, 3])))) == len(SOUND) + 2
+    frame = b"\xff\xfb\x90\x00" + bytes(413)
+    with pytest.raises(InputError, match=r"it is a sound file \(MP3\)"):
+        drain(PcmSource(RATE, input_rate=RATE, stream=cut(frame * 3, [])))
+
+
+def test_an_error_in_the_reading_thread_reaches_the_reader() -> None:
+    source = PcmSource(RATE, input_rate=RATE, channels=1, channel=2, stream=cut(SOUND.tobytes(), []))
+    with pytest.raises(OptionError, match="channel 2 was wanted; the sound has 1"):
+        drain(source)
+
+
+def test_without_a_standard_input_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputError, match="there is no standard input"):
+        PcmSource(RATE, input_rate=RATE)
+
+
+# --- recorded or written
+
+
+def arrivals(*moments: tuple[float, float]) -> Tempo:
+    tempo = Tempo()
+    for now, seconds in moments:
+        tempo.note(now, seconds)
+    return tempo
+
+
+@pytest.mark.parametrize("period", [0.01, 0.05, 0.125, 0.2])
+@pytest.mark.parametrize("backlog", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("pace", [0.999, 1.0, 1.001])
+def test_a_recorder_is_known_by_its_pace(period: float, backlog: float, pace: float) -> None:
+    moments = [(7.0, backlog or period), *((7.0 + i * period, period * pace) for i in range(1, int(1.5 / period)))]
+    assert arrivals(*moments).recorded
+
+
+@pytest.mark.parametrize(
+    "bursts",
+    [
+        [(0.0, 3.0), (3.0, 3.0), (6.0, 3.0)],  # a sentence at once, the next when it was spoken
+        [(0.01 * i, 0.5) for i in range(200)],  # all of it as fast as the pipe takes it
+        [(0.1 * i, 0.2) for i in range(50)],  # a synthesizer that is twice as fast as speech
+        [(0.3 * i, 0.05) for i in range(50)],  # one that is slower
+        [(0.0, 1.0)],
+    ],
+)
+def test_a_synthesizer_is_not_taken_for_a_recorder(bursts: list[tuple[float, float]]) -> None:
+    assert not arrivals(*bursts).recorded
+
+
+def test_a_writer_that_we_hold_back_is_no_recorder_though_it_keeps_our_pace() -> None:
+    tempo = Tempo()
+    for i in range(100):
+        tempo.note(0.1 * i, 0.1, waited=True)
+    assert not tempo.recorded
+
+
+def test_a_recorder_whose_sound_suddenly_leaps_ahead_is_one_no_more() -> None:
+    tempo = arrivals(*((0.1 * i, 0.1) for i in range(20)))
+    assert tempo.recorded
+    tempo.note(2.05, 3.0)
+    assert not tempo.recorded
+
+
+def test_what_a_synthesizer_writes_at_once_takes_its_time(pipe: tuple[IO[bytes], IO[bytes]]) -> None:
+    """Two seconds at once, on a clock that only sleeping moves: no sample comes before it would sound."""
+    reader, writer = pipe
+    threading.Thread(target=lambda: (writer.write(bytes(2 * 32_000)), writer.close()), daemon=True).start()
+    clock = FakeClock()
+    pcm = PcmSource(RATE, input_rate=RATE, stream=reader)
+    source = PacedSource(pcm, clock, free=pcm.tempo)
+    given = 0
+    while not source.ended:
+        before = given
+        given += len(source.read(16_000, 10.0))
+        if before:
+            assert clock.now_ns() >= (given - 160) * 10**9 // RATE - 10**7
+    assert given == 32_000
+    assert clock.now_ns() == pytest.approx(2e9, abs=3e7)
+
+
+def test_what_is_recorded_passes_as_it_comes() -> None:
+    clock, tempo = FakeClock(), Tempo()
+    tempo.recorded = True
+    source = PacedSource(Pieces(np.ones(32_000, np.float32)), clock, free=tempo)
+    assert len(source.read(16_000, 0.1)) == 16_000
+    assert clock.now_ns() == 0
+    tempo.recorded = False
+    assert len(source.read(16_000, 1.0)) == 160
+    assert clock.now_ns() == 10**7

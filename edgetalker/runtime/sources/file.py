@@ -78,7 +78,8 @@ class FileSource:
             raise
         if not len(self._ready):
             self.close()
-            raise InputError(f"{self.path} holds no sound", hint="record at least a fraction of a second")
+            why = f": it {self._notes[0]}" if self._notes else ""
+            raise InputError(f"{self.path} holds no sound{why}", hint="record at least a fraction of a second")
 
     @property
     def ended(self) -> bool:
@@ -128,7 +129,7 @@ class FileSource:
         try:
             return reader.read()
         except (OSError, RuntimeError, EOFError, ValueError) as error:
-            if not self._heard:
+            if not self._converter.samples:
                 raise InputError(f"cannot be read: {error}") from None
             reader.notes.append(f"broken off after {self._heard} samples: {error}")
             return np.zeros((0, reader.channels), np.float32)

@@ -100,7 +100,7 @@ def readers(file: IO[bytes], start: bytes, *, pipe: bool) -> Iterator[Reader]:
         starts = _starts(kept, kind, size)
         for begin, end in zip(starts, [*starts[1:], size], strict=True):
             stop = end if kind == "MP3" else min(end, _promised_end(kept, kind, begin) or end)
-            reader = _open(kept, begin, stop, whole=len(starts) == 1, noisy=kind == "MP3")
+            reader = _open(kept, begin, stop, whole=len(starts) == 1, noisy=kind in ("MP3", "AAC", None))
             reader.notes += _leftovers(kept, kind, begin, end)
             yield reader
     finally:
@@ -165,8 +165,7 @@ class _Window(io.RawIOBase):
         return self._size - self._at
 
     def readinto(self, into: Any) -> int:
-        self._file.seek(self._start + self._at)
-        data = self._file.read(max(0, min(len(into), self._size - self._at)))
+        data = _bytes(self._file, self._start + self._at, max(0, min(len(into), self._size - self._at)))
         into[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -332,7 +331,7 @@ def _leftovers(file: IO[bytes], kind: str | None, start: int, end: int) -> list[
     if promised > end:
         return [f"breaks off {promised - end} bytes before its end"]
     rest = _bytes(file, promised, min(4096, end - promised)).lstrip(b"\0")  # zeros only pad, and tags are no sound
-    tags = rest.startswith((b"ID3", b"TAG", b"APE", b"LYRICS"))
+    tags = rest.startswith((b"ID3", b"TAG", b"APE", b"LYRICS", b"LIST", b"id3 ", b"bext", b"cue ", b"JUNK"))
     return [f"{end - promised} bytes after its end were left"] if len(rest) > 1 and not tags else []
 
 
@@ -395,7 +394,8 @@ def _mp3_end(file: IO[bytes], start: int) -> int | None:
 
 
 def _bytes(file: IO[bytes], at: int, count: int) -> bytes:
-    if not 0 <= at < 1 << 62:  # a header may say anything
+    try:
+        file.seek(at)
+    except (OSError, OverflowError, ValueError):  # a header may say anything: beyond what a file can be
         return b""
-    file.seek(at)
     return file.read(count)
