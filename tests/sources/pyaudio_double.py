@@ -1,0 +1,107 @@
+"""A stand-in for the package PyAudio: devices as a test describes them, sound when the test says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNAVAILABLE, INVALID, RATE, CHANNELS, HOST = -9985, -9996, -9997, -9998, -9999
+
+
+@dataclass
+class Device:
+    """channels, rate: what it says of itself. rates, opens: what it opens at (None: what it says)."""
+
+    name: str = "Mic"
+    channels: int = 1
+    rate: float = 16000.0
+    rates: Sequence[int] | None = None
+    opens: Sequence[int] | None = None
+    error: int | Exception | None = None
+    """What opening it ends in."""
+    asked: Exception | None = None
+    """What asking for it ends in."""
+    api: Exception | None = None
+
+
+@dataclass
+class Stream:
+    device: Device
+    rate: int
+    channels: int
+    callback: Callable[..., Any]
+    alive: bool = True
+
+    def is_active(self) -> bool:
+        return self.alive
+
+    def close(self) -> None:
+        self.alive = False
+
+    def record(self, samples: NDArray[np.int16], status: int = 0) -> None:
+        """samples: (n, channels)."""
+        assert samples.shape[1] == self.channels
+        self.callback(samples.tobytes(), len(samples), {}, status)
+
+
+@dataclass
+class Machine:
+    """All devices of a machine, as they are now; `module` stands for pyaudio."""
+
+    devices: list[Device]
+    default: int = 0
+    listing: Exception | None = None
+    streams: list[Stream] = field(default_factory=list)
+    tries: int = 0
+
+    @property
+    def module(self) -> Any:
+        machine = self
+
+        class PyAudio:
+            def __init__(self) -> None:
+                machine.tries += 1
+
+            def get_device_count(self) -> int:
+                if machine.listing is not None:
+                    raise machine.listing
+                return len(machine.devices)
+
+            def get_default_input_device_info(self) -> dict[str, Any]:
+                if not machine.devices:
+                    raise OSError("No Default Input Device Available")
+                return self.get_device_info_by_index(machine.default)
+
+            def get_device_info_by_index(self, index: int) -> dict[str, Any]:
+                device = machine.devices[index]
+                if device.asked is not None:
+                    raise device.asked
+                info = {"index": index, "name": device.name, "hostApi": index}
+                return {**info, "maxInputChannels": device.channels, "defaultSampleRate": device.rate}
+
+            def get_host_api_info_by_index(self, index: int) -> dict[str, Any]:
+                if (error := machine.devices[index].api) is not None:
+                    raise error
+                return {"name": "ALSA"}
+
+            def open(self, rate: int, channels: int, input_device_index: int, stream_callback: Any, **_: Any) -> Stream:
+                device = machine.devices[input_device_index]
+                if isinstance(device.error, Exception):
+                    raise device.error
+                if device.error is not None:
+                    raise OSError(device.error, "the driver's own words")
+                if channels not in (device.opens or range(1, device.channels + 1)):
+                    raise OSError(CHANNELS, "Invalid number of channels")
+                if rate not in (device.rates or (int(device.rate),)):
+                    raise OSError(RATE, "Invalid sample rate")
+                machine.streams.append(Stream(device, rate, channels, stream_callback))
+                return machine.streams[-1]
+
+            def terminate(self) -> None: ...
+
+        return SimpleNamespace(PyAudio=PyAudio, paInt16=8, paContinue=0, paInputOverflow=2)

@@ -1,0 +1,191 @@
+"""Microphones as people have them: broken ones in the list, arrays, ones that lie, ones that come back as others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edgetalker.cli.main import main
+from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.runtime.sources.mic import MicSource, list_inputs
+from tests.sources import pyaudio_double as double
+from tests.sources.pyaudio_double import Device, Machine, Stream
+from tests.sources.test_mic import read, wait_for
+
+RATE = 16000
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine([Device()])
+    monkeypatch.setitem(sys.modules, "pyaudio", made.module)
+    return made
+
+
+@pytest.fixture
+def source(machine: Machine) -> Iterator[MicSource]:
+    opened = MicSource(RATE, retry_seconds=0.01, stall_seconds=60.0)
+    yield opened
+    opened.close()
+
+
+def tone(stream: Stream, seconds: float, hz: float = 500.0) -> None:
+    """Record a tone in packets of 10 ms, the same in every channel."""
+    time = np.arange(round(stream.rate * seconds)) / stream.rate
+    sound = (16384 * np.sin(2 * np.pi * hz * time)).astype(np.int16)
+    packet = stream.rate // 100
+    for at in range(0, len(sound), packet):
+        stream.record(np.repeat(sound[at : at + packet, None], stream.channels, axis=1))
+
+
+def pitch(heard: NDArray[np.float32]) -> float:
+    return float(np.argmax(np.abs(np.fft.rfft(heard * np.hanning(len(heard))))) * RATE / len(heard))
+
+
+@pytest.mark.parametrize("error", [OSError(double.INVALID, "Invalid device"), ValueError("no"), KeyError("name")])
+def test_a_device_that_cannot_be_asked_is_left_out(
+    machine: Machine, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.devices = [Device("broken", asked=error), Device("good"), Device("odd api", api=error)]
+    machine.default = 0
+    assert [(item.index, item.name, item.host_api) for item in list_inputs()] == [
+        (1, "good", "ALSA"),
+        (2, "odd api", "?"),
+    ]
+    assert main(["live", "--list-inputs"]) == 0
+    assert "good" in capsys.readouterr().out
+    opened = MicSource(RATE)
+    assert opened.name == "good"
+    opened.close()
+
+
+def test_a_list_that_cannot_be_had_is_an_error(machine: Machine) -> None:
+    machine.listing = OSError(double.HOST, "Unanticipated host error")
+    with pytest.raises(DeviceError, match="cannot list its devices"):
+        list_inputs()
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6, 8, 12])
+def test_arrays_that_open_with_all_their_channels_only(machine: Machine, channels: int) -> None:
+    machine.devices = [Device("array", channels=channels, opens=[channels])]
+    opened = MicSource(RATE)
+    frames = np.arange(160 * channels, dtype=np.int16).reshape(160, channels)
+    machine.streams[0].record(frames)
+    assert np.abs(read(opened, 160) - frames.mean(axis=1) / 32768).max() < 1e-6
+    opened.close()
+
+
+@pytest.mark.parametrize("channel", [1, 3, 6])
+def test_a_channel_of_an_array_can_be_chosen(machine: Machine, channel: int) -> None:
+    machine.devices = [Device("array", channels=6)]
+    opened = MicSource(RATE, channel=channel)
+    assert machine.streams[0].channels >= channel
+    frames = np.arange(160 * machine.streams[0].channels, dtype=np.int16).reshape(160, -1)
+    machine.streams[0].record(frames)
+    assert (read(opened, 160) * 32768).tolist() == frames[:, channel - 1].tolist()
+    opened.close()
+    with pytest.raises(OptionError, match="channel 7 was wanted; input `array` has 6"):
+        MicSource(RATE, channel=7)
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000, 96_000, 192_000])
+def test_a_device_that_records_at_another_rate_than_it_says_is_opened_and_resampled(
+    machine: Machine, rate: int
+) -> None:
+    machine.devices = [Device(rate=44_100, rates=[rate])]
+    opened = MicSource(RATE)
+    tone(machine.streams[0], 1.0)
+    heard = read(opened, 15_800)
+    assert pitch(heard) == pytest.approx(500, abs=2)
+    assert np.abs(heard[1000:]).max() == pytest.approx(0.5, abs=0.01)
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (double.UNAVAILABLE, "another program"),
+        (double.INVALID, "unplugged"),
+        (double.RATE, "none of the usual rates"),
+        (double.CHANNELS, "numbers of channels"),
+        (double.HOST, "group `audio`"),
+        (ValueError("nonsense"), "another program"),
+    ],
+)
+def test_the_hint_fits_the_cause(machine: Machine, error: int | Exception, hint: str) -> None:
+    machine.devices = [Device(channels=2, error=error)]
+    with pytest.raises(DeviceError, match="input `Mic` cannot be opened") as caught:
+        MicSource(RATE)
+    assert hint in (caught.value.hint or "")
+    assert len(caught.value.message) < 200, "the same answer many times"
+
+
+def lose(machine: Machine, source: MicSource) -> None:
+    machine.streams[-1].alive = False
+    wait_for(lambda: source.losses > 0)
+
+
+def test_a_device_that_returns_at_another_rate_keeps_its_pitch(machine: Machine, source: MicSource) -> None:
+    tone(machine.streams[0], 0.5)
+    assert pitch(read(source, 8000)) == pytest.approx(500, abs=3)
+    machine.devices = [Device(rate=48_000)]
+    lose(machine, source)
+    wait_for(lambda: len(machine.streams) == 2)
+    tone(machine.streams[1], 1.0)
+    heard = read(source, 15_900)
+    assert pitch(heard) == pytest.approx(500, abs=2)
+
+
+def test_a_device_that_returns_with_other_channels_is_taken_back(machine: Machine, source: MicSource) -> None:
+    machine.devices = [Device(channels=4, opens=[4])]
+    lose(machine, source)
+    wait_for(lambda: len(machine.streams) == 2)
+    tone(machine.streams[1], 0.1)
+    assert np.abs(read(source, 1600)).max() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_device_is_found_again_by_its_name_whatever_its_numbers(
+    monkeypatch: pytest.MonkeyPatch, machine: Machine
+) -> None:
+    machine.devices = [Device("HDMI (hw:0,3)"), Device("USB Mic: Audio (hw:1,0)")]
+    source = MicSource(RATE, "1", retry_seconds=0.01, stall_seconds=60.0)
+    assert source.name == "USB Mic: Audio (hw:1,0)"
+    machine.devices = [Device("HDMI (hw:0,3)"), Device("Webcam (hw:1,0)")]
+    lose(machine, source)
+    tries = machine.tries
+    wait_for(lambda: machine.tries > tries + 2)
+    assert len(machine.streams) == 1, "another device took its number: it is not what was chosen"
+    machine.devices += [Device("USB Mic: Audio (hw:2,0)")]
+    wait_for(lambda: len(machine.streams) == 2)
+    assert machine.streams[1].device.name == source.name == "USB Mic: Audio (hw:2,0)"
+    source.close()
+
+
+def test_the_default_is_whatever_is_the_default_when_the_device_is_gone_for_good(
+    machine: Machine, source: MicSource
+) -> None:
+    machine.devices = [Device("another")]
+    lose(machine, source)
+    wait_for(lambda: len(machine.streams) == 2)
+    assert source.name == "another"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(double.HOST, "no"), KeyError("name"), RuntimeError("driver"), SystemError("C")]
+)
+def test_no_error_of_a_driver_ends_the_watch(machine: Machine, source: MicSource, error: Exception) -> None:
+    machine.listing = error
+    lose(machine, source)
+    tries = machine.tries
+    wait_for(lambda: machine.tries > tries + 2)
+    machine.listing, machine.devices = None, [Device(error=error)]
+    tries = machine.tries
+    wait_for(lambda: machine.tries > tries + 2)
+    machine.devices = [Device()]
+    wait_for(lambda: len(machine.streams) == 2)
+    tone(machine.streams[1], 0.1)
+    assert len(read(source, 1600)) == 1600
