@@ -162,6 +162,10 @@ def test_what_waits_below_a_pace_is_forgotten_too_but_a_file_is_not() -> None:
     source.forget()
     source.read(16_000, 0.02)
     assert source.discarded == 31_840
+    piped = LiveSource(PacedSource(Burst(np.ones(32_000, np.float32)), clock), clock)
+    piped.forget()
+    piped.read(16_000, 0.02)
+    assert piped.discarded == 32_000
     file = LiveSource(PacedSource(Pieces(np.ones(32_000, np.float32)), clock), clock)
     assert len(file.read(16_000, 0.02)) == 160
     file.forget()

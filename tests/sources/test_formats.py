@@ -252,7 +252,7 @@ def test_what_libsndfile_does_not_know_plays_through_ffmpeg(
 def test_ffmpeg_opens_no_other_file_and_no_address(tmp_path: Path, ffmpeg: str) -> None:
     secret = write(tmp_path / "secret.wav", tone())
     for name, text in (
-        ("a.m3u8", f"#EXTM3U\n#EXTINF:1,\n{secret}\n"),
+        ("a.m3u8", f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:{secret}\n#EXT-X-ENDLIST\n"),
         ("a.ffconcat", f"ffconcat version 1.0\nfile {secret}\n"),
     ):
         (tmp_path / name).write_text(text)

@@ -268,6 +268,7 @@ def test_a_recorder_is_known_by_its_pace(period: float, backlog: float, pace: fl
         [(0.01 * i, 0.5) for i in range(200)],  # all of it as fast as the pipe takes it
         [(0.1 * i, 0.2) for i in range(50)],  # a synthesizer that is twice as fast as speech
         [(0.3 * i, 0.05) for i in range(50)],  # one that is slower
+        [(0.5 * i + d, 0.25) for i in range(50) for d in (0.0, 0.001)],  # phrases of half a second, each when it is due
         [(0.0, 1.0)],
     ],
 )
