@@ -23,7 +23,6 @@ PACKAGES = {
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
     "soundfile": "soundfile",
-    "soxr": "soxr",
     "pyaudio": "pyaudio",
     "websockets": "websockets",
     "matplotlib": "matplotlib",
@@ -116,10 +115,8 @@ def _flavours() -> list[str]:
 
 
 def _abilities() -> Iterator[Ability]:
-    yield _with_packages("animate a WAV file", ["onnxruntime"], "cpu", "on the host, through ONNX Runtime")
-    yield _with_packages(
-        "other sound files and sample rates", ["soundfile", "soxr"], "audio", "FLAC, Ogg, MP3; any rate"
-    )
+    yield _with_packages("animate a WAV file", ["onnxruntime"], "cpu", "any rate, on the host, through ONNX Runtime")
+    yield _with_packages("other sound files", ["soundfile"], "audio", "FLAC, Ogg, MP3; with ffmpeg MP4 and WebM")
     yield _microphone()
     yield _with_packages("send over WebSocket, open the viewer", ["websockets"], "net", "ws://, edgetalker view")
     yield _with_packages("export checkpoints", ["torch", "onnx", "transformers"], "export", "PyTorch to a bundle")

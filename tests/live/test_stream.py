@@ -100,7 +100,6 @@ def test_reset_forgets_everything(toy: Bundle) -> None:
 
 
 def test_other_rates_and_types_are_converted(meter: Bundle) -> None:
-    pytest.importorskip("soxr", reason="other sample rates need soxr")
     stereo = np.repeat((tone(1.0)[:, None] * 32767).astype(np.int16), 2, axis=1)
     doubled = np.repeat(stereo, 3, axis=0)  # 48 kHz
     with Talker(meter, rate=48000) as talker:
