@@ -13,8 +13,9 @@ from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import Observer, Options
+from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.sources.file import LoopedSource
-from edgetalker.runtime.sources.live import LiveSource, PacedSource
+from edgetalker.runtime.sources.live import LiveSource, PacedSource, SoundQueue
 from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
 from tests.support.talk import Collect, Pieces, slow_talker
@@ -93,6 +94,45 @@ def test_every_frame_is_on_time_and_the_mouth_follows_the_voice(meter: Bundle) -
     assert min(jaws[34:59]) > 0.7
     assert max(jaws[75:]) == 0
     assert {lid(motion) for motion in sink.motion} == {0.25}
+
+
+class Recorder(Script):
+    """A device at another rate: its packets of 10 ms come when they were recorded, and go through a Converter."""
+
+    def __init__(self, clock: FakeClock, device_rate: int, seconds: float) -> None:
+        super().__init__(clock, np.zeros(0, np.float32))
+        self._packet = np.zeros(device_rate // 100, np.float32)
+        self._packets, self._device_rate = int(seconds * 100), device_rate
+        self._converter, self._queue, self._came = Converter(device_rate, RATE), SoundQueue(10 * RATE), 0
+
+    @property
+    def ended(self) -> bool:
+        return self._came == self._packets
+
+    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
+        deadline = self._clock.now_ns() + int(timeout * 1e9)
+        while not len(taken := self._queue.read(samples, 0.0)) and self._clock.now_ns() < deadline and not self.ended:
+            due = self._start + (self._came + 1) * len(self._packet) * 10**9 // self._device_rate
+            self._clock.sleep_until_ns(min(due, deadline))
+            if self._clock.now_ns() >= due:
+                self._came += 1
+                self._queue.put(self._converter.convert(self._packet))
+        return taken
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 192_000])
+def test_a_microphone_at_any_rate_is_as_good_as_at_the_bundles_own(meter: Bundle, rate: int) -> None:
+    """No frame starves or is late: the resampler keeps pace with what it is given."""
+    clock, sink = FakeClock(10 * MS), Kept()
+    talker = slow_talker(meter, clock, lambda index, schedule: 0.005)
+    source = Recorder(clock, rate, 10.0)
+    report = Live(talker, source, [sink], clock=clock).run()
+    assert report.tally.balanced
+    assert report.tally.outcomes[Outcome.ON_TIME] == report.tally.due
+    assert report.tally.due >= 299
+    delays = report.delays[""]
+    assert delays is not None
+    assert delays.capture <= 10
 
 
 def test_the_first_frame_comes_soon(meter: Bundle) -> None:
