@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ ABOVE = {
 }
 """Folder -> folders that it must not import. What is imported inside a function counts too."""
 
+MODULE = re.compile(r"edgetalker(\.[a-z_]+)+")
+
 HEAVY = (
     "torch",
     "onnx",
@@ -48,12 +51,22 @@ def modules(folder: str) -> list[Path]:
 
 def imported(path: Path) -> Iterator[str]:
     """Yield the dotted names that a file imports anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    loggers = {
+        id(argument)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "getLogger"
+        for argument in node.args
+    }
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module or ""
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in loggers:
+            if MODULE.fullmatch(node.value):
+                yield node.value  # what import_module or `python -m` is given is an import too
 
 
 @pytest.mark.parametrize("folder", sorted(ABOVE))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from edgetalker.engines.bundle import Bundle, pack
+from edgetalker.engines.errors import UserError
 from edgetalker.export.onnx_stage import Check, ExportError, StageFile, compare, export_stage, runner
 from edgetalker.export.storage import halve, round_weights
 from edgetalker.models.online.data.shapes import MOTION_NAMES
@@ -218,3 +220,18 @@ def run(options: argparse.Namespace) -> int:
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{options.out}: {size / 1e6:.2f} MB, schedules {', '.join(bundle.manifest.ladder)}")
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as `python -m edgetalker.export.online`: the recipe's last stage. A user's mistake is one line, status 2."""
+    parser = argparse.ArgumentParser(prog="python -m edgetalker.export.online", description=__doc__)
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args(arguments))
+    except (FileNotFoundError, UserError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

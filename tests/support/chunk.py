@@ -76,7 +76,7 @@ def chunk_bundle(
             node("Mul", ["m", "none"], ["z"]),
             node("Add", ["x", "z"], ["y"]),
         ]
-        constants = {"axis": np.array([1], np.int64), "none": np.zeros(1, np.float32)}
+        constants: dict[str, Any] = {"axis": np.array([1], np.int64), "none": np.zeros(1, np.float32)}
         both = {"x": (1, SIZE), "wav": (1, WINDOW)}
         files["id.onnx"] = network(hears, both, {"y": (1, SIZE)}, constants)
         takes = {name: spec(*shape) for name, shape in both.items()}

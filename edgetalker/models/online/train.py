@@ -23,9 +23,8 @@ from edgetalker.engines.errors import UserError
 
 __all__ = ["main"]
 
-# The export layer lies above the models, so it is named here and loaded only when a user asks for it.
-_ELSEWHERE = {"evaluate": "edgetalker.models.online.evaluate", "export": "edgetalker.export.online"}
-_HELP = {"evaluate": "score on voices never heard", "export": "write the bundle"}
+_ELSEWHERE = {"evaluate": "edgetalker.models.online.evaluate"}
+_HELP = {"evaluate": "score on voices never heard"}
 
 
 def _parser() -> argparse.ArgumentParser:
