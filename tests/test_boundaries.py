@@ -64,9 +64,8 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module or ""
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in loggers:
-            if MODULE.fullmatch(node.value):
-                yield node.value  # what import_module or `python -m` is given is an import too
+        elif isinstance(node, ast.Constant) and id(node) not in loggers and MODULE.fullmatch(str(node.value)):
+            yield str(node.value)  # what import_module or `python -m` is given is an import too
 
 
 @pytest.mark.parametrize("folder", sorted(ABOVE))
