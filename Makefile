@@ -8,7 +8,7 @@ OUT ?= out
 TORCH_VERSION ?= 2.13.0
 TORCH ?= torch==$(TORCH_VERSION)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
-TEST_EXTRAS = cpu,audio,net,view,export,calibration,cuda,rtx,dev
+TEST_EXTRAS = cpu,audio,net,view,serve,a2f-client,export,calibration,cuda,rtx,dev
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "animate": "speech in, face motion out",
     "view": "open a page that shows and plays the talking face",
     "live": "drive avatars from a microphone, a pipe or a file",
+    "serve": "play many talkers over WebSocket and gRPC",
     "inspect": "show what a bundle holds",
     "bench": "measure latency, frame by frame and stage by stage",
     "doctor": "show what this machine has and what will therefore run",

@@ -5,6 +5,7 @@ Read `Batch.tick` first. One thread ticks; everybody else only leaves commands a
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import Counter
@@ -19,10 +20,11 @@ from edgetalker.runtime.clock import Clock, SystemClock
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
-from edgetalker.runtime.model import Model
+from edgetalker.runtime.model import Model, given
 from edgetalker.runtime.stats import Spread
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions
+from edgetalker.serve.session import Session
 from edgetalker.serve.wide import Widths
 
 __all__ = ["Batch", "BatchOptions", "Figures"]
@@ -62,6 +64,16 @@ class Figures:
     launches: Counter[int] = field(default_factory=Counter)
     cost: Spread = field(default_factory=lambda: Spread(1 << 14))
     latency: Spread = field(default_factory=lambda: Spread(1 << 16))
+
+    @property
+    def due(self) -> int:
+        """Frames that were due."""
+        return sum(self.outcomes.values())
+
+    def summary(self) -> str:
+        """Return one line for people."""
+        counts = ", ".join(f"{count} {outcome.value.replace('_', ' ')}" for outcome, count in self.outcomes.items())
+        return f"{self.joined} talkers, {self.due} frames due: {counts or 'none'}; {self.resets} times begun anew"
 
 
 class Batch:
@@ -144,6 +156,11 @@ class Batch:
     def waiting(self) -> float:
         """Seconds of sound that wait at all seats together."""
         return sum(seat.waiting for seat in list(self._seats)) / self.rate
+
+    @property
+    def resets(self) -> int:
+        """Times that talkers began anew, those that left too."""
+        return self.figures.resets + sum(seat.tally.resets for seat in self._seats)
 
     def join(self, deliver: Callable[[Event], None], options: SeatOptions | None = None) -> Seat:
         """Take a seat. deliver: called in the batch's thread with every event. Raises DeviceError when none is free."""
@@ -301,6 +318,17 @@ class Batch:
             self.widths.close()
         if self._owns:
             self.model.close()
+
+    def session(self, **options: Any) -> Session:
+        """Return a talker for asyncio, to be entered with `async with`. options: those of SeatOptions."""
+        return Session(self, given(SeatOptions, options))
+
+    async def __aenter__(self) -> Batch:
+        await asyncio.to_thread(self.open)
+        return self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Batch:
         return self.open().start()

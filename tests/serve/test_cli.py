@@ -1,0 +1,58 @@
+"""`edgetalker serve` from the outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgetalker.cli.main import main
+
+for package in ("onnx", "onnxruntime", "websockets", "prometheus_client"):
+    pytest.importorskip(package, reason=f"serving needs the package {package}")
+
+from websockets.asyncio.client import connect  # noqa: E402
+
+
+def test_a_server_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text('talkers = 2\nschedule = "one"\nhttp = "127.0.0.1:0"\n')
+    command = [sys.executable, "-m", "edgetalker", "serve", "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        port = int(process.stderr.readline().rsplit(" ", 1)[1])
+
+        async def talk() -> list[str]:
+            async with connect(f"ws://127.0.0.1:{port}/v1/talk") as ws:
+                await ws.recv()
+                await ws.send(bytes(3200))
+                await ws.send('{"type": "flush"}')
+                return [json.loads(await ws.recv())["type"] for _ in range(4)]
+
+        assert asyncio.run(talk()) == ["frame", "frame", "frame", "end"]
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert "1 talkers, 3 frames due" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--http", "0.0.0.0:1"], "everybody on the network"),
+        (["--http", "here"], "host:port was wanted"),
+        (["--tls-cert", "c.pem"], "certificate and its key"),
+        (["--graphs", "frame"], "--graphs is for one talker"),
+        (["--seed", "3"], "--seed is for one talker"),
+        (["--schedule", "ful"], "no schedule `ful`"),
+    ],
+)
+def test_what_cannot_be_served(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--talkers", "1", *words]) == 64
+    assert said in capsys.readouterr().err
