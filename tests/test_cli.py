@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -91,13 +92,13 @@ def test_pcm_on_stdin_is_a_wav_file_without_its_header(toy: Bundle, speech: Path
     assert np.array_equal(np.load(tmp_path / "pipe.npz")["motion"], np.load(tmp_path / "file.npz")["motion"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_keeps_the_frames_made_so_far(toy: Bundle, tmp_path: Path, number: signal.Signals) -> None:
     speech, out = write_wav(tmp_path / "long.wav", 60.0), tmp_path / "out.jsonl"
     words = command("animate", speech, "--bundle", toy.path, "--realtime", "-o", out)
     child = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out.jsonl.*.part")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".edgetalker-*.part")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1.0)
     child.send_signal(number)
@@ -106,7 +107,34 @@ def test_an_interrupt_keeps_the_frames_made_so_far(toy: Bundle, tmp_path: Path, 
     assert b"interrupted" in err
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["index"] for line in lines[1:]] == list(range(len(lines) - 1))
-    assert list(tmp_path.glob(".out*")) == [], "a part file was left behind"
+    assert list(tmp_path.glob(".*")) == [], "a part file was left behind"
+
+
+def test_an_output_that_is_the_input_or_is_named_twice_is_refused_before_the_work(
+    toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speech = write_wav(tmp_path / "speech.jsonl", 0.5)
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(speech)
+    before = speech.read_bytes()
+    twice = ["-o", tmp_path / "a.csv", "-o", f"{tmp_path}/./a.csv"]
+    read, again = "is the file that is read", "is written twice"
+    for outputs, words in ((["-o", speech], read), (["-o", link], read), (twice, again)):
+        assert main(list(map(str, ["animate", speech, "--bundle", toy.path, *outputs]))) == 64
+        assert words in capsys.readouterr().err
+    assert speech.read_bytes() == before
+
+
+def test_lines_on_stdout(toy: Bundle, tmp_path: Path) -> None:
+    speech = write_wav(tmp_path / "a.wav", 0.5)
+    words = command("animate", speech, "--bundle", toy.path, "-o", "-")
+    done = subprocess.run(words, capture_output=True, check=True)
+    header, *lines = map(json.loads, done.stdout.splitlines())
+    assert header["format"] == "edgetalker-motion"
+    assert len(lines) > 3
+    head = f"{' '.join(map(shlex.quote, words))} | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", head], capture_output=True, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (141, False), done.stderr
 
 
 MISTAKES = [

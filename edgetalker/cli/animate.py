@@ -12,6 +12,7 @@ from edgetalker.cli.options import (
     add_bundle,
     add_controls,
     add_device,
+    exit_code,
     milliseconds,
     natural,
     on_signals,
@@ -130,7 +131,7 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
         tracer.write(args.trace)
     if not args.quiet:
         _summary(args, tally, loop)
-    return 128 + came[0] if came else 0
+    return exit_code(came, loop.failed)
 
 
 def _summary(args: argparse.Namespace, tally: Tally, loop: Loop) -> None:

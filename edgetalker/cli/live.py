@@ -16,6 +16,7 @@ from edgetalker.cli.options import (
     add_bundle,
     add_controls,
     add_device,
+    exit_code,
     milliseconds,
     on_signals,
     session_from,
@@ -130,7 +131,7 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
         source.close()
     if not args.quiet:
         _summary(report, live)
-    return 128 + came[0] if came else 0
+    return exit_code(came, live.loop.failed)
 
 
 @contextmanager

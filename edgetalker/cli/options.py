@@ -6,7 +6,7 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from edgetalker.runtime.model import DEVICES, bundled
 from edgetalker.runtime.model import find_bundle as bundle_path
 from edgetalker.runtime.program import GRANULARITIES
 from edgetalker.runtime.sinks.options import Option, switch
+from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "add_table",
     "bundle_path",
     "bundled",
+    "exit_code",
     "on_signals",
     "session_from",
     "set_controls",
@@ -230,6 +232,12 @@ def _number(control: str, text: str) -> float:
         return float(text or "1")
     except ValueError:
         raise OptionError(f"control `{control}`: `{text}` is no number") from None
+
+
+def exit_code(came: Sequence[int], failed: Sequence[tuple[Sink, Exception]]) -> int:
+    """Return 128 + the signal that ended a run; else what an output that was left out exits with; else 0."""
+    codes = [getattr(error, "exit_code", 74) for _, error in failed]
+    return 128 + came[0] if came else max(codes, default=0)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class Outcome(str, enum.Enum):
     ON_TIME = "on_time"
     """Computed and handed to the sinks before its deadline."""
     LATE = "late"
-    """Computed and handed to the sinks after its deadline."""
+    """Computed after its deadline, and handed to the sinks unless its slot was shown already (it had starved)."""
     HELD = "held"
     """Not computed in time: the motion before it was sent again."""
     SKIPPED = "skipped"
@@ -54,8 +54,9 @@ class Frame:
     index: counts from 0 since the last reset; below 0 where the bundle's motion is some frames behind its sound and
     shows what was before it. sample: `end(index)` on the bundle's sample clock, the number of
     samples after which the model has heard all that this frame sees. time: exact start of the frame in
-    seconds of sound (index / fps). motion: shape as in the layout, float32, read-only and **valid until the
-    next step**: a sink that keeps it copies it. schedule: the schedule that made it ("" when none did).
+    seconds of the run, index / fps unless sound starved or the talker began anew: it grows with every frame of a
+    run, so that what is recorded has one time line. motion: shape as in the layout, float32, read-only and **valid
+    until the next step**: a sink that keeps it copies it. schedule: the schedule that made it ("" when none did).
     cost_ns: wall time of the step on the host; due/done_ns: clock times, 0 when the run was not on a clock.
     """
 

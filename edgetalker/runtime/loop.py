@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -30,6 +30,7 @@ __all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "Tally"
 
 LatePolicy = Literal["hold", "skip", "send"]
 LATE_POLICIES: tuple[LatePolicy, ...] = ("hold", "skip", "send")
+_CATCH_UP = 60  # slots after a starved one in which sound may turn out to have been late; later it is another clock
 _log = logging.getLogger("edgetalker.runtime.loop")
 _POLL = 0.1  # seconds after which a wait for sound looks whether it was told to stop
 _TURN_NS = 2_000_000  # between two looks at the sound of many loops
@@ -146,6 +147,11 @@ class Loop:
         self.observers, self.inputs = tuple(observers), tuple(inputs)
         self.tally = Tally()
         self.failed: list[tuple[Sink, Exception]] = []
+        # A frame's slot on the time line of the run: its index, the slots before the talker began anew, and those that
+        # starved. `_slot` is the last one that was shown.
+        self._before = self._starved = 0
+        self._slot = -1
+        self._waited_ns = self._caught_until = 0
         _check(talker, source, self.options)
         self._ladder = ladder or self._own_ladder()
         audio, fps = talker.manifest.audio, talker.manifest.motion.fps
@@ -239,6 +245,7 @@ class Loop:
         self._padded = False
         self.talker.reset()
         self._pace.restart()
+        self._before, self._starved = self._slot + 1, 0
         self.tally.resets += 1
         for sink in self._open:
             sink.reset()
@@ -266,6 +273,9 @@ class Loop:
             self._begin_ns = self._begin_ns or self._heard_ns
         if self.options.realtime:
             self._pace.hear(self.talker.window.total, self._heard_ns)
+            # Where every frame is sent, however late, none makes up for one that starved.
+            if self._starved and self.tally.due < self._caught_until and self.options.late != "send":
+                self._catch_up()
         for sink in self._hearers:
             sink.hear(samples, self.source.rate)
         for observer in self.observers:
@@ -288,6 +298,15 @@ class Loop:
         frame = self.talker.still(Outcome.STARVED, due_ns=now, done_ns=now)
         self._pace.wait()
         self._hand_over(frame, now, send=True)
+        self._starved += 1
+        self._waited_ns, self._caught_until = self._pace.origin_ns or 0, self.tally.due + _CATCH_UP
+
+    def _catch_up(self) -> None:
+        """Sound that was late came after all, faster than it sounds: slots that starved were its own."""
+        early = round((self._waited_ns - (self._pace.origin_ns or 0)) / self._pace.period_ns)
+        caught = min(max(early, 0), self._starved)
+        self._starved -= caught
+        self._waited_ns -= caught * self._pace.period_ns
 
     def _play(self, wait: float) -> None:
         talker, index = self.talker, self.talker.index
@@ -390,8 +409,15 @@ class Loop:
     def _hand_over(self, frame: Frame, start_ns: int, *, send: bool) -> None:
         if frame.index < 0:
             return  # motion of before the sound began, where the program is some frames behind it
+        slot = frame.index + self._before + self._starved
+        if slot <= self._slot and frame.outcome is Outcome.ON_TIME:  # it is shown, whatever the time line says
+            self._starved += self._slot + 1 - slot
+            slot = self._slot + 1
+        if slot != frame.index:
+            frame.time = slot / self.talker.manifest.motion.fps
         self.tally.count(frame)
-        if send:
+        if send and slot > self._slot:  # else it is for a slot that starved, was shown then and is caught up
+            self._slot = slot
             for sink in self._open:
                 try:
                     sink.send(frame)
@@ -407,7 +433,8 @@ class Loop:
         self._open = [other for other in self._open if other is not sink]
         self.failed.append((sink, error))
         _log.warning("an output failed and is left out from now on: %s", error)
-        self._close(sink)
+        with suppress(UserError, OSError):  # a disk that is full is told once
+            self._close(sink)
         if not self._open:
             raise error
 

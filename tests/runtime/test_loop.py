@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -117,6 +119,7 @@ def test_reset_begins_anew(toy: Bundle) -> None:
     tally = loop.run()
     assert tally.resets == 1
     assert [index for index, _, _ in sink.frames][:13] == [*range(10), 0, 1, 2]
+    assert sink.times == [Fraction(slot, 30) for slot in range(len(sink.frames))]
 
 
 def on_clock(
@@ -127,6 +130,8 @@ def on_clock(
     source = Live(clock, seconds, **(live or {}))
     tally = Loop(talker, source, [sink], clock=clock, options=Options(realtime=True, **options)).run()
     assert tally.balanced, tally
+    assert all(after > before for before, after in itertools.pairwise(sink.times)), "two frames have one time"
+    assert all((time * 30).denominator == 1 for time in sink.times)
     return tally, sink
 
 
@@ -196,12 +201,14 @@ def test_late_sound_starves_frames_and_the_talker_catches_up(toy: Bundle) -> Non
     assert tally.outcomes[Outcome.HELD] >= 1, "the sound came late and all at once; old frames are passed over"
     assert sink.frames[-1][0] == 179, "the sound's last frame is still made"
     assert {outcome for _, outcome, _ in sink.frames[-30:]} == {Outcome.ON_TIME}
+    assert sink.times[-1] == Fraction(179, 30), "what was caught up is in step with the sound again"
 
 
 def test_lost_sound_starves_frames_and_nothing_is_passed_over(toy: Bundle) -> None:
-    tally, _ = on_clock(toy, lambda i, schedule: 0.002, seconds=4, live={"gaps": [(2.0, 2.5)], "lost": True})
+    tally, sink = on_clock(toy, lambda i, schedule: 0.002, seconds=4, live={"gaps": [(2.0, 2.5)], "lost": True})
     assert 10 <= tally.outcomes[Outcome.STARVED] <= 20
     assert tally.outcomes[Outcome.HELD] == 0
+    assert sink.times == [Fraction(slot, 30) for slot in range(tally.due)], "a slot that starved takes its time"
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -222,8 +229,14 @@ def test_whatever_happens_the_tally_adds_up(
         live={"packet": packet, "gaps": [(0.7, 0.7 + gap)]},
     )
     given = int(2.5 * 16000) // packet * packet
-    assert tally.due - tally.outcomes[Outcome.STARVED] == -(-given * 30 // 16000), "each frame of the sound, once"
-    assert len(sink.frames) == tally.due - tally.outcomes[Outcome.SKIPPED]
+    starved = tally.outcomes[Outcome.STARVED]
+    assert tally.due - starved == -(-given * 30 // 16000), "each frame of the sound, once"
+    shown = [outcome for _, outcome, _ in sink.frames]
+    assert all(shown.count(outcome) == tally.outcomes[outcome] for outcome in (Outcome.ON_TIME, Outcome.STARVED))
+    # A slot that had starved is not shown a second time when its sound comes after all.
+    unseen = tally.due - tally.outcomes[Outcome.SKIPPED] - len(sink.frames)
+    assert 0 <= unseen <= min(starved, tally.outcomes[Outcome.HELD] + tally.outcomes[Outcome.LATE])
+    assert unseen == 0 or late != "send"
 
 
 def test_the_watchdog_counts_a_hanging_step(toy: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ class Collect(Sink):
     def __init__(self) -> None:
         self.frames: list[tuple[int, Outcome, str]] = []
         self.motion: list[NDArray[np.float32]] = []
+        self.times: list[Fraction] = []
         self.layout: MotionLayout | None = None
         self.closes = 0
 
@@ -105,6 +107,7 @@ class Collect(Sink):
     def send(self, frame: Frame) -> None:
         self.frames.append((frame.index, frame.outcome, frame.schedule))
         self.motion.append(frame.motion.copy())
+        self.times.append(frame.time)
 
     def close(self) -> None:
         self.closes += 1
