@@ -114,6 +114,7 @@ class Talker:
         manifest, device = model.bundle.manifest, model.device
         self.model, self.options = model, options
         self.bundle, self.device, self.manifest = model.bundle, device, manifest
+        self._mapped = bool(device.facts().get("integrated"))
         self._lock = model.lock if device.kind == "cuda" else threading.RLock()
         audio, fps = manifest.audio, manifest.motion.fps
         self.rate = _rate(options.rate, audio.rate)
@@ -430,6 +431,8 @@ class Talker:
             repeat = self._repeats.get(self._last_schedule)
             if repeat is not None and self._last:
                 repeat()
+                if self._mapped:  # the shift may read an input that the next frame's filling overwrites
+                    self.device.synchronize()
             self._advance()
 
     # Groups that are spread over the frames before they are needed (spread.py)

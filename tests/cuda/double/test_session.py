@@ -106,6 +106,19 @@ def test_a_frame_is_one_launch_and_one_wait(play: Callable[..., Talker], double:
     }
 
 
+@pytest.mark.parametrize("integrated", [0, 1])
+def test_a_skipped_frame_is_waited_for_where_host_and_gpu_share_memory(
+    play: Callable[..., Talker], double: Double, integrated: int
+) -> None:
+    double.set("integrated", integrated)
+    talker = play()
+    talker.make(window=SILENCE)
+    double.clear_log()
+    talker.skip()
+    assert double.entries().count("cuGraphLaunch") == 1
+    assert double.entries().count("cuStreamSynchronize") == integrated
+
+
 def test_each_step_has_its_device_time(play: Callable[..., Talker]) -> None:
     talker = play(timings=True)
     talker.make(window=SILENCE)
