@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.engines.manifest import Tensor
 
-__all__ = ["Control", "NoiseSource", "NormalNoise", "Track", "counter_noise"]
+__all__ = ["Control", "Inbound", "NoiseSource", "NormalNoise", "Track", "counter_noise"]
 
 Values = Mapping[str, float] | Sequence[float] | NDArray[np.float32]
 
@@ -265,3 +265,110 @@ def counter_noise(names: Sequence[str], seed: int, stream: int, talkers: int) ->
             maker.fill(frame, row)
 
     return fill
+
+
+class Inbound:
+    """The host's side of everything that a frame is told: its sound, counts, noise, controls and inputs.
+
+    audio: the window, (talkers, window); None for a bundle that hears nothing. values: each input's as the last frame
+    heard it.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        staging: Mapping[str, NDArray[Any]],
+        fps: Fraction,
+        noise: NoiseSource | None,
+        keys: tuple[int, int, int],
+    ) -> None:
+        """staging: by tensor, what is uploaded. noise: instead of the counter's. keys: seed, stream, talkers."""
+        self._fps, self._own = fps, noise is None
+        roles = {name: tensors[name].role for name in staging}
+        self.audio: NDArray[np.float32] | None = next(
+            (staging[n] for n, role in roles.items() if role == "audio"), None
+        )
+        self._heard = [staging[name] for name, role in roles.items() if role == "heard"]
+        self._counts = [(staging[name], float(tensors[name].limit)) for name, r in roles.items() if r == "count"]
+        self._noises = [(name, staging[name]) for name, role in roles.items() if role == "noise"]
+        self.controls = {n: Control(tensors[n], fps, staging[n]) for n, role in roles.items() if role == "control"}
+        self.tracks = {n: Track(tensors[n], staging[n]) for n, role in roles.items() if role == "input"}
+        self.values = {name: staging[name].reshape(-1) for name in self.tracks}
+        self._glides, self._moving = tuple(self.controls.values()), tuple(self.tracks.values())
+        self._noise = noise or self._counter(*keys)
+        self._noise_of = -1
+
+    def _counter(self, seed: int, stream: int, talkers: int) -> NoiseSource:
+        return counter_noise([name for name, _ in self._noises], seed, stream, talkers)
+
+    def reseed(self, seed: int, stream: int, talkers: int) -> None:
+        """Take the noise of another (seed, stream) from the next frame on. Raises OptionError for one below 0."""
+        self._noise, self._noise_of = self._counter(seed, stream, talkers), -1
+
+    def glide(self, index: int) -> None:
+        """Move controls and inputs on to frame `index`."""
+        for control in self._glides:
+            if not control.resting:
+                control.advance()
+        for track in self._moving:
+            track.advance(index * self._fps.denominator / self._fps.numerator)
+
+    def fill(self, index: int, heard: int) -> None:
+        """Fill counts and noise of frame `index`, and how many samples of its window were heard."""
+        for into in self._heard:
+            into[0] = heard
+        for into, limit in self._counts:
+            into[0] = min(float(index), limit)
+        if self._noise_of != index:
+            self._make_noise(index)
+
+    def foresee(self, index: int) -> None:
+        """Make the noise of a frame to come, which then need not wait for it."""
+        if self._own and self._noises:
+            self._make_noise(index)
+
+    def _make_noise(self, index: int) -> None:
+        for name, values in self._noises:
+            self._noise(name, index, values)
+        self._noise_of = index
+
+    def take_window(self, window: NDArray[np.float32], index: int) -> None:
+        """Take a window from the caller. Raises InputError for another shape, NaN, or a bundle that hears nothing."""
+        if self.audio is None:
+            raise InputError("this bundle hears no audio; it is fed through `feed`")
+        if window.shape not in (self.audio.shape, self.audio.shape[1:]):
+            wanted = f"float32 ({self.audio.shape[1]},)"
+            raise InputError(f"the window of frame {index} is {list(window.shape)}; {wanted} was wanted")
+        if not np.isfinite(window).all():
+            raise InputError(f"the window of frame {index} holds NaN or Inf")
+        self.audio[...] = window
+
+    def settle(self) -> None:
+        """Let every control jump to its target."""
+        for control in self._glides:
+            control.settle()
+
+    def forget(self) -> None:
+        """Forget every value from outside."""
+        for track in self._moving:
+            track.reset()
+
+    def save(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return copies of the controls' and the inputs' state."""
+        controls = {name: control.save() for name, control in self.controls.items()}
+        return controls, {name: track.save() for name, track in self.tracks.items()}
+
+    def restore(self, controls: Mapping[str, Any], tracks: Mapping[str, Any]) -> None:
+        """Go on from what `save` returned."""
+        for name, saved in controls.items():
+            self.controls[name].restore(saved)
+        for name, kept in tracks.items():
+            self.tracks[name].restore(kept)
+
+
+def chosen(kind: str, name: str, known: Mapping[str, Any]) -> Any:
+    """Return the control or input of a name. Raises OptionError for one that does not exist."""
+    if name not in known:
+        there = f"this bundle's {kind}s are {', '.join(known)}" if known else f"this bundle has no {kind}s"
+        raise OptionError(f"{there}; `{name}` is none{nearest(name, known)}")
+    return known[name]

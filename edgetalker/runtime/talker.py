@@ -24,7 +24,7 @@ from edgetalker.engines.engine import Array, Buffer, Engine
 from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.inputs import Control, NoiseSource, Track, Values, counter_noise
+from edgetalker.runtime.inputs import Inbound, NoiseSource, Values, chosen
 from edgetalker.runtime.memory import INBOUND, Memory
 from edgetalker.runtime.program import Around, Granularity, Part, Program, Replay
 from edgetalker.runtime.rest import MouthRest
@@ -128,9 +128,11 @@ class Talker:
         self.window = AudioWindow(audio.window, backlog=self._backlog)
         self._converter = Converter(self.rate, audio.rate)
         self._memory = Memory(device, self.bundle, self.schedules)
-        noises = [name for name, tensor in manifest.tensors.items() if tensor.role == "noise"]
-        self._noise = options.noise or counter_noise(noises, options.seed, options.stream, manifest.talkers)
-        self._prepare_inputs()
+        names = [name for name, tensor in manifest.tensors.items() if tensor.role in INBOUND]
+        staging = {name: device.staging(self._memory.buffer(name)) for name in names}
+        keys = options.seed, options.stream, manifest.talkers
+        self._inbound = Inbound(manifest.tensors, staging, fps, options.noise, keys)
+        self.audio, self.controls, self.inputs = self._inbound.audio, self._inbound.controls, self._inbound.tracks
         graphs: Granularity = options.graphs or ("frame" if device.kind == "cuda" else "step")
         self._program = Program(
             manifest, model.engines, self._memory, self.schedules, graphs=graphs, timings=options.timings
@@ -153,23 +155,7 @@ class Talker:
         self._last: tuple[Replay, ...] = ()
         self._last_schedule, self.broken = self.schedules[0], False
         self._restart_pending = False
-        self._noise_of = -1
         self._begin()
-
-    def _prepare_inputs(self) -> None:
-        """Name the host's side of every tensor that the host fills."""
-        tensors, fps = self.manifest.tensors, self.manifest.motion.fps
-        of = {name: t.role for name, t in tensors.items() if t.role in INBOUND}
-        staging = {name: self.device.staging(self._memory.buffer(name)) for name in of}
-        audio = [staging[name] for name, role in of.items() if role == "audio"]
-        self.audio: NDArray[np.float32] | None = audio[0] if audio else None
-        self._heard = [staging[name] for name, role in of.items() if role == "heard"]
-        self._counts = [(staging[name], float(tensors[name].limit)) for name, role in of.items() if role == "count"]
-        self._noises = [(name, staging[name]) for name, role in of.items() if role == "noise"]
-        self.controls = {n: Control(tensors[n], fps, staging[n]) for n, role in of.items() if role == "control"}
-        self.inputs = {name: Track(tensors[name], staging[name]) for name, role in of.items() if role == "input"}
-        self._glides, self._tracks = tuple(self.controls.values()), tuple(self.inputs.values())
-        self._input_values = {name: _one(staging[name], 1) for name in self.inputs}
 
     def _layout(self) -> MotionLayout:
         motion = self.manifest.motion
@@ -240,20 +226,14 @@ class Talker:
 
         Raises OptionError for what does not exist or fit.
         """
-        if control not in self.controls:
-            known = f"this bundle's controls are {', '.join(self.controls)}" if self.controls else "it has no controls"
-            raise OptionError(f"{known}; `{control}` is none{nearest(control, self.controls)}")
-        self.controls[control].set(values)
+        chosen("control", control, self.controls).set(values)
 
     def feed(self, name: str, values: Values, *, time: float | Fraction | None = None) -> None:
         """Take a value of an input, such as feed("gaze", [...], time=1.25), in seconds of sound since the reset.
 
         time: default is the next frame's. From any thread. Raises OptionError for what does not exist or fit.
         """
-        if name not in self.inputs:
-            known = f"this bundle's inputs are {', '.join(self.inputs)}" if self.inputs else "it has no inputs"
-            raise OptionError(f"{known}; `{name}` is none{nearest(name, self.inputs)}")
-        self.inputs[name].feed(values, None if time is None else float(time))
+        chosen("input", name, self.inputs).feed(values, None if time is None else float(time))
 
     # Frames
 
@@ -283,7 +263,7 @@ class Talker:
         """Fill and upload what the next frame reads, and run the groups that are due; return these."""
         launches = self._due(name) if self._groups else ()
         index = self.index
-        self._glide(index)
+        self._inbound.glide(index)
         if self.spread is not None:
             self._restart_if_pending()
             self.spread.complete(index // self.clock.block, name, partial(self._hold, window))
@@ -345,44 +325,16 @@ class Talker:
             ]
         )
 
-    def _glide(self, index: int) -> None:
-        """Move controls and inputs on to frame `index`."""
-        for control in self._glides:
-            if not control.resting:
-                control.advance()
-        for track in self._tracks:
-            track.advance(index * self.clock.fps.denominator / self.clock.fps.numerator)
-
     def _fill(self, index: int, window: NDArray[np.float32] | None, *, hears: bool) -> None:
         """Fill the host's side of what frame `index` hears, and its counts and noise."""
         end = self.needs if index == self.index else self.clock.end(index)
         if window is not None:
-            self._take_window(window)
+            self._inbound.take_window(window, index)
         elif hears and self.audio is not None:
             if self.window.total < end:
                 raise InputError(f"frame {index} hears {end} samples; {self.window.total} have come")
             self.window.read(end, self.audio[0])
-        for into in self._heard:
-            into[0] = min(end, self.window.size)
-        for into, limit in self._counts:
-            into[0] = min(float(index), limit)
-        if self._noise_of != index:
-            self._make_noise(index)
-
-    def _make_noise(self, index: int) -> None:
-        for name, values in self._noises:
-            self._noise(name, index, values)
-        self._noise_of = index
-
-    def _take_window(self, window: NDArray[np.float32]) -> None:
-        if self.audio is None:
-            raise InputError("this bundle hears no audio; it is fed through `feed`")
-        if window.shape not in (self.audio.shape, self.audio.shape[1:]):
-            wanted = f"float32 ({self.audio.shape[1]},)"
-            raise InputError(f"the window of frame {self.index} is {list(window.shape)}; {wanted} was wanted")
-        if not np.isfinite(window).all():
-            raise InputError(f"the window of frame {self.index} holds NaN or Inf")
-        self.audio[...] = window
+        self._inbound.fill(index, min(end, self.window.size))
 
     def _frame(self, schedule: str, start: int) -> Frame:
         for slot, group in enumerate(self._groups):
@@ -400,11 +352,10 @@ class Talker:
             motion=motion,
             schedule=schedule,
             cost_ns=time.perf_counter_ns() - start,
-            inputs=self._input_values,
+            inputs=self._inbound.values,
         )
         self._advance()
-        if self.options.noise is None and self._noises:
-            self._make_noise(self.index)  # of the next frame, which then need not wait for it
+        self._inbound.foresee(self.index)
         return frame if self.rest is None else self.rest.apply(frame)
 
     def _advance(self) -> None:
@@ -421,7 +372,7 @@ class Talker:
             outcome=outcome,
             due_ns=due_ns,
             done_ns=done_ns,
-            inputs=self._input_values,
+            inputs=self._inbound.values,
         )
         return frame if self.rest is None else self.rest.apply(frame)
 
@@ -474,16 +425,14 @@ class Talker:
 
     def reseed(self, seed: int, stream: int) -> None:
         """Take the noise of another (seed, stream) from the next frame on. Raises OptionError for one below 0."""
-        names = [name for name, tensor in self.manifest.tensors.items() if tensor.role == "noise"]
-        self._noise, self._noise_of = counter_noise(names, seed, stream, self.manifest.talkers), -1
+        self._inbound.reseed(seed, stream, self.manifest.talkers)
 
     def reset(self) -> None:
         """Begin anew at frame 0 (barge-in): sound and frames so far are forgotten, states are as at the start, controls
         at their targets. Frees and allocates nothing, and waits for nothing."""
         with self._lock:
             self._converter = Converter(self.rate, self.manifest.audio.rate)
-            for track in self._tracks:
-                track.reset()
+            self._inbound.forget()
             if self.rest is not None:
                 self.rest.reset()
             self._begin()
@@ -492,9 +441,7 @@ class Talker:
         self._restart_pending = self.spread is not None and self.spread.aside.busy()
         if self.spread is not None:
             self.spread.reset()
-        if (
-            not self._restart_pending
-        ):  # else a piece of the block that was thrown away still writes: the next frame waits
+        if not self._restart_pending:  # else a piece of the block that was thrown away still writes; make() waits
             self._restart()
             self.device.synchronize()
         self.window.reset()
@@ -504,8 +451,7 @@ class Talker:
         self._last, self._last_schedule = (), self.schedules[0]
         self._motion.fill(0.0)
         self.broken = False
-        for control in self._glides:
-            control.settle()
+        self._inbound.settle()
 
     def rehearse(self, schedule: str, *, clock: Callable[[], int] = time.perf_counter_ns) -> Iterator[tuple[int, int]]:
         """Make two frames on silence, one with every group due and one with none, and yield (due, cost in ns) of each.
@@ -541,11 +487,12 @@ class Talker:
         """Return a copy of all that the next frames depend on. Costs a download of every buffer."""
         with self._lock:
             spread = self.spread.save() if self.spread else None
+            controls, inputs = self._inbound.save()
             return Snapshot(
                 bundle=self.bundle.digest,
                 tensors=self._memory.save(),
-                controls={name: control.save() for name, control in self.controls.items()},
-                inputs={name: track.save() for name, track in self.inputs.items()},
+                controls=controls,
+                inputs=inputs,
                 window=self.window.save(),
                 index=self.index,
                 heard=self.heard,
@@ -565,10 +512,7 @@ class Talker:
                 raise InputError("the snapshot is of another bundle")
             self._begin()
             self._memory.restore(snapshot.tensors)
-            for name, saved in snapshot.controls.items():
-                self.controls[name].restore(saved)
-            for name, kept in snapshot.inputs.items():
-                self.inputs[name].restore(kept)
+            self._inbound.restore(snapshot.controls, snapshot.inputs)
             self.window.restore(*snapshot.window)
             self.index, self.heard, self._ran = snapshot.index, snapshot.heard, list(snapshot.ran)
             self.needs = self.clock.end(self.index)
