@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.compare import add_comparison, compare_bundle
 from edgetalker.cli.export_artalk import add_artalk, add_face, face_options
 from edgetalker.cli.options import natural, positive
 from edgetalker.engines.errors import MissingPackageError
@@ -39,6 +40,8 @@ def _add_streamingtalker(families: Any) -> None:
     _add_sampling(parser)
     _add_network(parser)
     add_face(parser)
+    parser.add_argument("--compare", type=Path, metavar="SPEECH", help="then measure the bundle (edgetalker compare)")
+    add_comparison(parser)
     parser.set_defaults(export=_export_streamingtalker)
 
 
@@ -59,6 +62,19 @@ def _add_contract(parser: argparse.ArgumentParser) -> None:
         default="window",
         help="periodic positions restart with the window, as published, or follow the frame's index (window)",
     )
+    group.add_argument(
+        "--past",
+        choices=("append", "rewrite"),
+        default="append",
+        help="append: a frame adds its latent, as streaming_inference; rewrite: it makes its window anew, as predict",
+    )
+    group.add_argument(
+        "--floor",
+        type=float,
+        default=-50.0,
+        metavar="DB",
+        help="a window quieter than this (dB of full scale) is not raised to speech; -200: every one is (-50)",
+    )
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -70,21 +86,23 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="legacy_sample: what the published weights were evaluated with; ddim: the textbook rule",
     )
     group.add_argument("--steps", type=positive, default=50, metavar="N", help="denoise steps of `full` (50)")
-    group.add_argument("--fast-steps", type=natural, default=10, metavar="N", help="steps of `fast`, 0: none (10)")
+    group.add_argument("--fast-steps", type=natural, default=0, metavar="N", help="add `fast` of so many steps (none)")
     group.add_argument(
         "--steps-per-row", type=positive, default=1, metavar="N", help="denoise steps in one launch of the stage (1)"
     )
     group.add_argument(
         "--collapse",
-        action="store_true",
-        help="add the schedule `collapsed`: all steps of `full` as one map, exact for the published linear head",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="the rung `collapsed`: all steps of `full` as one map, exact for the published linear head (on)",
     )
 
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
-    group.add_argument("--template", type=Path, metavar="FILE", help="neutral face (.npy of (V, 3), or .obj), added")
+    group.add_argument("--template", type=Path, metavar="FILE", help="neutral face: .ply, .obj, .npy, templates.pkl")
+    group.add_argument("--subject", metavar="NAME", help="whose face, where the template's file holds several")
     group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
     group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
     group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
@@ -101,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
     report = args.export(args)
     size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
     print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
+    if getattr(args, "compare", None) is not None:
+        args.speech = args.compare
+        return compare_bundle(report.bundle.path, args)
     return 0
 
 
@@ -117,6 +138,8 @@ def _export_streamingtalker(args: argparse.Namespace) -> Any:
         history=args.history,
         decode_window=args.decode_window,
         phase=args.phase,
+        past=args.past,
+        floor_db=args.floor,
         rule=args.rule,
         full_steps=args.steps,
         fast_steps=args.fast_steps,
@@ -124,6 +147,7 @@ def _export_streamingtalker(args: argparse.Namespace) -> Any:
         collapse=args.collapse,
         identity=args.identity,
         template=args.template,
+        subject=args.subject,
         untold=Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation),
         tolerance=args.tolerance,
         face=face_options(args),

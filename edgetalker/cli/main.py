@@ -31,6 +31,8 @@ COMMANDS = {
     "bench": "measure latency, frame by frame and stage by stage",
     "doctor": "show what this machine has and what will therefore run",
     "export": "turn a PyTorch checkpoint into a bundle",
+    "compare": "measure a bundle against the published paths, or sweep its windows",
+    "offline": "play a whole clip as a published paper evaluates it, not frame by frame",
     "convert": "add a lower precision beside the FP32 stages",
     "build": "compile a bundle's stages into TensorRT plans",
     "profile": "time every stage and every denoise step, against what the hardware could do",

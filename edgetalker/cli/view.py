@@ -23,6 +23,7 @@ from edgetalker.cli.options import (
     set_controls,
 )
 from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.sources.file import FileSource, read_whole
 from edgetalker.viewer.controls import controls_of
@@ -34,7 +35,6 @@ from edgetalker.viewer.screen import open_page
 from edgetalker.viewer.server import ViewerServer
 from edgetalker.viewer.sink import OPTIONS
 from edgetalker.viewer.stream import Stream
-from edgetalker.viewer.template import read_template
 from edgetalker.viewer.wire import Request
 
 __all__ = ["add_parser", "run"]

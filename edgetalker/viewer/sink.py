@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError
+from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.net.admission import host_names, is_loopback
 from edgetalker.runtime.sinks.options import Option, read_endpoint, switch, text
@@ -20,7 +21,6 @@ from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page
 from edgetalker.viewer.server import HOST, ViewerServer
 from edgetalker.viewer.stream import Stream
-from edgetalker.viewer.template import read_template
 from edgetalker.viewer.wire import Request, shown
 
 if TYPE_CHECKING:

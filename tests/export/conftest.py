@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_streamingtalker
-from tests.models.streamingtalker.conftest import DATA, TINY, TINY_UNTOLD, Reference, model, reference
+from tests.models.streamingtalker.conftest import (
+    DATA,
+    TINY,
+    TINY_BIWI,
+    TINY_UNTOLD,
+    Reference,
+    biwi,
+    biwi_reference,
+    model,
+    reference,
+)
 
-__all__ = ["DATA", "Reference", "model", "reference"]
+__all__ = ["DATA", "Reference", "biwi", "biwi_reference", "model", "reference"]
 
 
 def tiny(folder: Path, options: ExportOptions) -> ExportReport:
@@ -19,7 +29,7 @@ def tiny(folder: Path, options: ExportOptions) -> ExportReport:
 @pytest.fixture(scope="session")
 def windowed(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
     """Audio in, short windows that slide within a few frames, and the collapsed schedule."""
-    options = ExportOptions(untold=TINY_UNTOLD, context_ms=400, history=20, decode_window=12, collapse=True)
+    options = ExportOptions(untold=TINY_UNTOLD, context_ms=400, history=20, decode_window=12)
     return tiny(tmp_path_factory.mktemp("bundles") / "windowed", options)
 
 
@@ -39,6 +49,20 @@ def absolute(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
         features_input=True,
     )
     return tiny(tmp_path_factory.mktemp("bundles") / "absolute", options)
+
+
+@pytest.fixture(scope="session")
+def rewriting(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
+    """BIWI's form, features in, the history that `predict` makes anew each frame."""
+    options = ExportOptions(
+        untold=TINY_UNTOLD,
+        history=60,
+        decode_window=61,
+        features_input=True,
+        past="rewrite",
+        collapse=False,
+    )
+    return export_streamingtalker(TINY_BIWI, None, tmp_path_factory.mktemp("bundles") / "rewriting", options)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,9 @@ def make(out: Path) -> ExportReport:
     with tempfile.TemporaryDirectory() as folder, np.load(DATA / "streamingtalker" / "tiny_voca.npz") as arrays:
         template = Path(folder) / "template.npy"
         np.save(template, arrays["template"])
-        options = ExportOptions(untold=Untold(audio_heads=4, vae_heads=4), template=template)
+        options = ExportOptions(
+            untold=Untold(audio_heads=4, vae_heads=4), template=template, fast_steps=10, collapse=False
+        )
         return export_streamingtalker(
             DATA / "streamingtalker" / "tiny_voca.ckpt", None, out, options, replace=True, say=print
         )

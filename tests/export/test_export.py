@@ -18,7 +18,7 @@ from edgetalker.export.onnx_stage import Check, ExportError, compare, export_sta
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_model
 from edgetalker.export.streamingtalker.stages import Stages
 from edgetalker.models.streamingtalker import StreamingTalker
-from edgetalker.runtime.open import open_session
+from edgetalker.runtime.talker import Talker
 from tests.export.make_tiny_bundle import DATA, make
 from tests.models.streamingtalker.conftest import TINY, TINY_UNTOLD
 
@@ -75,8 +75,8 @@ def test_the_bundle_for_runtime_tests_is_what_this_code_exports(tmp_path: Path) 
     sound = np.random.default_rng(0).normal(0, 0.1, kept.manifest.audio.window).astype(np.float32)
     motions = []
     for bundle in (kept, fresh):
-        session = open_session(bundle)
-        motions.append(np.stack([session.step(sound).motion.copy() for _ in range(8)]))
+        session = Talker(bundle)
+        motions.append(np.stack([session.make(window=sound).motion.copy() for _ in range(8)]))
     np.testing.assert_allclose(motions[0], motions[1], atol=1e-4)
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, InputError, OptionError
+from edgetalker.engines.mesh import read_template
 from edgetalker.face.names import MOTION_NAMES
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.frame import MotionLayout, Outcome
@@ -25,7 +26,6 @@ from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import mesh_asset
 from edgetalker.viewer.sink import ViewerSink
-from edgetalker.viewer.template import read_template
 from tests.viewer.pages import ARKIT, Page, frame
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64)

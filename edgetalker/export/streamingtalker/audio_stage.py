@@ -16,6 +16,7 @@ __all__ = ["AudioStage"]
 
 _SAMPLE_VARIANCE_FLOOR = 1e-7
 _GROUP_NORM_EPSILON = 1e-5
+_DB = 0.11512925464970229  # ln(10) / 20: a level of d dB is exp(d · this)
 
 
 class AudioStage(nn.Module):
@@ -43,10 +44,12 @@ class AudioStage(nn.Module):
         self.first, self.last = int(used[0]), int(used[-1]) + 1
         self.weights = nn.Buffer(weights[:, self.first : self.last].to(torch.float32))
 
-    def forward(self, audio: Tensor, heard: Tensor) -> Tensor:
-        """Return features (block, 1, A) from audio (1, window) and heard (1,), in samples."""
+    def forward(self, audio: Tensor, heard: Tensor, floor: Tensor) -> Tensor:
+        """Return features (block, 1, A) from audio (1, window), heard (1,) in samples and floor (1, 1) in dB."""
         start = self.window - heard
-        x = self._convolutions(self._normalised(audio, start, heard), start)
+        samples, level = self._normalised(audio, start, heard)
+        gain = torch.clamp(level * torch.exp(floor * -_DB), max=1.0)
+        x = self._convolutions(samples, start, gain)
         valid = torch.arange(self.tokens, dtype=torch.float32) * self.hop >= start
         x = self.projection(self.projection_norm(x[0].T)) * valid.to(torch.float32)[:, None]
         x = self.norm(x + self._positions(x))
@@ -56,25 +59,29 @@ class AudioStage(nn.Module):
         x = cast(_Layer, self.layers[-1]).some(x[self.first : self.last], x, mask)
         return (self.weights @ x)[:, None]
 
-    def _normalised(self, audio: Tensor, start: Tensor, heard: Tensor) -> Tensor:
+    def _normalised(self, audio: Tensor, start: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the samples at unit variance, and their RMS as it was."""
         valid = (torch.arange(self.window, dtype=torch.float32) >= start).to(torch.float32)
         count = torch.clamp(heard, min=1.0)
         mean = (audio * valid).sum() / count
         centred = (audio - mean) * valid
         variance = centred.square().sum() / count
-        return centred / torch.sqrt(variance + _SAMPLE_VARIANCE_FLOOR)
+        return centred / torch.sqrt(variance + _SAMPLE_VARIANCE_FLOOR), torch.sqrt(variance)
 
-    def _convolutions(self, samples: Tensor, start: Tensor) -> Tensor:
+    def _convolutions(self, samples: Tensor, start: Tensor, gain: Tensor) -> Tensor:
         """Return (1, width, tokens) of normalised samples (1, window)."""
         first = self.extractor[0]
-        x = self._group_norm(first.conv(samples[:, None]), start, first)
+        x = self._group_norm(first.conv(samples[:, None]), start, first, gain)
         x = F.gelu(x)
         for layer in self.extractor[1:]:
             x = F.gelu(layer.conv(x))
         return x
 
-    def _group_norm(self, x: Tensor, start: Tensor, layer: Any) -> Tensor:
-        """Normalise each channel over the part of the time axis that is sound (one group a channel)."""
+    def _group_norm(self, x: Tensor, start: Tensor, layer: Any, gain: Tensor) -> Tensor:
+        """Normalise each channel over the part of the time axis that is sound (one group a channel).
+
+        gain (1, 1): 1 for speech; what is quieter than the floor stays as much quieter.
+        """
         stride = layer.conv.stride[0]
         valid = (torch.arange(x.shape[2], dtype=torch.float32) * stride >= start).to(torch.float32)
         # A mean over the valid part is one product with the weights valid / count.
@@ -82,7 +89,7 @@ class AudioStage(nn.Module):
         centred = x - x @ weights
         variance = centred.square() @ weights
         scale = layer.layer_norm.weight[:, None] / torch.sqrt(variance + _GROUP_NORM_EPSILON)
-        return cast(Tensor, centred * scale + layer.layer_norm.bias[:, None])
+        return cast(Tensor, centred * (scale * gain) + layer.layer_norm.bias[:, None])
 
     def _positions(self, x: Tensor) -> Tensor:
         """Return the positional convolution of (tokens, A), cut to as many tokens."""

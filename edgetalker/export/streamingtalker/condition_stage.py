@@ -27,7 +27,7 @@ def condition_map(head: Head) -> nn.Linear:
 
 
 class ConditionStage(nn.Module):
-    """The condition network over fixed windows; only the newest row leaves its last layer.
+    """The condition network over fixed windows; only the newest row leaves its last layer, unless all are wanted.
 
     Cross-attention sees one audio frame a row, so that its softmax is 1 and it is the two linear maps of values
     and output, folded into one.
@@ -39,7 +39,7 @@ class ConditionStage(nn.Module):
         network: Any = model.motion
         self.window, self.skip = contract.history, rows - contract.history
         self.period, self.heads = model.config.period, model.config.heads
-        self.absolute = contract.phase == "absolute"
+        self.absolute, self.every_row = contract.phase == "absolute", contract.past == "rewrite"
         self.latent_map, self.audio_map = network.latent_map, network.audio_map
         self.identities = nn.Buffer(network.identity.weight.detach())
         self.layers = nn.ModuleList(
@@ -52,7 +52,7 @@ class ConditionStage(nn.Module):
         self.places = nn.Buffer(_places(self.window, self.period, absolute=self.absolute))
 
     def forward(self, history: Tensor, features: Tensor, identity: Tensor, count: Tensor) -> Tensor:
-        """Return the condition's share of x0 (1, vq).
+        """Return the condition's share of x0: (1, vq), or (1, history, vq) where every row is made anew.
 
         history (1, rows, vq), newest last, the start token before frame 0's latent; features (1, history, A),
         frame i last; identity (1, I) weights, a one-hot as published; count (1,), frames since the reset.
@@ -64,6 +64,8 @@ class ConditionStage(nn.Module):
         audio = self.audio_map(features[0])
         for layer in self.layers[:-1]:
             x = layer(x, audio, self.bias + keys)
+        if self.every_row:
+            return cast(Tensor, self.to_estimate(self.layers[-1](x, audio, self.bias + keys)))[None]
         x = cast(_Layer, self.layers[-1]).newest(x, audio[-1:], self.bias[:, -1:] + keys)
         return cast(Tensor, self.to_estimate(x))
 

@@ -30,6 +30,7 @@ class DecodeStage(nn.Module):
         super().__init__()
         decoder: Any = model.vae.decoder
         self.window, self.skip = contract.decode_window, rows - contract.decode_window
+        self.with_start = contract.past == "append"
         self.heads = model.config.vae_heads
         self.pre = decoder.pre if decoder.pre is not None else nn.Identity()
         convolution = decoder.temporal.convolution
@@ -50,7 +51,9 @@ class DecodeStage(nn.Module):
         latents (1, rows, vq), the newest frame's last, the start token before frame 0's; count (1,), frames
         since the reset; template (1, V, 3).
         """
-        place = torch.clamp(count + 1, max=self.window - 1).to(torch.int64)
+        # Without the start token, as `predict` decodes, but for frame 0: one latent alone cannot be decoded.
+        before = count + 1 if self.with_start else torch.clamp(count, min=1.0)
+        place = torch.clamp(before, max=self.window - 1).to(torch.int64)
         x = self.embedding(self._temporal(latents[0, self.skip :], place))
         mask = table_row(self.masks, place)
         for block in self.blocks[:-1]:

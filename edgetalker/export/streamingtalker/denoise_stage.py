@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import linear_from
+from edgetalker.export.streamingtalker.layers import linear_from, table_row
+from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 from edgetalker.models.streamingtalker.network import Head
 from edgetalker.models.streamingtalker.schedule import Rule, Schedule
 
-__all__ = ["CollapseStage", "DenoiseStage", "schedule_table"]
+__all__ = ["CollapseStage", "DenoiseStage", "RewriteStage", "schedule_table"]
 
 
 def _latent_matrix(head: Head) -> Tensor:
@@ -60,7 +61,7 @@ class DenoiseStage(nn.Module):
         self.matrix = nn.Buffer(matrix.T.to(torch.float32).contiguous())
 
     def forward(self, x: Tensor, condition: Tensor, row: Tensor) -> Tensor:
-        """Return x_next (1, vq) from x (1, vq), condition (1, vq) and row (1, steps · (vq + columns))."""
+        """Return x_next from x and condition, (1, vq) or (1, history, vq), and row (1, steps · (vq + columns))."""
         parts = torch.split(row, self.columns * self.steps, dim=1)
         for first in range(0, len(parts), len(self.columns)):
             time, gain, *keep = parts[first : first + len(self.columns)]
@@ -86,5 +87,26 @@ class CollapseStage(nn.Module):
         self.map = linear_from(torch.cat([noise, condition], dim=1), constant)
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
-        """Return the latent (1, vq) from noise (1, vq) and condition (1, vq)."""
-        return cast(Tensor, self.map(torch.cat([noise, condition], dim=1)))
+        """Return the latents from noise and condition, (1, vq) or (1, history, vq)."""
+        return cast(Tensor, self.map(torch.cat([noise, condition], dim=-1)))
+
+
+class RewriteStage(nn.Module):
+    """The history with every latent of the window made anew, as `predict` keeps it."""
+
+    def __init__(self, contract: Contract, rows: int) -> None:
+        """`rows`: rows of the latent history buffer; the window is its newest `contract.history`."""
+        super().__init__()
+        self.window, self.before = contract.history, rows - contract.history
+        valid = torch.arange(1, self.window + 1)[:, None]
+        self.valid = nn.Buffer((torch.arange(rows) >= rows - valid)[:, :, None].to(torch.float32))
+
+    def forward(self, latents: Tensor, fresh: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the next history (1, rows, vq) and its newest latent (1, vq).
+
+        latents (1, rows, vq), newest last; fresh (1, history, vq); count (1,), frames since the reset.
+        """
+        place = torch.clamp(count, max=self.window - 1).to(torch.int64)
+        moved = torch.cat([latents[:, 1:], latents[:, -1:]], dim=1)
+        made = torch.cat([moved[:, : self.before], fresh], dim=1)
+        return torch.where(table_row(self.valid, place) > 0.5, made, moved), fresh[:, -1]

@@ -60,17 +60,26 @@ def _audio(contract: Contract, options: ExportOptions) -> dict[str, int]:
 
 def _tensors(config: Config, contract: Contract, options: ExportOptions) -> dict[str, Any]:
     rows = max(contract.history, contract.decode_window)
+    fresh = (config.latent_width,) if contract.past == "append" else (contract.history, config.latent_width)
     return {
         **(_feature_input(config) if options.features_input else _sound(config, contract)),
         "count": _tensor("count", 1, limit=_count_limit(contract, rows)),
         "identity": _identity(config, options),
         "template": _tensor("constant", 1, config.vertex_values // 3, 3, file="template.npy"),
-        "noise": _tensor("noise", 1, config.latent_width),
+        "noise": _tensor("noise", 1, *fresh),
         "latents": _tensor("state", 1, rows, config.latent_width, file="latents.npy"),
         "feature_window": _tensor("state", 1, contract.history, config.audio_width),
-        "condition": _tensor("value", 1, config.latent_width),
-        "latent": _tensor("value", 1, config.latent_width),
+        "condition": _tensor("value", 1, *fresh),
+        "latent": _tensor("value", 1, *fresh),
+        **(_rewritten(config, rows) if contract.past == "rewrite" else {}),
         "vertices": _tensor("value", 1, config.vertex_values // 3, 3),
+    }
+
+
+def _rewritten(config: Config, rows: int) -> dict[str, Any]:
+    return {
+        "rewritten": _tensor("value", 1, rows, config.latent_width),
+        "newest": _tensor("value", 1, config.latent_width),
     }
 
 
@@ -82,6 +91,9 @@ def _sound(config: Config, contract: Contract) -> dict[str, Any]:
     return {
         "audio": _tensor("audio", 1, contract.window),
         "heard": _tensor("heard", 1),
+        "floor": _tensor(
+            "control", 1, 1, names=["level"], default=[contract.floor_db], low=[-200.0], high=[0.0], glide=0.0
+        ),
         "features": _tensor("value", contract.block, 1, config.audio_width),
     }
 
@@ -124,8 +136,20 @@ def _program(contract: Contract, options: ExportOptions, schedules: Sequence[str
             {"condition": "condition"},
         ),
         *_denoising(options, schedules),
-        {"carry": "shift", "from": "latent", "to": "latents"},
+        *_remembering(contract),
         _step("decode", {"latents": "latents", "count": "count", "template": "template"}, {"vertices": "vertices"}),
+    ]
+
+
+def _remembering(contract: Contract) -> list[dict[str, Any]]:
+    if contract.past == "append":
+        return [{"carry": "shift", "from": "latent", "to": "latents"}]
+    inputs = {"latents": "latents", "fresh": "latent", "count": "count"}
+    return [
+        _step("rewrite", inputs, {"rewritten": "rewritten", "newest": "newest"}),
+        # The shift is what a frame that is passed over repeats; where none is, the copy has the last word.
+        {"carry": "shift", "from": "newest", "to": "latents"},
+        {"carry": "copy", "from": "rewritten", "to": "latents"},
     ]
 
 
@@ -133,7 +157,12 @@ def _hearing(contract: Contract, options: ExportOptions) -> list[dict[str, Any]]
     if options.features_input:
         return [{"carry": "shift", "from": "features", "to": "feature_window"}]
     return [
-        _step("audio", {"audio": "audio", "heard": "heard"}, {"features": "features"}, every=contract.block),
+        _step(
+            "audio",
+            {"audio": "audio", "heard": "heard", "floor": "floor"},
+            {"features": "features"},
+            every=contract.block,
+        ),
         {"carry": "shift", "from": "features[phase]", "to": "feature_window"},
     ]
 

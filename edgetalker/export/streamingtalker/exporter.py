@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from edgetalker.engines.bundle import Bundle, check_target, pack
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import sha256_of
 from edgetalker.export.faces.attach import attach
-from edgetalker.export.faces.shapes import read_mesh
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.denoise_stage import schedule_table
 from edgetalker.export.streamingtalker.description import describe
 from edgetalker.export.streamingtalker.options import ExportOptions
 from edgetalker.export.streamingtalker.stages import Stages
+from edgetalker.export.streamingtalker.template import read_template
 from edgetalker.models.streamingtalker.checkpoint import load_checkpoint
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
@@ -144,13 +144,15 @@ def _stages(
     steps = add(maker.denoise(options.rule, schedules))
     if options.collapse:
         add(maker.collapse(schedules["full"], steps))
+    if contract.past == "rewrite":
+        add(maker.rewrite())
     add(maker.decode())
     return [stage for stage, _ in made], [check for _, check in made]
 
 
 def _template(model: StreamingTalker, options: ExportOptions) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
     """Return the template (1, V, 3), the file's, or zeros, which makes every frame a displacement; and its triangles
-    (F, 3), if it is an .obj."""
+    (F, 3), if it is a mesh."""
     size, identities = model.config.vertex_values, model.config.identities
     if not 0 <= options.identity < identities:
         raise OptionError(f"identity {options.identity}; the network has 0 to {identities - 1}")
@@ -158,19 +160,7 @@ def _template(model: StreamingTalker, options: ExportOptions) -> tuple[NDArray[n
         raise OptionError(f"{size} values a frame are no whole number of vertices")
     if options.template is None:
         return np.zeros((1, size // 3, 3), np.float32), None
-    if options.template.suffix.lower() == ".obj":
-        points, triangles = read_mesh(options.template)
-        if len(points) != size // 3:
-            raise InputError(f"template {options.template} has {len(points)} vertices; {size // 3} were wanted")
-        return points.astype(np.float32)[None], triangles
-    try:
-        values = np.load(options.template, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"template {options.template} is no array file (.npy): {error}") from None
-    if not isinstance(values, np.ndarray) or values.shape not in ((size // 3, 3), (size,)) or values.dtype.kind != "f":
-        shape = getattr(values, "shape", "no single array")
-        raise InputError(f"template {options.template} is {shape}; floats of ({size // 3}, 3) were wanted")
-    return values.astype(np.float32).reshape(1, -1, 3), None
+    return read_template(options.template, size // 3, options.subject)
 
 
 @torch.no_grad()
@@ -193,6 +183,9 @@ def _notes(
         "steps": {name: len(table) for name, table in schedules.items()},
         "steps_per_row": options.steps_per_row,
         "phase": contract.phase,
+        "past": contract.past,
+        "floor_db": contract.floor_db,
+        "untold": {key: value for key, value in asdict(options.untold).items() if value is not None},
         "history": contract.history,
         "decode_window": contract.decode_window,
         "lookahead_ms": options.lookahead_ms,

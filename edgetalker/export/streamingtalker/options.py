@@ -8,7 +8,7 @@ from pathlib import Path
 from edgetalker.engines.errors import OptionError
 from edgetalker.export.faces.attach import FaceOptions
 from edgetalker.models.streamingtalker.config import Config, Untold
-from edgetalker.models.streamingtalker.contract import Contract, Phase, make_contract
+from edgetalker.models.streamingtalker.contract import FLOOR_DB, Contract, History, Phase, make_contract
 from edgetalker.models.streamingtalker.schedule import Rule, Schedule, make_schedule
 
 __all__ = ["ExportOptions"]
@@ -20,12 +20,12 @@ class ExportOptions:
 
     block_ms: the audio encoder runs once in so much sound. lookahead_ms: how far past a block it hears.
     context_ms: how far before. history: frames that the condition network sees. decode_window: latents that the
-    decoder sees. phase: see `Contract`. rule, full_steps, fast_steps: the schedules (0 fast steps: none).
-    steps_per_row: denoise steps in one run of the stage, for fewer launches; the schedules' rows hold so many.
-    collapse: add the exact one-map schedule in place of the fast one. identity: the default training identity.
-    template: .npy of (V, 3) or (3V,), or .obj, added to every frame. tolerance: of every stage against PyTorch,
-    relative to the largest value. features_input: leave the audio stage out and take features (1, A) a frame instead.
-    face: what turns vertices into ARKit shapes.
+    decoder sees. phase, past, floor_db: see `Contract`. rule, full_steps, fast_steps: the schedules (0 fast steps:
+    none). steps_per_row: denoise steps in one run of the stage, for fewer launches; the schedules' rows hold so many.
+    collapse: add the exact one-map schedule, the lowest rung of the ladder. identity: the default training identity.
+    template: file of the neutral face, added to every frame; subject: whose, where the file holds several. tolerance:
+    of every stage against PyTorch, relative to the largest value. features_input: leave the audio stage out and take
+    features (1, A) a frame instead. face: what turns vertices into ARKit shapes.
     """
 
     block_ms: int = 200
@@ -34,13 +34,16 @@ class ExportOptions:
     history: int = 60
     decode_window: int = 60
     phase: Phase = "window"
+    past: History = "append"
+    floor_db: float = FLOOR_DB
     rule: Rule = "legacy_sample"
     full_steps: int = 50
-    fast_steps: int = 10
+    fast_steps: int = 0
     steps_per_row: int = 1
-    collapse: bool = False
+    collapse: bool = True
     identity: int = 0
     template: Path | None = None
+    subject: str | None = None
     untold: Untold = field(default_factory=Untold)
     tolerance: float = 2e-4
     features_input: bool = False
@@ -56,6 +59,8 @@ class ExportOptions:
             history=self.history,
             decode_window=self.decode_window,
             phase=self.phase,
+            past=self.past,
+            floor_db=self.floor_db,
         )
 
     def schedules(self) -> dict[str, Schedule]:
@@ -64,7 +69,7 @@ class ExportOptions:
         Raises OptionError when the fast schedule is not shorter than the full one, or steps do not fill their rows.
         """
         tables = {"full": make_schedule(self.full_steps, self.rule)}
-        if self.fast_steps and not self.collapse:
+        if self.fast_steps:
             if self.fast_steps >= self.full_steps:
                 raise OptionError(
                     f"{self.fast_steps} fast steps are not fewer than {self.full_steps} full steps",

@@ -14,7 +14,7 @@ from edgetalker.export.onnx_stage import Check, StageFile, compare, export_stage
 from edgetalker.export.streamingtalker.audio_stage import AudioStage
 from edgetalker.export.streamingtalker.condition_stage import ConditionStage, condition_map
 from edgetalker.export.streamingtalker.decode_stage import DecodeStage
-from edgetalker.export.streamingtalker.denoise_stage import CollapseStage, DenoiseStage, schedule_table
+from edgetalker.export.streamingtalker.denoise_stage import CollapseStage, DenoiseStage, RewriteStage, schedule_table
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 from edgetalker.models.streamingtalker.sampling import sample
@@ -40,6 +40,16 @@ class Stages:
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._random)
 
+    def _fresh(self, count: int) -> int:
+        """Return how many of `count` valid rows a frame makes anew."""
+        return 1 if self.contract.past == "append" else count
+
+    def _rows(self, width: int) -> Tensor:
+        """Return normal values for what a frame makes anew: (1, width), or (1, history, width)."""
+        return (
+            self._normal(1, width) if self.contract.past == "append" else self._normal(1, self.contract.history, width)
+        )
+
     def _checked(self, stage: StageFile, pairs: Iterator[Pair]) -> tuple[StageFile, Check]:
         with torch.no_grad():
             return stage, compare(stage.name, list(pairs), self.tolerance)
@@ -47,7 +57,11 @@ class Stages:
     def audio(self) -> tuple[StageFile, Check]:
         """Return the audio stage: block 0, later blocks of a filling window, and full windows."""
         module = AudioStage(self.model, self.contract)
-        examples = {"audio": self._normal(1, self.contract.window), "heard": torch.full((1,), 8000.0)}
+        examples = {
+            "audio": self._normal(1, self.contract.window),
+            "heard": torch.full((1,), 8000.0),
+            "floor": torch.full((1, 1), self.contract.floor_db),
+        }
         stage = export_stage("audio", module, examples, ["features"])
         return self._checked(stage, self._audio_pairs(stage))
 
@@ -56,13 +70,14 @@ class Stages:
         full = -(-contract.window // contract.block_samples)
         blocks = sorted({0, 1, full, full + 2})
         samples = 0.1 * self._normal(contract.end(blocks[-1]))
-        for block in blocks:
+        for block, gain in [*((block, 1.0) for block in blocks), (blocks[-1], 0.1 * contract.floor)]:
             end = contract.end(block)
             heard = min(end, contract.window)
             window = np.zeros((1, contract.window), np.float32)
-            window[0, contract.window - heard :] = samples[end - heard : end].numpy()
-            found = run({"audio": window, "heard": np.array([heard], np.float32)})["features"]
-            yield found, block_features(self.model, contract, samples, block).numpy()
+            window[0, contract.window - heard :] = gain * samples[end - heard : end].numpy()
+            floor = np.array([[contract.floor_db]], np.float32)
+            found = run({"audio": window, "heard": np.array([heard], np.float32), "floor": floor})["features"]
+            yield found, block_features(self.model, contract, gain * samples, block).numpy()
 
     def condition(self) -> tuple[StageFile, Check]:
         """Return the condition stage: windows of one frame, filling, just full, and slid on."""
@@ -85,7 +100,9 @@ class Stages:
             history, features = self._normal(1, count, config.latent_width), self._normal(1, count, config.audio_width)
             identity = torch.eye(config.identities)[place % config.identities][None]
             first = frame + 1 - count if contract.phase == "absolute" else 0
-            expected = to_estimate(self.model.motion.condition(history, features, identity, first)[:, -1])
+            expected = to_estimate(
+                self.model.motion.condition(history, features, identity, first)[:, -self._fresh(count) :]
+            )
             found = run(
                 {
                     "history": _at_end(history, self.rows),
@@ -94,21 +111,22 @@ class Stages:
                     "count": np.array([frame], np.float32),
                 }
             )["condition"]
-            yield found, expected.numpy()
+            yield found.reshape(1, -1, config.latent_width)[:, -self._fresh(count) :], expected.numpy()
 
     def denoise(self, rule: Rule, schedules: dict[str, Schedule]) -> tuple[StageFile, Check]:
         """Return the denoise stage, run over every schedule."""
         width = self.model.config.latent_width
         columns = schedule_table(self.model, schedules["full"], self.steps_per_row).shape[1]
-        examples = {"x": self._normal(1, width), "condition": self._normal(1, width), "row": self._normal(1, columns)}
+        examples = {"x": self._rows(width), "condition": self._rows(width), "row": self._normal(1, columns)}
         module = DenoiseStage(self.model, rule, self.steps_per_row)
         stage = export_stage("denoise", module, examples, ["x_next"])
         return self._checked(stage, self._denoise_pairs(stage, schedules))
 
     def _denoise_pairs(self, stage: StageFile, schedules: dict[str, Schedule]) -> Iterator[Pair]:
         for schedule in schedules.values():
-            noise, condition = self._normal(1, self.model.config.latent_width), self._normal(1, self.model.config.width)
-            expected = sample(self.model.motion.head, noise[None], condition[None], schedule)
+            noise, condition = self._rows(self.model.config.latent_width), self._rows(self.model.config.width)
+            rows = noise.reshape(1, -1, noise.shape[-1]), condition.reshape(1, -1, condition.shape[-1])
+            expected = sample(self.model.motion.head, *rows, schedule)
             yield self._stepped(stage, noise, condition, schedule), expected.numpy()
 
     def _stepped(self, stage: StageFile, noise: Tensor, condition: Tensor, schedule: Schedule) -> NDArray[Any]:
@@ -121,17 +139,44 @@ class Stages:
     def collapse(self, schedule: Schedule, steps: StageFile) -> tuple[StageFile, Check]:
         """Return the collapse stage, compared with the exported step-by-step path."""
         width = self.model.config.latent_width
-        examples = {"noise": self._normal(1, width), "condition": self._normal(1, width)}
+        examples = {"noise": self._rows(width), "condition": self._rows(width)}
         stage = export_stage("collapse", CollapseStage(self.model, schedule), examples, ["latent"])
         return self._checked(stage, self._collapse_pairs(stage, schedule, steps))
 
     def _collapse_pairs(self, stage: StageFile, schedule: Schedule, steps: StageFile) -> Iterator[Pair]:
         run = runner(stage)
         for _ in range(3):
-            noise, condition = self._normal(1, self.model.config.latent_width), self._normal(1, self.model.config.width)
+            noise, condition = self._rows(self.model.config.latent_width), self._rows(self.model.config.width)
             share = condition_map(self.model.motion.head)(condition).numpy()
             found = run({"noise": noise.numpy(), "condition": share})["latent"]
             yield found, self._stepped(steps, noise, condition, schedule)
+
+    def rewrite(self) -> tuple[StageFile, Check]:
+        """Return the stage that makes a window's latents anew: windows that fill, are just full, and have slid on."""
+        width, history = self.model.config.latent_width, self.contract.history
+        examples = {
+            "latents": self._normal(1, self.rows, width),
+            "fresh": self._normal(1, history, width),
+            "count": torch.full((1,), 3.0),
+        }
+        stage = export_stage("rewrite", RewriteStage(self.contract, self.rows), examples, ["rewritten", "newest"])
+        return self._checked(stage, self._rewrite_pairs(stage))
+
+    def _rewrite_pairs(self, stage: StageFile) -> Iterator[Pair]:
+        width, run = self.model.config.latent_width, runner(stage)
+        for frame in _frames(self.contract.history):
+            count = min(frame + 1, self.contract.history)
+            before, fresh = self._normal(1, min(frame + 1, self.rows), width), self._normal(1, count, width)
+            history = torch.cat([before[:, : before.shape[1] + 1 - count], fresh], dim=1)[:, -self.rows :]
+            made = run(
+                {
+                    "latents": _at_end(before, self.rows),
+                    "fresh": _at_end(fresh, self.contract.history),
+                    "count": np.array([frame], np.float32),
+                }
+            )
+            yield made["rewritten"][:, -history.shape[1] :], history.numpy()
+            yield made["newest"], fresh[:, -1].numpy()
 
     def decode(self) -> tuple[StageFile, Check]:
         """Return the decode stage: windows that fill, are just full, and have slid on."""
@@ -148,7 +193,8 @@ class Stages:
         config, window, run = self.model.config, self.contract.decode_window, runner(stage)
         template = self._normal(config.vertex_values)
         for frame in _frames(window - 1):
-            latents = self._normal(1, min(frame + 2, window), config.latent_width)
+            starts = 2 if self.contract.past == "append" else 1
+            latents = self._normal(1, min(max(frame + starts, 2), window), config.latent_width)
             expected = self.model.vae.decoder(latents)[0, -1] + template
             found = run(
                 {

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError
 from edgetalker.models.streamingtalker.config import Config
 
-__all__ = ["SAMPLE_RATE", "Contract", "Phase", "linear_weights", "make_contract"]
+__all__ = ["FLOOR_DB", "SAMPLE_RATE", "Contract", "History", "Phase", "linear_weights", "make_contract"]
 
 SAMPLE_RATE = 16000
 Phase = Literal["window", "absolute"]
+History = Literal["append", "rewrite"]
+FLOOR_DB = -50.0
+_FLOORS_DB = (-200.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,10 @@ class Contract:
     The features of frames [b·block, (b+1)·block) come from the `window` samples before
     end(b) = (b+1)·block·rate/fps + lookahead. history: latents and features that the condition network sees.
     decode_window: latents that the decoder sees. phase: the periodic positional encoding restarts with the
-    window (`window`, as published) or follows the frame's index (`absolute`). Samples are at 16 kHz.
+    window (`window`, as published) or follows the frame's index (`absolute`). past: a frame adds its latent to the
+    history (`append`, as `streaming_inference`) or makes every latent of its window anew (`rewrite`, as `predict`).
+    floor_db: a window whose RMS is below it, in dB of full scale, is not normalised up to speech. Samples are at
+    16 kHz.
     """
 
     frame_rate: int
@@ -36,6 +42,13 @@ class Contract:
     phase: Phase
     hop: int
     receptive_field: int
+    past: History = "append"
+    floor_db: float = FLOOR_DB
+
+    @property
+    def floor(self) -> float:
+        """The RMS that `floor_db` means."""
+        return float(10.0 ** (self.floor_db / 20))
 
     @property
     def block_samples(self) -> int:
@@ -83,6 +96,8 @@ def make_contract(
     history: int = 60,
     decode_window: int = 60,
     phase: Phase = "window",
+    past: History = "append",
+    floor_db: float = FLOOR_DB,
 ) -> Contract:
     """Return the contract for these lengths.
 
@@ -106,6 +121,11 @@ def make_contract(
         faults.append(f"decode window of {decode_window} latents; the decoder needs at least 2")
     if phase not in ("window", "absolute"):
         faults.append(f"unknown phase `{phase}`; known are window and absolute")
+    if past not in ("append", "rewrite"):
+        faults.append(f"unknown history `{past}`; known are append and rewrite")
+    low, high = _FLOORS_DB
+    if not low <= floor_db <= high:
+        faults.append(f"floor of {floor_db:g} dB; {low:g} to {high:g} were wanted")
     if faults:
         raise OptionError("; ".join(faults), hint=f"blocks that fit: {', '.join(_fitting_blocks(config))} ms")
     per_ms = SAMPLE_RATE // 1000
@@ -119,6 +139,8 @@ def make_contract(
         phase=phase,
         hop=config.hop,
         receptive_field=config.receptive_field,
+        past=past,
+        floor_db=floor_db,
     )
 
 

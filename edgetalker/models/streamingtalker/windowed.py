@@ -6,6 +6,8 @@ Nothing here is masked or padded: each frame slices what it may see and runs the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +23,31 @@ from edgetalker.models.streamingtalker.schedule import Schedule
 __all__ = ["block_features", "windowed_features", "windowed_frames"]
 
 
+@contextmanager
+def _quietened(model: StreamingTalker, gain: float) -> Iterator[None]:
+    """Let the first layer's group norm, which brings any sound to speech's size, give the sound this much of it.
+
+    The waveform's own normalisation comes before it and is undone by it, so that this is where a level can act.
+    """
+    encoder: Any = model.audio_encoder
+    norm = encoder.feature_extractor.conv_layers[0].layer_norm
+    bias = norm.bias[:, None]
+    hook = norm.register_forward_hook(lambda _module, _inputs, output: bias + gain * (output - bias))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 @torch.no_grad()
 def block_features(model: StreamingTalker, contract: Contract, samples: Tensor, block: int) -> Tensor:
     """Return the features (block, A) of one block from the stream's samples (N,), N >= end(block)."""
     end = contract.end(block)
     start = max(0, end - contract.window)
-    tokens: Tensor = model.audio_encoder(normalise(samples[None, start:end])).last_hidden_state[0]
+    heard = samples[None, start:end]
+    level = float(heard.var(correction=0).sqrt())
+    with _quietened(model, min(1.0, level / contract.floor)):
+        tokens: Tensor = model.audio_encoder(normalise(heard)).last_hidden_state[0]
     frames = range(block * contract.block, (block + 1) * contract.block)
     positions = np.array([contract.token_position(frame) - start / contract.hop for frame in frames])
     weights = torch.from_numpy(linear_weights(positions, tokens.shape[0])).to(tokens)
@@ -54,15 +75,19 @@ def windowed_frames(
 ) -> Iterator[Tensor]:
     """Yield the vertices (3V,) of each frame of features (1, F, A).
 
-    The history is append-only, as in `streaming_inference`, and cut to the contract's windows.
+    The history is that of `streaming_inference` or of `predict`, cut to the contract's windows; the newest frame of
+    each decoded window is what is seen.
     """
     history = model.vae.start_token()
+    appends = contract.past == "append"
     for frame in range(features.shape[1]):
         rows = min(frame + 1, contract.history)
         first = frame + 1 - rows if contract.phase == "absolute" else 0
         seen = features[:, frame + 1 - rows : frame + 1]
-        condition = model.motion.condition(history[:, -rows:], seen, identity, first)[:, -1:]
-        newest = sample(model.motion.head, noise(frame, 1), condition, schedule)
-        history = torch.cat([history, newest], dim=1)
-        decoded = model.vae.decoder(history[:, -contract.decode_window :])
-        yield decoded[0, -1] + template
+        condition = model.motion.condition(history[:, -rows:], seen, identity, first)
+        fresh = 1 if appends else rows
+        made = sample(model.motion.head, noise(frame, fresh), condition[:, -fresh:], schedule)
+        history = torch.cat([history[:, : frame + 2 - fresh], made], dim=1)
+        # `predict` decodes without the start token; one latent alone cannot be decoded.
+        latents = history if appends or frame == 0 else history[:, 1:]
+        yield model.vae.decoder(latents[:, -contract.decode_window :])[0, -1] + template
