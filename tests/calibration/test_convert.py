@@ -20,7 +20,7 @@ from edgetalker.cli import convert as command
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
 from edgetalker.engines.files import write_whole
-from edgetalker.runtime.open import open_session
+from edgetalker.runtime.talker import Talker
 from tests.calibration.conftest import network_of, node, weight
 
 QUICK = ConvertOptions(seconds=1.0, observed=12, kept=3)
@@ -82,8 +82,8 @@ def test_the_report_lies_in_the_bundle_and_says_why(converted: tuple[Bundle, Rep
 
 def test_an_fp16_session_plays(converted: tuple[Bundle, Report]) -> None:
     bundle, _ = converted
-    session = open_session(bundle, precision="fp16")
-    motion = session.step(np.zeros(bundle.manifest.audio.window, np.float32)).motion.copy()
+    session = Talker(bundle, precision="fp16")
+    motion = session.make(window=np.zeros(bundle.manifest.audio.window, np.float32)).motion.copy()
     session.close()
     assert np.isfinite(motion).all()
 

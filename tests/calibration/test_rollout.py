@@ -13,8 +13,8 @@ from edgetalker.calibration.sound import made_up_voice, sound_of
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
-from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sources.file import FileSource
+from edgetalker.runtime.talker import Talker
 from tests.support import toy as parts
 from tests.support.toy import RATE, toy_bundle
 
@@ -46,11 +46,11 @@ def test_a_stage_that_runs_every_second_frame_is_kept_as_often(toy: Bundle) -> N
 
 def test_what_is_recorded_is_what_the_stage_read(toy: Bundle) -> None:
     recorded = record_inputs(toy, SOUND, 4, 4, seed=7)
-    session = open_session(toy, seed=7)
+    session = Talker(toy, seed=7)
     window = np.zeros(toy.manifest.audio.window, np.float32)
     end = session.end(0)
     window[-end:] = SOUND[:end]
-    session.step(window)
+    session.make(window=window)
     session.close()
     np.testing.assert_array_equal(recorded["audio"][0]["wav"][0], window)
     first = recorded["blend"][0]
@@ -97,13 +97,13 @@ def test_a_difference_is_a_share_of_the_motion_s_own_deviation(toy: Bundle, tmp_
     found = compare_rollouts(bundle, "odd", SOUND, 30, "full")
     full: list[Array] = []
     other: list[Array] = []
-    session, memory = open_session(bundle), np.zeros((2, 4))
+    session, memory = Talker(bundle), np.zeros((2, 4))
     for index in range(30):
         end = session.end(index)
         window = np.zeros(bundle.manifest.audio.window, np.float32)
         piece = SOUND[max(0, end - len(window)) : end]
         window[len(window) - len(piece) :] = piece
-        session.step(window, schedule="full")
+        session.make("full", window=window)
         x = session.read("x")[0].astype(np.float64)
         for keep, place, into in ((0.25, 0, full), (0.5, 1, other)):
             motion = x + memory[place]

@@ -19,9 +19,10 @@ from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.meter import HOST_PARTS, HostMeter
 from edgetalker.measure.profile import Options, Profiler, layers_of, profile, warnings_for
 from edgetalker.measure.report import COLUMNS, Piece
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.session import Granularity, Session
+from edgetalker.runtime.model import Model
+from edgetalker.runtime.program import Granularity
 from edgetalker.runtime.stats import Summary
+from edgetalker.runtime.talker import Talker
 from tests.support.toy import toy_bundle
 
 pytest.importorskip("onnxruntime")
@@ -34,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def session(folder: Path) -> Iterator[Session]:
-    opened = open_session(folder, timings=True)
+def session(folder: Path) -> Iterator[Talker]:
+    opened = Talker(folder, timings=True)
     yield opened
     opened.close()
 
@@ -46,7 +47,7 @@ def parsed(*words: str) -> argparse.Namespace:
     return parser.parse_args(["profile", *words])
 
 
-def test_every_stage_and_every_row_has_its_line(session: Session) -> None:
+def test_every_stage_and_every_row_has_its_line(session: Talker) -> None:
     profile = Profiler(session, RATES).run("full", 12)
     names = [piece.name for piece in profile.pieces]
     rows = [f"denoise[{row}]" for row in range(5)]
@@ -67,7 +68,7 @@ def test_launches_follow_the_granularity(folder: Path) -> None:
     launches = {}
     both: tuple[Granularity, ...] = ("step", "eager")
     for graphs in both:
-        session = open_session(folder, timings=True, graphs=graphs)
+        session = Talker(folder, timings=True, graphs=graphs)
         pieces = Profiler(session, RATES).run("one", 4).pieces
         launches[graphs] = [piece.launches for piece in pieces if piece.row < 0]
         session.close()
@@ -77,7 +78,7 @@ def test_launches_follow_the_granularity(folder: Path) -> None:
 def test_profiling_changes_no_frame_and_leaves_nothing_behind(folder: Path) -> None:
     frames = []
     for profiled in (False, True):
-        session = open_session(folder, timings=True, seed=5)
+        session = Talker(folder, timings=True, seed=5)
         before = dict(vars(session.device))
         calls = [replay.launch for replay in session.replays]
         if profiled:
@@ -86,16 +87,16 @@ def test_profiling_changes_no_frame_and_leaves_nothing_behind(folder: Path) -> N
             assert [replay.launch for replay in session.replays] == calls
             session.reset()
         sound = np.full(1600, 0.1, np.float32)
-        frames.append(np.stack([session.step(sound).motion.copy() for _ in range(5)]))
+        frames.append(np.stack([session.make(window=sound).motion.copy() for _ in range(5)]))
         session.close()
     np.testing.assert_array_equal(frames[0], frames[1])
 
 
-def test_nvtx_ranges_are_opened_and_closed_in_pairs(session: Session) -> None:
+def test_nvtx_ranges_are_opened_and_closed_in_pairs(session: Talker) -> None:
     said: list[str] = []
     ranges = SimpleNamespace(push_range=said.append, pop_range=lambda: said.append("end"))
     with HostMeter(session, transfers=False, ranges=ranges):
-        session.step(np.zeros(1600, np.float32), schedule="one")
+        session.make("one", window=np.zeros(1600, np.float32))
     assert said[::2] == ["upload", "audio", "blend", "denoise[0]", "decode", "download", "wait"]
     assert set(said[1::2]) == {"end"}
 
@@ -161,9 +162,11 @@ def test_layers_by_pytorch(folder: Path) -> None:
     pytest.importorskip("torch")
     from edgetalker.engines.torch import torch_engines
 
-    from_file = open_session(folder)
+    from_file = Talker(folder)
     device = HostDevice()
-    session = Session(from_file.bundle, torch_engines(from_file.bundle, device), device, timings=True)
+    session = Talker(
+        Model(from_file.bundle, engines=torch_engines(from_file.bundle, device), device=device), timings=True
+    )
     layers = layers_of(session.engines)["denoise"]
     assert sorted(layer.name.split()[0] for layer in layers) == ["Add", "Mul", "Mul", "Slice"]
     assert [layer.ns for layer in layers] == sorted((layer.ns for layer in layers), reverse=True)
@@ -212,9 +215,9 @@ def test_kernels_come_from_cupti_which_is_there_before_graphs_are_captured(
     )
     monkeypatch.setitem(sys.modules, "cupti", SimpleNamespace(cupti=fake))
 
-    def opener(*, timings: bool) -> Session:
+    def opener(*, timings: bool) -> Talker:
         asked.append("open with marks" if timings else "open")
-        return open_session(folder, timings=timings)
+        return Talker(folder, timings=timings)
 
     report = profile(opener, Options(frames=2, schedules=("one",), kernels=True))
     assert report.kernels == [("b", 1, 20.0), ("a", 2, 11.0)]
