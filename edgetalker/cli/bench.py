@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.cli.options import add_bundle, add_device, positive, session_from
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import checked_target, write_whole
 
 __all__ = ["add_parser", "run"]
 
@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print. All figures come from this run; ratios only compare what ran in it."""
     from edgetalker.measure.bench import Bench
 
+    if args.json is not None:
+        checked_target(args.json)
     bench = Bench(
         partial(session_from, args),
         frames=args.frames,

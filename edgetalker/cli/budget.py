@@ -10,7 +10,7 @@ from typing import Any
 from edgetalker.cli.options import add_bundle, positive
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import checked_target, write_whole
 from edgetalker.runtime.model import find_bundle
 
 __all__ = ["add_parser", "run"]
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.fps is not None and not 0 < args.fps <= 1000:
         raise OptionError(f"--fps {args.fps:g}: more than 0 and at most 1000 was wanted")
+    if args.json is not None:
+        checked_target(args.json)
     bundle = Bundle.open(find_bundle(args.bundle))
     found = []
     for name in [part for part in args.device.split(",") if part]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetalker.cli.options import add_bundle, add_device, positive, session_from
 from edgetalker.engines.errors import OptionError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import checked_target, write_whole
 
 if TYPE_CHECKING:
     from edgetalker.measure.profile import Options
@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
     from edgetalker.measure.report import as_text
 
     _check_names(args)
+    for path in (args.trace, args.csv, args.json):
+        if path is not None:
+            checked_target(path)
     progress = sys.stderr if sys.stderr.isatty() else None
     report = profile(partial(session_from, args), _options(args), progress=progress)
     print(as_text(report))
