@@ -1,31 +1,172 @@
-"""What lies in deploy/ is what the command line takes."""
+"""What lies in deploy/ is what the command line takes, what systemd takes, and what a service manager is told."""
 
 from __future__ import annotations
 
 import configparser
+import json
+import os
+import re
 import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgetalker.cli.main import COMMANDS
+from edgetalker.cli.main import COMMANDS, whole_parser
+from edgetalker.engines.bundle import Bundle
+from edgetalker.runtime.frame import Frame
+from edgetalker.runtime.service import ServiceManager
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+EXPOSURE = 2.0
+"""The most that `systemd-analyze security` may say of the unit, of 10; deploy/README.md states what it says."""
+
+
+def unit() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(DEPLOY / "edgetalker.service")
+    return parser
+
+
+def parsed(words: list[str]) -> None:
+    """Raise when the command line does not take these words."""
+    assert words[0] in COMMANDS
+    whole_parser().parse_args(words)
 
 
 def test_the_unit_runs_a_command_that_exists() -> None:
-    unit = configparser.ConfigParser(interpolation=None, strict=False)
-    unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read(DEPLOY / "edgetalker.service")
-    words = shlex.split(unit["Service"]["ExecStart"])
-    assert words[1] in COMMANDS
-    assert unit["Service"]["SuccessExitStatus"] == "143"
+    service = unit()["Service"]
+    parsed(shlex.split(service["ExecStart"])[1:])
+    assert service["SuccessExitStatus"] == "143"
+    assert service["Type"] == "notify"
+    assert int(service["WatchdogSec"]) > 0
+
+
+def analyze(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not installed (apt-get install systemd)")
+    copy = tmp_path / "edgetalker.service"
+    text = (DEPLOY / "edgetalker.service").read_text()
+    copy.write_text(text.replace("/opt/edgetalker/bin/edgetalker", "/bin/true"))  # which need not be here
+    return subprocess.run([tool, *words, str(copy)], capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    done = analyze(tmp_path, "verify", "--man=no")
+    assert done.returncode == 0, done.stderr
+    assert "edgetalker.service" not in done.stderr, done.stderr
+
+
+def test_the_unit_is_exposed_as_little_as_is_stated(tmp_path: Path) -> None:
+    done = analyze(tmp_path, "security", "--offline=true", "--no-pager")
+    found = re.search(r"Overall exposure level for edgetalker.service: ([0-9.]+)", done.stdout)
+    if found is None:
+        pytest.skip(f"this systemd cannot judge a file: {done.stderr}")
+    assert float(found[1]) <= EXPOSURE
+    assert f"{EXPOSURE:g}" in (DEPLOY / "README.md").read_text()
 
 
 def test_the_configuration_names_options_of_live() -> None:
     pytest.importorskip("tomllib", reason="tomllib is part of Python from 3.11")
-    from edgetalker.cli.config import read_toml
+    args = whole_parser().parse_args(["live", "--config", str(DEPLOY / "live.toml")])
+    assert args.settings.merge(args, args.config).mic is True
 
-    settings = read_toml(DEPLOY / "live.toml")
-    assert settings["mic"] is True
-    assert set(settings) <= {"mic", "late", "to"}
+
+def test_the_container_s_command_is_taken_and_its_files_are_there() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    command = next(line for line in text.splitlines() if line.startswith("CMD ["))
+    parsed(json.loads(command.removeprefix("CMD ")))
+    for line in re.findall(r"^COPY (?!--from)(.*)", text, re.MULTILINE):
+        for name in line.split()[:-1]:
+            assert (ROOT / name).exists(), name
+    user = re.search(r"^USER (\d+)", text, re.MULTILINE)
+    assert user is not None
+    assert int(user[1]) > 0
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert not {"edgetalker", "pyproject.toml", "README.md", "deploy"} & set(ignored)
+
+
+def test_compose_s_command_is_taken() -> None:
+    command = re.search(r"command: (\[.*\])", (DEPLOY / "compose.yaml").read_text())
+    assert command is not None
+    parsed(json.loads(command[1]))
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    """What systemd listens on."""
+    if not hasattr(socket, "AF_UNIX"):
+        pytest.skip("this system has no sockets by name")
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bound.bind(str(tmp_path / "notify"))
+    bound.settimeout(60)
+    yield bound
+    bound.close()
+
+
+def a_frame() -> Frame:
+    return Frame(0, 0, Fraction(0), np.zeros(1, np.float32))
+
+
+def test_frames_feed_the_watchdog(manager: socket.socket, tmp_path: Path) -> None:
+    told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+    service = ServiceManager(lambda: "30 frames\na second", environment=told)
+    service.ready()
+    service.frame(a_frame(), 0)
+    service.frame(a_frame(), 0)  # at once again: too soon for another
+    time.sleep(0.15)
+    service.frame(a_frame(), 0)
+    service.close()
+    said = [manager.recv(999) for _ in range(5)]
+    assert said == [b"READY=1", b"WATCHDOG=1", b"STATUS=30 frames a second", b"WATCHDOG=1", b"STOPPING=1"]
+
+
+def test_nothing_is_told_where_nobody_listens(tmp_path: Path) -> None:
+    for told in ({}, {"NOTIFY_SOCKET": str(tmp_path / "gone"), "WATCHDOG_USEC": "x"}):
+        service = ServiceManager(environment=told)
+        service.ready()
+        service.frame(a_frame(), 0)
+        service.close()
+
+
+def test_a_heartbeat_is_a_file_that_frames_touch(tmp_path: Path) -> None:
+    path = tmp_path / "alive"
+    service = ServiceManager(heartbeat=path, environment={})
+    os.utime(path, (0, 0))
+    service.frame(a_frame(), 0)
+    assert path.stat().st_mtime > 0
+
+
+def test_a_service_is_ready_lives_and_drains(toy: Bundle, manager: socket.socket, tmp_path: Path) -> None:
+    """`live` under a manager: READY, WATCHDOG and STATUS come, SIGTERM ends it in order, the log is JSON."""
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "edgetalker", "live", str(ROOT / "edgetalker" / "data" / "speech.wav"), "--loop"]
+    command += ["--bundle", str(toy.path), "--to", str(out), "--log", "json"]
+    told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env={**os.environ, **told}, stderr=subprocess.PIPE) as child:
+        said: list[bytes] = []
+        while not {b"READY=1", b"WATCHDOG=1"} <= set(said) or not any(word.startswith(b"STATUS=") for word in said):
+            said.append(manager.recv(999))
+        child.send_signal(signal.SIGTERM)
+        while said[-1] != b"STOPPING=1":
+            said.append(manager.recv(999))
+        assert child.stderr is not None
+        lines = [json.loads(line) for line in child.stderr.read().splitlines()]
+    assert child.returncode == 143
+    assert said[0] == b"READY=1"
+    tally = next(line for line in lines if "due" in line)
+    assert tally["due"] == sum(tally["outcomes"].values()) > 0
+    assert len(out.read_text().splitlines()) == tally["due"] + 1
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)

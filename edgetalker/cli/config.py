@@ -109,6 +109,8 @@ def _value(action: argparse.Action, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ValueError(f"true or false was wanted, `{value}` came")
         return value
+    if action.nargs == "?" and action.option_strings and value is True:  # play = true: the default device
+        return action.const
     if isinstance(action, argparse._AppendAction):
         items = value if isinstance(value, list) else [value]
         return [_target(item) if action.dest == "to" else _one(action, item) for item in items]

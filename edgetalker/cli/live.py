@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import signal
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.cli.config import Settings, targets
+from edgetalker.cli.logs import FORMS, log_as, say
 from edgetalker.cli.options import (
     add_bundle,
     add_controls,
@@ -24,11 +26,15 @@ from edgetalker.cli.options import (
     tell_plan,
 )
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
+from edgetalker.cli.status import Status, delivered
+from edgetalker.engines.errors import DeviceError
 from edgetalker.outputs import sinks_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Sink
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import LATE_POLICIES, Options, rehearse
+from edgetalker.runtime.service import ServiceManager
+from edgetalker.runtime.sinks.play import player_for
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["add_parser", "run"]
@@ -49,7 +55,8 @@ def add_parser(subparsers: Any) -> None:
     add_controls(parser)
     add_device(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same names as these options")
-    parser.add_argument("--quiet", action="store_true", help="no messages and no summary")
+    parser.add_argument("--quiet", action="store_true", help="no messages and no summary, only what goes wrong")
+    parser.add_argument("--log", choices=FORMS, default="text", help="messages as text or one JSON object a line")
     Settings(parser)
 
 
@@ -61,6 +68,20 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="URL|FILE",
         help="livelink://, vmc://, vrchat://, ws://, view, or a file; options as ?rate=60&smooth=20ms; repeatable",
+    )
+    group.add_argument(
+        "--play",
+        nargs="?",
+        const="",
+        metavar="DEVICE",
+        help="play the sound in step with the face: number or part of the name of a sound card, or a file .wav",
+    )
+    group.add_argument(
+        "--sync",
+        type=_sync,
+        default=0.0,
+        metavar="MS",
+        help="the sound comes so much later than its frame leaves: what the receiver takes to show it (default: 0)",
     )
     group.add_argument(
         "--rest",
@@ -88,11 +109,22 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _sync(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not -2000 <= value <= 2000:
+        raise argparse.ArgumentTypeError(f"`{text}` is no number of milliseconds from -2000 to 2000")
+    return value * 1e-3
+
+
 def run(args: argparse.Namespace) -> int:
     """Run until the sound ends, the duration is over or a signal comes (exit code 128 + its number)."""
     if args.list_inputs:
         return list_inputs()
     args = args.settings.merge(args, args.config)
+    log_as(args.log, quiet=args.quiet)
     _check(args)
     sinks = sinks_for(targets(args.to), args.speech)
     session = session_from(args)
@@ -105,7 +137,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     own = (
-        (not args.to, "no output was named: add --to view, or --to vmc://127.0.0.1:39539, and so on"),
+        (
+            not args.to and args.play is None,
+            "no output was named: add --to view, or --to vmc://127.0.0.1:39540, and so on",
+        ),
         (args.loop and (args.mic or args.speech == "-"), "--loop is for a file"),
     )
     check_source(args, "edgetalker live --mic --to view; a file, or `-` for raw PCM on stdin, instead of --mic", own)
@@ -115,23 +150,56 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     clock = SystemClock()
     limit = math.ceil(args.duration * session.manifest.motion.fps) if args.duration else 0
     options = Options(realtime=True, schedule=args.schedule, late=args.late, budget=args.budget, limit=limit)
+    player = None if args.play is None else player_for(args.play, sync=args.sync)
     # A microphone records from the moment it is opened: what takes time comes before.
     ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
     if not args.quiet:
         tell_plan(session)
     source = source_from(args, session.manifest.audio.rate, clock=clock, loop=args.loop)
+    terminal = sys.stderr if sys.stderr.isatty() and args.log == "text" else None
+    status = Status(None if args.quiet else terminal)
+    manager = ServiceManager(status.text)
+    observers = [manager] if args.quiet else [manager, status]
     try:
         inputs = values_from(args, session, clock)
-        live = Live(session, source, sinks, options=options, clock=clock, rest=args.rest, ladder=ladder, inputs=inputs)
-        if not args.quiet:
-            sys.stderr.write("".join(f"to {url}\n" for url, _ in targets(args.to)))
+        live = Live(
+            session,
+            source,
+            sinks,
+            options=options,
+            clock=clock,
+            rest=args.rest,
+            ladder=ladder,
+            play=player,
+            observers=observers,
+            inputs=inputs,
+        )
+        for sink in live.sinks:
+            say(f"to {getattr(sink, 'name', '') or getattr(sink, 'path', sink)}")
+        status.watch(live)
         with on_signals(live.stop) as came, _conversation(live):
+            manager.ready()
             report = live.run()
     finally:
+        status.close()
+        manager.close()
         source.close()
-    if not args.quiet:
-        _summary(report, live)
+    _summary(report, live, quiet=args.quiet)
+    if not came:
+        _check_delivered(report, live)
     return exit_code(came, live.loop.failed)
+
+
+def _check_delivered(report: Report, live: Live) -> None:
+    """Raise DeviceError when nobody got anything: such a run is no success."""
+    if not report.tally.due:
+        raise DeviceError(
+            "no frame was due: no sound came", hint="`--list-inputs` lists microphones; is the pipe empty?"
+        )
+    reached = delivered(live.sinks)
+    if reached and not any(reached.values()) and len(reached) == len(live.sinks):
+        faults = "; ".join(f"{name}: {report.sinks[name].last_error or 'nothing was sent'}" for name in reached)
+        raise DeviceError(f"nothing was delivered: {faults}", hint="`edgetalker check URL` looks at one receiver alone")
 
 
 @contextmanager
@@ -150,13 +218,23 @@ def _conversation(live: Live) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _summary(report: Report, live: Live) -> None:
-    lines = [f"warning: {text}" for text in live.loop.warnings()]
-    lines.append(report.tally.summary())
-    if report.tally.resets:
-        lines.append(f"{report.tally.resets} times begun anew")
+def _summary(report: Report, live: Live, *, quiet: bool) -> None:
+    if quiet:
+        return
+    for text in live.loop.warnings():
+        logging.getLogger("edgetalker.run").warning("%s", text)
+    tally = report.tally
+    counts = {outcome.value: count for outcome, count in tally.outcomes.items()}
+    say(tally.summary(), due=tally.due, outcomes=counts, schedules=tally.schedules, resets=tally.resets)
+    if tally.resets:
+        say(f"{tally.resets} times begun anew")
     if report.first_frame_ms is not None:
-        lines.append(f"first frame {report.first_frame_ms:.0f} ms after the first sound")
-    lines += [f"{name}: {statistics}" for name, statistics in report.sinks.items()]
-    lines += [f"{name}: {delays}" if name else str(delays) for name, delays in report.delays.items() if delays]
-    sys.stderr.write("\n".join(lines) + "\n")
+        say(f"first frame {report.first_frame_ms:.0f} ms after the first sound")
+    for name, statistics in report.sinks.items():
+        say(f"{name}: {statistics}")
+    if live.player is not None:
+        say(f"{live.player.name}: {live.player.statistics}")
+    reached = delivered(live.sinks)
+    for name, delays in report.delays.items():
+        if delays and reached.get(name, True):  # of what was not sent, no delay was measured
+            say(f"{name}: {delays}" if name else str(delays))

@@ -93,7 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(message: str, hint: str | None, code: int) -> int:
+    from edgetalker.cli.logs import complain
+
     with suppress(OSError, ValueError):  # stderr itself may be gone
+        if complain(message, hint, code):
+            return code
         sys.stderr.write(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
     return code
 

@@ -84,7 +84,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         default="spin",
         help="how the host waits for the GPU (default: spin)",
     )
-    group.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (default: 0)")
+    group.add_argument("--seed", type=natural, metavar="N", help="seed of the noise, the same after each reset")
 
 
 def session_from(args: argparse.Namespace, *, timings: bool = False) -> Talker:

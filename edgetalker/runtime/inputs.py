@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.engines.manifest import Tensor
 
-__all__ = ["Control", "Inbound", "NoiseSource", "NormalNoise", "Track", "counter_noise"]
+__all__ = ["Control", "CounterNoise", "Inbound", "NoiseSource", "NormalNoise", "Track"]
 
 Values = Mapping[str, float] | Sequence[float] | NDArray[np.float32]
 
@@ -225,23 +225,24 @@ NoiseSource = Callable[[str, int, NDArray[np.float32]], None]
 class NormalNoise:
     """Standard normal noise by counter (Philox 4x64; Salmon et al. 2011).
 
-    The key is (seed, stream); the counter's upper words are the frame and the tensor's place, so that any frame's
-    noise can be made again at any time, in any order, and streams never overlap.
+    The key is (seed, stream); the counter's upper words are the frame, and the tensor's place with the utterance above
+    it, so that any frame's noise can be made again at any time, in any order, and streams never overlap.
     """
 
     def __init__(self, seed: int, stream: int = 0, place: int = 0) -> None:
-        """Raises OptionError unless 0 <= seed, stream, place < 2**64."""
+        """Raises OptionError unless 0 <= seed, stream < 2**64 and 0 <= place < 2**32."""
         for name, value in (("seed", seed), ("stream", stream), ("place", place)):
             if not 0 <= value < 1 << 64:
                 raise OptionError(f"{name} is {value}; 0 to 2**64 - 1 was wanted")
         self._bits = np.random.Philox(key=np.array([seed, stream], np.uint64))
         self._generator = np.random.Generator(self._bits)
         self._state: Any = self._bits.state
-        self._state["state"]["counter"][3] = place
+        self._place = place
 
-    def fill(self, frame: int, into: NDArray[np.float32]) -> None:
-        """Fill a C-ordered float32 array of any shape with the noise of `frame`."""
+    def fill(self, frame: int, into: NDArray[np.float32], utterance: int = 0) -> None:
+        """Fill a C-ordered float32 array of any shape with the noise of `frame` of an utterance (below 2**32)."""
         counter = self._state["state"]["counter"]
+        counter[3] = self._place + (utterance << 32)
         counter[0] = 0
         counter[2] = frame
         self._state["buffer_pos"] = 4
@@ -250,21 +251,24 @@ class NormalNoise:
         self._generator.standard_normal(out=into, dtype=np.float32)
 
 
-def counter_noise(names: Sequence[str], seed: int, stream: int, talkers: int) -> NoiseSource:
-    """Return the noise of a talker's tensors: row k of each is that of stream `stream` + k."""
-    makers = {
-        name: [NormalNoise(seed, stream + talker, place) for talker in range(talkers)]
-        for place, name in enumerate(names)
-    }
-    if talkers == 1:
-        alone = {name: row[0].fill for name, row in makers.items()}
-        return lambda name, frame, into: alone[name](frame, into[0])
+class CounterNoise:
+    """The noise of a talker's tensors: row k of each is that of stream `stream` + k.
 
-    def fill(name: str, frame: int, into: NDArray[np.float32]) -> None:
-        for maker, row in zip(makers[name], into, strict=True):
-            maker.fill(frame, row)
+    utterance: counts the talker's resets; each has noise of its own, the first the one that (seed, stream) always gave.
+    """
 
-    return fill
+    def __init__(self, names: Sequence[str], seed: int, stream: int, talkers: int) -> None:
+        """Raises OptionError for a seed or stream out of range."""
+        self._makers = {
+            name: [NormalNoise(seed, stream + talker, place) for talker in range(talkers)]
+            for place, name in enumerate(names)
+        }
+        self.utterance = 0
+
+    def __call__(self, name: str, frame: int, into: NDArray[np.float32]) -> None:
+        """Fill the noise of tensor `name` for frame `frame`, a row a talker."""
+        for place, maker in enumerate(self._makers[name]):
+            maker.fill(frame, into[place], self.utterance)
 
 
 class Inbound:
@@ -280,9 +284,10 @@ class Inbound:
         staging: Mapping[str, NDArray[Any]],
         fps: Fraction,
         noise: NoiseSource | None,
-        keys: tuple[int, int, int],
+        keys: tuple[int | None, int, int],
     ) -> None:
-        """staging: by tensor, what is uploaded. noise: instead of the counter's. keys: seed, stream, talkers."""
+        """staging: by tensor, what is uploaded. noise: instead of the counter's. keys: seed (None: 0, and a fresh noise
+        for each utterance), stream, talkers."""
         self._fps, self._own = fps, noise is None
         roles = {name: tensors[name].role for name in staging}
         self.audio: NDArray[np.float32] | None = next(
@@ -295,15 +300,29 @@ class Inbound:
         self.tracks = {n: Track(tensors[n], staging[n]) for n, role in roles.items() if role == "input"}
         self.values = {name: staging[name].reshape(-1) for name in self.tracks}
         self._glides, self._moving = tuple(self.controls.values()), tuple(self.tracks.values())
-        self._noise = noise or self._counter(*keys)
+        seed, stream, talkers = keys
+        self._seeded = seed is not None
+        self._counter = CounterNoise([name for name, _ in self._noises], seed or 0, stream, talkers)
+        self._noise: NoiseSource = noise or self._counter
         self._noise_of = -1
-
-    def _counter(self, seed: int, stream: int, talkers: int) -> NoiseSource:
-        return counter_noise([name for name, _ in self._noises], seed, stream, talkers)
 
     def reseed(self, seed: int, stream: int, talkers: int) -> None:
         """Take the noise of another (seed, stream) from the next frame on. Raises OptionError for one below 0."""
-        self._noise, self._noise_of = self._counter(seed, stream, talkers), -1
+        self._noise = self._counter = CounterNoise([name for name, _ in self._noises], seed, stream, talkers)
+        self._seeded, self._noise_of = True, -1
+
+    @property
+    def utterance(self) -> int:
+        """Which utterance's noise it is; set by a snapshot."""
+        return self._counter.utterance
+
+    @utterance.setter
+    def utterance(self, number: int) -> None:
+        self._counter.utterance, self._noise_of = number, -1
+
+    def next_utterance(self) -> None:
+        """Go on to the next utterance's noise, unless a seed is fixed."""
+        self.utterance += not self._seeded
 
     def glide(self, index: int) -> None:
         """Move controls and inputs on to frame `index`."""

@@ -11,6 +11,7 @@ from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sinks.net.sender import NetworkSink
+from edgetalker.runtime.sinks.play import Player, player_for
 from edgetalker.runtime.sinks.sink import SinkStatistics
 from edgetalker.runtime.sources.live import LiveSource
 from edgetalker.runtime.sources.values import InputSource
@@ -121,11 +122,18 @@ class Live:
         observers: Iterable[Observer] = (),
         ladder: Ladder | None = None,
         inputs: Iterable[InputSource] = (),
+        play: str | Player | None = None,
+        sync: float = 0.0,
     ) -> None:
-        """The arguments are those of Loop; for `paced` and `patience` see LiveSource. Raises OptionError."""
+        """The arguments are those of Loop; for `paced` and `patience` see LiveSource.
+
+        play: where the sound is played in step with the frames (see `player_for`), `sync` seconds after they leave.
+        Raises OptionError, and DeviceError without a card to play on.
+        """
         self.clock = clock or SystemClock()
         self.source = LiveSource(source, self.clock, patience=patience, paced=paced)
-        self.sinks = tuple(sinks)
+        self.player = player_for(play, sync=sync) if isinstance(play, str) else play
+        self.sinks = (*sinks, *([] if self.player is None else [self.player]))
         self.meter = DelayMeter(talker)
         if rest and talker.rest is None:
             talker.rest = MouthRest(talker.layout, source.rate)
@@ -162,6 +170,11 @@ class Live:
         """Barge-in: forget the sound that waits and what was said, and begin anew with the next frame."""
         self.source.forget()
         self.loop.reset()
+
+    @property
+    def position(self) -> float:
+        """Second of the sound since the reset that can be heard now; without `play`, the end of what was heard."""
+        return self.loop.talker.position if self.player is None else self.player.position
 
     def flush(self) -> None:
         """The utterance ended: its last frames come when they are due, as if silence followed, without more sound."""

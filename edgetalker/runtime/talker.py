@@ -34,6 +34,7 @@ from edgetalker.runtime.spread import Spread
 if TYPE_CHECKING:
     from edgetalker.engines.bundle import Bundle
     from edgetalker.runtime.model import Model
+    from edgetalker.runtime.sinks.play import Player
 
 __all__ = ["Snapshot", "Talker", "TalkerOptions"]
 
@@ -44,16 +45,20 @@ RATES = (1000, 768_000)
 class TalkerOptions:
     """How a talker is made.
 
-    seed, stream: key of the noise; row k of a lock-step bundle uses stream + k. graphs: `step` captures a graph for
-    each stage run and schedule row, `frame` one for the whole frame, `eager` none; all give the same frames (default:
-    `frame` on cuda, where a launch costs; `step` on the host). timings: bracket every piece with marks, so that
-    `durations` can tell where the frame's time went. schedules: those to prepare (default: all); the others cannot be
-    played. schedule: the one that `make` plays by default (default: the fullest). rate: samples a second of what `hear`
-    takes (default: the bundle's; others need `edgetalker[audio]`). rest: ease the mouth to rest while
-    nobody speaks. noise: fills the noise instead of the counter's (tests).
+    seed, stream: key of the noise (default 0, 0). With a seed every utterance, the sound between two resets, has
+    the same noise; without one each has its own, so that no two turns blink alike. Row k of a lock-step bundle uses
+    stream + k. graphs: `step` captures a graph for each stage run and schedule row, `frame` one for the whole
+    frame, `eager` none; all give the same frames (default: `frame` on cuda, where a launch costs; `step` on the
+    host). timings: bracket every piece with marks, so that `durations` can tell where the frame's time went.
+    schedules: those to prepare (default: all); the others cannot be played. schedule: the one that `make` plays by
+    default (default: the fullest). rate: samples a second of what `hear` takes (default: the bundle's; others need
+    `edgetalker[audio]`). rest: ease the mouth to rest while nobody speaks. play: where the sound is played at its
+    own pace, however fast it comes: the number or name of a sound card (`` is the default one), a file `.wav`,
+    `null`, or a Player; `position` says which second can be heard. noise: fills the noise instead of the counter's
+    (tests).
     """
 
-    seed: int = 0
+    seed: int | None = None
     stream: int = 0
     graphs: Granularity | None = None
     timings: bool = False
@@ -61,6 +66,7 @@ class TalkerOptions:
     schedule: str | None = None
     rate: int | None = None
     rest: bool = False
+    play: str | Player | None = None
     noise: NoiseSource | None = None
 
 
@@ -79,6 +85,7 @@ class Snapshot:
     spread: tuple[int, int, int, str] | None
     motion: NDArray[np.float32]
     schedule: str
+    utterance: int = 0
 
 
 class Talker:
@@ -149,6 +156,7 @@ class Talker:
         self.motion.flags.writeable = False
         self.layout = self._layout()
         self.rest = MouthRest(self.layout, audio.rate) if options.rest else None
+        self.player = _player(options.play, self.layout)
         self.watch(None)
         self.index = self.heard = self.needs = 0
         self._ran: list[int] = []
@@ -197,6 +205,8 @@ class Talker:
         self.heard = self.window.total
         if self.rest is not None:
             self.rest.hear(samples)
+        if self.player is not None:
+            self.player.hear(samples, self.manifest.audio.rate)
 
     def ready(self) -> bool:
         """Return whether all the sound that the next frame hears has come."""
@@ -215,6 +225,14 @@ class Talker:
             self.window.append_silence(missing)
             if self.rest is not None:
                 self.rest.hear(np.zeros(missing, np.float32))
+
+    @property
+    def position(self) -> float:
+        """Second of the sound since the reset that can be heard now, with `play`: show the frames whose time it is.
+
+        Without `play`, the end of what was heard.
+        """
+        return self.heard / self.manifest.audio.rate if self.player is None else self.player.position
 
     @property
     def spanned(self) -> int:
@@ -424,17 +442,27 @@ class Talker:
             self.device.synchronize()
 
     def reseed(self, seed: int, stream: int) -> None:
-        """Take the noise of another (seed, stream) from the next frame on. Raises OptionError for one below 0."""
+        """Take the noise of another (seed, stream) from the next frame on, in every utterance that follows.
+
+        Raises OptionError for one below 0.
+        """
         self._inbound.reseed(seed, stream, self.manifest.talkers)
 
-    def reset(self) -> None:
+    def reset(self, *, repeat: bool = False) -> None:
         """Begin anew at frame 0 (barge-in): sound and frames so far are forgotten, states are as at the start, controls
-        at their targets. Frees and allocates nothing, and waits for nothing."""
+        at their targets. Frees and allocates nothing, and waits for nothing.
+
+        repeat: with the noise of the utterance before, as with a seed: the same sound gives the same frames.
+        """
         with self._lock:
             self._converter = Converter(self.rate, self.manifest.audio.rate)
             self._inbound.forget()
             if self.rest is not None:
                 self.rest.reset()
+            if self.player is not None:
+                self.player.reset()
+            if not repeat:
+                self._inbound.next_utterance()
             self._begin()
 
     def _begin(self) -> None:
@@ -500,6 +528,7 @@ class Talker:
                 spread=spread,
                 motion=self._motion.copy(),
                 schedule=self._last_schedule,
+                utterance=self._inbound.utterance,
             )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -514,6 +543,7 @@ class Talker:
             self._memory.restore(snapshot.tensors)
             self._inbound.restore(snapshot.controls, snapshot.inputs)
             self.window.restore(*snapshot.window)
+            self._inbound.utterance = snapshot.utterance
             self.index, self.heard, self._ran = snapshot.index, snapshot.heard, list(snapshot.ran)
             self.needs = self.clock.end(self.index)
             self._last_schedule = snapshot.schedule if snapshot.schedule in self.schedules else self.schedules[0]
@@ -523,7 +553,8 @@ class Talker:
 
     def clone(self) -> Talker:
         """Return another talker of the model that goes on from here as this one does."""
-        other = Talker(self.model, **{field.name: getattr(self.options, field.name) for field in fields(self.options)})
+        options = {field.name: getattr(self.options, field.name) for field in fields(self.options)}
+        other = Talker(self.model, **{**options, "play": None})
         other.restore(self.save())
         return other
 
@@ -639,7 +670,10 @@ class Talker:
         self._frames, self._repeats = {}, {}
 
     def close(self) -> None:
-        """Let go of the buffers. The model stays open, unless it was opened for this talker alone."""
+        """Let go of the buffers. The model stays open, unless it was opened for this talker alone. What is left to be
+        played is played first."""
+        if self.player is not None:
+            self.player.close()
         self.orphan()
         self.model.leave(self)
 
@@ -650,6 +684,16 @@ class Talker:
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _player(wanted: str | Player | None, layout: MotionLayout) -> Player | None:
+    if wanted is None:
+        return None
+    from edgetalker.runtime.sinks.play import player_for
+
+    player = player_for(wanted, free=True) if isinstance(wanted, str) else wanted
+    player.open(layout)
+    return player
 
 
 def _kept(frame: Frame) -> Frame:

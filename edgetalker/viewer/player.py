@@ -94,7 +94,7 @@ class ClipPlayer:
 
         source = self._source()
         try:
-            self.session.reset()
+            self.session.reset(repeat=True)  # a moved slider changes what it moves and nothing else
             loop = Loop(self.session, source, [_Screen(self._stream)])
             with self._lock:
                 self._loop = loop

@@ -94,8 +94,29 @@ def test_addresses_and_memory_are_constant_over_a_thousand_frames_and_a_reset(to
     assert kept_bytes(talker, "full", frames=1000) < 8, "Python keeps memory for every frame"
 
 
+def test_each_utterance_has_noise_of_its_own_unless_a_seed_is_fixed(toy: Bundle) -> None:
+    with Talker(toy) as talker, Talker(toy, seed=0) as fixed:
+        first = play(talker, 10)
+        assert np.array_equal(first, play(fixed, 10)), "from the start, the default is seed 0"
+        talker.reset()
+        second = play(talker, 10)
+        assert not np.array_equal(first, second)
+        talker.reset(repeat=True)
+        assert np.array_equal(second, play(talker, 10))
+        saved = talker.save()
+        talker.reset()
+        assert not np.array_equal(second, play(talker, 10))
+        talker.restore(saved)
+        with talker.clone() as other:
+            assert np.array_equal(play(talker, 3), play(other, 3)), "a snapshot knows its utterance"
+    with Talker(toy) as again:
+        assert np.array_equal(first, play(again, 10))
+        again.reset()
+        assert np.array_equal(second, play(again, 10)), "the second utterance is the same each time too"
+
+
 def test_reset_gives_the_same_frames_again(toy: Bundle) -> None:
-    talker = Talker(toy)
+    talker = Talker(toy, seed=0)
     first = play(talker, 10)
     talker.reset()
     assert np.array_equal(first, play(talker, 10))
