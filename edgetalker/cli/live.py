@@ -56,6 +56,9 @@ def add_parser(subparsers: Any) -> None:
     add_device(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same names as these options")
     parser.add_argument("--quiet", action="store_true", help="no messages and no summary, only what goes wrong")
+    parser.add_argument(
+        "--heartbeat", type=Path, metavar="FILE", help="its time is set once a second by frames: for a health check"
+    )
     parser.add_argument("--log", choices=FORMS, default="text", help="messages as text or one JSON object a line")
     Settings(parser)
 
@@ -153,12 +156,12 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     player = None if args.play is None else player_for(args.play, sync=args.sync)
     # A microphone records from the moment it is opened: what takes time comes before.
     ladder = rehearse(session, (args.schedule,) if args.schedule else (), clock)
-    if not args.quiet:
+    if not args.quiet and args.log == "text":
         tell_plan(session)
     source = source_from(args, session.manifest.audio.rate, clock=clock, loop=args.loop)
     terminal = sys.stderr if sys.stderr.isatty() and args.log == "text" else None
     status = Status(None if args.quiet else terminal)
-    manager = ServiceManager(status.text)
+    manager = ServiceManager(status.text, heartbeat=args.heartbeat)
     observers = [manager] if args.quiet else [manager, status]
     try:
         inputs = values_from(args, session, clock)

@@ -27,6 +27,7 @@ COMMANDS = {
     "view": "open a page that shows and plays the talking face",
     "live": "drive avatars from a microphone, a pipe or a file",
     "serve": "play many talkers over WebSocket and gRPC",
+    "check": "send a moving test face to a receiver and say what can be found out",
     "inspect": "show what a bundle holds",
     "bench": "measure latency, frame by frame and stage by stage",
     "doctor": "show what this machine has and what will therefore run",

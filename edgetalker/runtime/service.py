@@ -10,7 +10,9 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
+from edgetalker.engines.files import reported
 from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.loop import Observer
 
@@ -20,13 +22,27 @@ _STATUS_SECONDS = 5.0
 
 
 class ServiceManager(Observer):
-    """Speaks to the socket that $NOTIFY_SOCKET names; does nothing where there is none.
+    """Speaks to the socket that $NOTIFY_SOCKET names, where there is one.
 
     The protocol is one datagram of `NAME=value` lines (sd_notify(3)); WATCHDOG_USEC says how long the manager waits.
     """
 
-    def __init__(self, status: Callable[[], str] = lambda: "", environment: Mapping[str, str] | None = None) -> None:
-        """status: what `systemctl status` shows, asked for every five seconds."""
+    def __init__(
+        self,
+        status: Callable[[], str] = lambda: "",
+        *,
+        heartbeat: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """status: what `systemctl status` shows, asked for every five seconds. heartbeat: a file whose time is set
+        to now once a second by frames, for those who look instead of being told (a container's health check).
+
+        Raises OutputError when the file cannot be made.
+        """
+        self._heartbeat, self._beaten = heartbeat, -1e9
+        if heartbeat is not None:
+            with reported(heartbeat):
+                heartbeat.touch()
         environment = os.environ if environment is None else environment
         self._status = status
         self._address = environment.get("NOTIFY_SOCKET", "")
@@ -49,9 +65,13 @@ class ServiceManager(Observer):
 
     def frame(self, frame: Frame, start_ns: int) -> None:
         """A frame was made: that is what alive means here."""
+        now = time.monotonic()
+        if self._heartbeat is not None and now - self._beaten >= 1.0:
+            self._beaten = now
+            with suppress(OSError):
+                os.utime(self._heartbeat)
         if self._socket is None:
             return
-        now = time.monotonic()
         if self._feed_every and now - self._fed >= self._feed_every:
             self._fed = now
             self._send("WATCHDOG=1")
