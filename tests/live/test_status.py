@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgetalker.cli.check import face_at
 
+from edgetalker.cli.check import face_at
 from edgetalker.cli.logs import log_as, say
 from edgetalker.cli.main import main
 from edgetalker.cli.status import Status
@@ -24,8 +24,9 @@ from edgetalker.runtime.sinks.net import livelink
 from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.talker import Talker
 from tests.live.meter import tone
-from tests.live.test_stream import Pieces, write_wav
+from tests.live.test_stream import write_wav
 from tests.runtime.sinks_net.tools import receiver, unused_port
+from tests.support.talk import Pieces
 
 pytest.importorskip("onnxruntime")
 

@@ -211,7 +211,7 @@ def test_barge_in_throws_the_pending_chunk_away(sound: Motion) -> None:
         assert clock.now_ns() - before < 40_000_000  # within a frame
         assert talker.spread.done == -1
 
-    talker.reset = noted  # type: ignore[method-assign]
+    talker.reset = noted  # type: ignore[method-assign, assignment]
     tally = loop.run()
     assert tally.resets == 1 and pending[0] > 0
     restart = next(place for place in range(1, len(sink.frames)) if sink.frames[place][0] == 0)
