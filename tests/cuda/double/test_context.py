@@ -6,6 +6,7 @@ import gc
 import itertools
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -274,6 +275,32 @@ def test_what_is_forgotten_breaks_no_capture(device: CudaDevice, double: Double,
     assert device.capture("g", work).nodes == 2
     gc.collect()
     assert double.count("host_blocks") == double.count("blocks") == 1
+
+
+def test_a_device_that_is_closed_under_the_capture_of_another_waits_for_its_end(
+    open_device: Callable[..., CudaDevice], double: Double
+) -> None:
+    device, other = open_device(), Worker(open_device())
+    buffer = device.allocate("b", ROW, staged=True)
+
+    def work() -> None:
+        device.upload(buffer)
+        other.device.close()
+        device.upload(buffer)
+
+    blocks = double.count("blocks")
+    assert device.capture("g", work).nodes == 2
+    assert double.count("blocks") == blocks - 1
+
+
+def test_two_threads_capture_and_replay_at_once(open_device: Callable[..., CudaDevice]) -> None:
+    def work() -> bool:
+        worker = Worker(open_device())
+        return all(worker.works(value) and Worker(worker.device).works(value) for value in range(20))
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all([future.result() for future in [pool.submit(work), pool.submit(work)]])  # noqa: C419 - both end
+    assert gc.isenabled()
 
 
 def test_garbage_is_not_collected_under_capture(device: CudaDevice) -> None:
