@@ -1,3 +1,3 @@
-"""Where sound comes from: files, a pipe, a microphone. What a source is: `edgetalker.runtime.frame.Source`."""
+"""Where sound comes from: files, a pipe, a microphone. What a source is: `edgetalker.runtime.sources.source.Source`."""
 
 from __future__ import annotations
