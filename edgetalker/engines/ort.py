@@ -174,7 +174,7 @@ def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)
-    given, called = (model, "it") if isinstance(model, bytes) else (str(model), model.name)
+    given, called = (model, "it") if isinstance(model, bytes) else (_named(model), model.name)
     try:
         return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
@@ -183,3 +183,12 @@ def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network
             f"stage `{stage}`: ONNX Runtime {ort.__version__} refuses {called}: {first}",
             hint="export the bundle again, or install a newer onnxruntime",
         ) from error
+
+
+def _named(model: Path) -> str | bytes:
+    """Return the file's name, or its content where the name is not UTF-8: ONNX Runtime takes no other."""
+    try:
+        str(model).encode()
+    except UnicodeEncodeError:
+        return model.read_bytes()
+    return str(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,15 @@ def test_idle_threads_do_not_spin(toy: Bundle) -> None:
     options = engine._session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.intra_op_num_threads == 2
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are bytes on POSIX only")
+def test_a_folder_whose_name_is_not_utf8_is_no_obstacle(toy: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"this file system takes no such names: {error}")
+    shutil.copy(toy.onnx("decode"), folder / "decode.onnx")
+    stage = toy.manifest.stages["decode"]
+    OrtEngine("decode", folder / "decode.onnx", stage.inputs, stage.outputs).close()
