@@ -261,3 +261,10 @@ def test_a_misspelt_environment_variable_is_refused(
     monkeypatch.setenv("EDGETALKER_TEST_CACH", "x")
     assert main(["doctor"]) == 64
     assert "did you mean `EDGETALKER_TEST_CACHE`" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes exist on POSIX only")
+def test_view_refuses_a_pipe_which_it_could_not_play_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    assert main(["view", str(tmp_path / "pipe.wav"), "--no-browser"]) == 65
+    assert "is a pipe; the page plays a sound over and over" in capsys.readouterr().err

@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     """Show the clip until interrupted. Exit code 0: an interrupt is how one leaves."""
     if args.port > 65535:
         raise OptionError(f"--port {args.port}: 0 to 65535 was wanted")
+    if args.clip.is_fifo():
+        raise InputError(f"{args.clip} is a pipe; the page plays a sound over and over: a file was wanted")
     if args.clip.suffix.lower() == ".npz":
         return _recorded(args)
     if args.audio is not None:
