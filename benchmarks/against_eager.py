@@ -36,8 +36,7 @@ from edgetalker.models.streamingtalker import (
 )
 from edgetalker.models.streamingtalker.audio import encode_clip, normalise
 from edgetalker.runtime.clock import AudioWindow
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.talker import Talker
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
 CHECKPOINT = DATA / "streamingtalker" / "tiny_voca.ckpt"
@@ -96,10 +95,10 @@ def measure(seconds: float, repeats: int) -> dict[str, NDArray[np.float64]]:
     return {name: np.stack(runs) for name, runs in times.items()}
 
 
-def _session(options: ExportOptions) -> Session:
+def _session(options: ExportOptions) -> Talker:
     """Return a session of the same checkpoint, exported with the default contract."""
     with tempfile.TemporaryDirectory() as folder:
-        return open_session(export_streamingtalker(CHECKPOINT, None, Path(folder) / "tiny", options).bundle)
+        return Talker(export_streamingtalker(CHECKPOINT, None, Path(folder) / "tiny", options).bundle)
 
 
 def _timed(play: Player, frames: int) -> NDArray[np.float64]:
@@ -130,7 +129,7 @@ def eager(model: StreamingTalker, features: torch.Tensor, template: torch.Tensor
     return lambda: next(frames)
 
 
-def runtime(session: Session, samples: NDArray[np.float32], frames: int, schedule: str) -> Player:
+def runtime(session: Talker, samples: NDArray[np.float32], frames: int, schedule: str) -> Player:
     """Return a call that makes the next frame from sound; reading the window is part of it."""
     session.reset()
     window = AudioWindow(session.manifest.audio.window, backlog=len(samples) + session.end(frames))
@@ -140,8 +139,8 @@ def runtime(session: Session, samples: NDArray[np.float32], frames: int, schedul
     into = session.audio[0]
 
     def play() -> object:
-        heard = window.read(session.end(session.index), into)
-        return session.step(heard=heard, schedule=schedule)
+        window.read(session.end(session.index), into)
+        return session.make(schedule, window=into)
 
     return play
 

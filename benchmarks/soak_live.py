@@ -33,9 +33,9 @@ from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Observer, Options, rehearse
-from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sources.file import LoopedSource
 from edgetalker.runtime.sources.live import PacedSource
+from edgetalker.runtime.talker import Talker
 
 LIMIT_BYTES = 4 << 20
 """What resident memory may differ by: allocators round, leaks of a frame each would be far more."""
@@ -195,7 +195,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def play(args: argparse.Namespace, sinks: list[Sink]) -> tuple[Report, Minutes]:
-    session = open_session(args.bundle, threads=1)
+    session = Talker(args.bundle, threads=1)
     fps, rate = session.manifest.motion.fps, session.manifest.audio.rate
     clock = FastClock(args.speed) if args.speed != 1 else SystemClock()
     source: Source = PacedSource(LoopedSource(lambda: sound(args, rate)), clock)

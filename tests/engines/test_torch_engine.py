@@ -12,7 +12,7 @@ from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.ort import OrtEngine
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.model import Model
 from tests.support.toy import toy_bundle
 
 torch = pytest.importorskip("torch")
@@ -30,11 +30,11 @@ def play(bundle: Bundle, engine: str, frames: int) -> np.ndarray:
         else OrtEngine(name, bundle.onnx(name), stage.inputs, stage.outputs)
         for name, stage in bundle.manifest.stages.items()
     }
-    session = Session(bundle, engines, device, seed=4)
+    session = Model(bundle, engines=engines, device=device).talker(seed=4)
     rng = np.random.default_rng(0)
     assert session.audio is not None
     sound = (0.1 * rng.standard_normal((frames, *session.audio.shape))).astype(np.float32)
-    return np.stack([session.step(window).motion.copy() for window in sound])
+    return np.stack([session.make(window=window).motion.copy() for window in sound])
 
 
 @pytest.mark.parametrize("which", ["toy", "tiny_voca"])

@@ -29,8 +29,8 @@ from edgetalker.face.head import head
 from edgetalker.face.turn import rotation_matrix
 from edgetalker.models.streamingtalker import load_checkpoint
 from edgetalker.models.weights.pickled import describe
-from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
+from edgetalker.runtime.talker import Talker
 from tests.models.streamingtalker.conftest import TINY, TINY_UNTOLD
 
 Array = NDArray[Any]
@@ -477,9 +477,9 @@ def test_a_streamingtalker_gives_arkit_shapes(tmp_path: Path) -> None:
     assert (motion.kind, motion.names, motion.tensor) == ("arkit", ARKIT_SHAPES, "shapes")
     assert any("TongueOut" in line for line in report.bundle.manifest.notes["face"])
     assert report.bundle.array("triangles.npy").tolist() == [[0, 1, 2]]
-    session = open_session(report.bundle)
+    session = Talker(report.bundle)
     session.feed("features", np.ones((1, 32), np.float32))
-    frames = np.stack([session.step(None).motion.copy() for _ in range(6)])
+    frames = np.stack([session.make(window=None).motion.copy() for _ in range(6)])
     assert frames.shape == (6, 52)
     assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0
     assert not frames[:, -1].any()

@@ -17,7 +17,7 @@ from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt import loader
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.children import PlanBuilder
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.model import Model
 from tests.plans.conftest import MachineOf
 from tests.plans.runtime_double import CudaLike, DataType, Engine, TensorIOMode, module_with
 
@@ -69,20 +69,20 @@ def test_each_stage_gets_its_own_plan_and_all_share_one_scratch(
     assert {name: engine.inputs for name, engine in opened.items()} == {
         name: stage.inputs for name, stage in built.manifest.stages.items()
     }
-    Session(built, opened, device)
+    Model(built, engines=opened, device=device).talker()
     assert len({context.memory for double in engines.values() for context in double.contexts}) == 1
 
 
 def test_a_session_binds_each_set_of_addresses_once_and_captures_all(built: Bundle, engines: dict[str, Engine]) -> None:
     """Every address is aligned (the stand-in and the engine check it), also those of a block's rows."""
     device = CudaLike()
-    session = Session(built, loader.tensorrt_engines(built, device), device)
+    session = Model(built, engines=loader.tensorrt_engines(built, device), device=device).talker()
     contexts = {name: len(double.contexts) for name, double in engines.items()}
     rows = {len(built.table(name)) for name in built.manifest.schedules}
     assert contexts["denoise"] >= max(rows)
     runs = {name: sum(len(context.streams) for context in double.contexts) for name, double in engines.items()}
     for _ in range(4):
-        session.step(None)
+        session.make(window=None)
     later = {name: sum(len(context.streams) for context in double.contexts) for name, double in engines.items()}
     assert {name: len(double.contexts) for name, double in engines.items()} == contexts
     assert later == runs, "engines are entered while graphs are captured, not in frames"

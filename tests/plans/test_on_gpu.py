@@ -15,7 +15,7 @@ from edgetalker.engines.machine import Gpu, probe, this_machine
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.children import PlanBuilder
 from edgetalker.engines.tensorrt.loader import tensorrt_engines
-from edgetalker.runtime.open import open_session
+from edgetalker.runtime.talker import Talker
 
 pytestmark = pytest.mark.gpu
 
@@ -48,11 +48,11 @@ def built(flavour: str, tmp_path: Path) -> Bundle:
 
 def test_frames_are_those_of_the_cpu_captured_or_not(built: Bundle, flavour: str) -> None:
     window = np.random.default_rng(0).standard_normal(built.manifest.audio.window).astype(np.float32) * 0.1
-    wanted = open_session(built)
-    found = [open_session(built, device="cuda", engine=flavour, graphs=graphs) for graphs in ("eager", "step", "frame")]
+    wanted = Talker(built)
+    found = [Talker(built, device="cuda", engine=flavour, graphs=graphs) for graphs in ("eager", "step", "frame")]
     for _ in range(30):
-        reference = wanted.step(window).motion
-        motions = [session.step(window).motion.copy() for session in found]
+        reference = wanted.make(window=window).motion
+        motions = [session.make(window=window).motion.copy() for session in found]
         np.testing.assert_allclose(motions[0], reference, atol=2e-4)
         for other in motions[1:]:
             np.testing.assert_array_equal(other, motions[0])
@@ -63,10 +63,10 @@ def test_frames_are_those_of_the_cpu_captured_or_not(built: Bundle, flavour: str
 def test_compiled_kernels_are_kept_for_the_next_start(built: Bundle, flavour: str) -> None:
     if flavour != "rtx":
         pytest.skip("full TensorRT compiles when it builds")
-    open_session(built, device="cuda", engine="rtx").close()
+    Talker(built, device="cuda", engine="rtx").close()
     caches = {path: path.stat().st_mtime_ns for path in built.path.rglob("*.cache")}
     assert len(caches) == len(built.manifest.stages)
-    open_session(built, device="cuda", engine="rtx").close()
+    Talker(built, device="cuda", engine="rtx").close()
     assert {path: path.stat().st_mtime_ns for path in built.path.rglob("*.cache")} == caches
 
 

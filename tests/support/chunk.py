@@ -77,7 +77,7 @@ def chunk_bundle(
             node("Add", ["x", "z"], ["y"]),
         ]
         constants: dict[str, Any] = {"axis": np.array([1], np.int64), "none": np.zeros(1, np.float32)}
-        both = {"x": (1, SIZE), "wav": (1, WINDOW)}
+        both: dict[str, tuple[int, ...]] = {"x": (1, SIZE), "wav": (1, WINDOW)}
         files["id.onnx"] = network(hears, both, {"y": (1, SIZE)}, constants)
         takes = {name: spec(*shape) for name, shape in both.items()}
         stages["id"] = {"file": "id.onnx", "inputs": takes, "outputs": {"y": spec(1, SIZE)}}

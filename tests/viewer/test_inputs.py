@@ -20,8 +20,8 @@ from edgetalker.engines.mesh import read_template
 from edgetalker.face.names import MOTION_NAMES
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.frame import MotionLayout, Outcome
-from edgetalker.runtime.open import open_session
 from edgetalker.runtime.sinks.files.recordings import NpzSink
+from edgetalker.runtime.talker import Talker
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import mesh_asset
@@ -161,7 +161,7 @@ def test_a_mesh_must_fit_its_motion() -> None:
 
 
 def test_a_sessions_named_and_bounded_controls_become_sliders(toy: Bundle) -> None:
-    session = open_session(toy.path)
+    session = Talker(toy.path)
     try:
         session.set("setting", {"east": 0.75})
         (control,) = controls_of(session)
@@ -200,15 +200,15 @@ def test_the_sink_shows_what_the_loop_sends(sink: ViewerSink, capsys: pytest.Cap
 def test_the_pages_sliders_reach_the_session_and_reset_the_talker(sink: ViewerSink, toy: Bundle) -> None:
     pytest.importorskip("websockets", reason="the viewer needs the package websockets (extra `view`)")
 
-    class Talker:
+    class Running:
         resets = 0
 
         def reset(self) -> None:
             self.resets += 1
 
-    session, talker = open_session(toy.path), Talker()
+    session, running = Talker(toy.path), Running()
     try:
-        sink.attach(session, talker)
+        sink.attach(session, running)
         sink.open(ARKIT)
         with Page(sink._server) as page:
             page.send({"type": "control", "name": "setting", "values": {"north": 0.5}})
@@ -221,7 +221,7 @@ def test_the_pages_sliders_reach_the_session_and_reset_the_talker(sink: ViewerSi
         assert "0 to 1" in refused[0]
         assert "north" in refused[1]
         assert session.controls["setting"].target[0] == 0.5
-        assert talker.resets == 1
+        assert running.resets == 1
     finally:
         session.close()
 

@@ -18,7 +18,7 @@ import pytest
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
 from edgetalker.face.names import MOTION_NAMES
-from edgetalker.runtime.open import open_session
+from edgetalker.runtime.talker import Talker
 from edgetalker.viewer.player import ClipPlayer
 from edgetalker.viewer.stream import Reader, Stream
 from edgetalker.viewer.wire import Request
@@ -42,7 +42,7 @@ def motion_of(stream: Stream) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def player(toy: Bundle) -> Any:
-    session = open_session(toy.path)
+    session = Talker(toy.path)
     stream = Stream("clip", "toy")
     stream.describe(session.layout)
     made = ClipPlayer(session, lambda: Pieces(SOUND), stream)

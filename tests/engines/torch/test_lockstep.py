@@ -13,7 +13,7 @@ from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.torch.engine import lockstep, widened
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.model import Model
 from tests.support import toy
 
 pytest.importorskip("torch")
@@ -49,9 +49,9 @@ def alone(bundle: Bundle, talker: int, sound: np.ndarray) -> np.ndarray:
     from edgetalker.engines.torch import torch_engines
 
     device = HostDevice(poison=True)
-    session = Session(bundle, torch_engines(bundle, device), device, noise=noise_of(talker))
+    session = Model(bundle, engines=torch_engines(bundle, device), device=device).talker(noise=noise_of(talker))
     session.set("setting", [0.1, 0.2, 0.3, 0.4])
-    return np.stack([session.step(window[talker]).motion.copy() for window in sound])
+    return np.stack([session.make(window=window[talker]).motion.copy() for window in sound])
 
 
 def test_each_talker_says_what_it_says_alone(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_each_talker_says_what_it_says_alone(tmp_path: Path) -> None:
     sound = np.random.default_rng(0).standard_normal((FRAMES, TALKERS, toy.SIZE)).astype(np.float32)
     device = HostDevice(poison=True)
     many, engines = lockstep(bundle, TALKERS, device)
-    session = Session(many, engines, device, noise=noise_of(0))
+    session = Model(many, engines=engines, device=device).talker(noise=noise_of(0))
     session.set("setting", [0.1, 0.2, 0.3, 0.4])
-    together = np.stack([session.step(window).motion.copy() for window in sound])
+    together = np.stack([session.make(window=window).motion.copy() for window in sound])
     assert together.shape == (FRAMES, TALKERS, toy.SIZE)
     assert np.ptp(together, axis=1).max() > 0.1
     for talker in range(TALKERS):

@@ -14,8 +14,7 @@ from edgetalker.models.online.head import RING
 from edgetalker.models.online.layout import MADE, NOISE
 from edgetalker.models.online.rollout import Runner, sampler
 from edgetalker.models.online.talker import Talker
-from edgetalker.runtime.open import open_session
-from edgetalker.runtime.session import Session
+from edgetalker.runtime.talker import Talker as Playing
 from tests.models.online.conftest import small_talker
 
 FRAMES = 40
@@ -43,7 +42,7 @@ def sound() -> np.ndarray:
     return noise.astype(np.float32)
 
 
-def windows(session: Session, samples: np.ndarray) -> list[np.ndarray]:
+def windows(session: Playing, samples: np.ndarray) -> list[np.ndarray]:
     padded = np.concatenate([np.zeros(SPAN, np.float32), samples, np.zeros(4000, np.float32)])
     return [padded[session.end(i) : session.end(i) + SPAN] for i in range(FRAMES)]
 
@@ -57,10 +56,10 @@ def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, 
     def noise(name: str, frame: int, into: np.ndarray) -> None:
         into[...] = fresh[frame]
 
-    session = open_session(bundle, noise=noise)
+    session = Playing(bundle, noise=noise)
     session.set("emotion", {"joy": 0.7})
     session.reset()  # settles the glide
-    found = np.stack([session.step(window, schedule=schedule).motion.copy() for window in windows(session, sound())])
+    found = np.stack([session.make(schedule, window=window).motion.copy() for window in windows(session, sound())])
     mel = np.stack([window_mel(window).reshape(-1) for window in windows(session, sound())])
     runner = Runner(talker.decoder, 1, 0)
     runner.ring = torch.tensor(np.load(bundle.path / "ring.npy"))
@@ -83,10 +82,10 @@ def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, 
 
 
 def test_silence_and_zeros_stay_finite_and_in_range(bundle: Bundle) -> None:
-    session = open_session(bundle)
+    session = Playing(bundle)
     for i in range(90):
         loud = np.full(SPAN, 1.0, np.float32) if i % 30 == 7 else np.zeros(SPAN, np.float32)
-        motion = session.step(loud, schedule=("full", "fast", "one")[i % 3]).motion
+        motion = session.make(("full", "fast", "one")[i % 3], window=loud).motion
         assert np.isfinite(motion).all()
         assert motion[:52].min() >= 0.0
         assert motion[:52].max() <= 1.0
@@ -105,13 +104,13 @@ def test_the_manifest_says_what_the_talker_is(bundle: Bundle, talker: Talker) ->
 
 
 def test_an_emotion_set_while_running_glides(bundle: Bundle) -> None:
-    session = open_session(bundle)
+    session = Playing(bundle)
     silence, before = np.zeros(SPAN, np.float32), []
     for _ in range(10):
-        session.step(silence)
+        session.make(window=silence)
     session.set("emotion", {"anger": 1.0})
     for _ in range(10):
-        session.step(silence)
+        session.make(window=silence)
         before.append(float(session.read("emotion")[0, 2]))
     assert before[0] <= 0.2
     assert before[-1] == pytest.approx(1.0)

@@ -11,7 +11,7 @@ import pytest
 import edgetalker
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.metrics import lip_gap, mouth_of
-from edgetalker.runtime.open import open_session
+from edgetalker.runtime.talker import Talker
 
 BUNDLE = Path(edgetalker.__file__).parent / "bundles" / "talker"
 INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
@@ -21,7 +21,7 @@ def play(
     sound: np.ndarray, schedule: str = "one", seed: int = 1, wishes: Mapping[str, Mapping[str, float]] | None = None
 ) -> np.ndarray:
     """Play 16 kHz sound on the shipped talker and return its motion (T, 55)."""
-    session = open_session(BUNDLE, seed=seed, schedules=[schedule])
+    session = Talker(BUNDLE, seed=seed, schedules=[schedule])
     for control, values in (wishes or {}).items():
         session.set(control, values)
     session.reset()
@@ -29,7 +29,7 @@ def play(
     padded = np.concatenate([np.zeros(size), sound, np.zeros(4000)]).astype(np.float32)
     frames = sound.size * 30 // 16000
     motion = np.stack(
-        [session.step(padded[session.end(i) : session.end(i) + size]).motion.copy() for i in range(frames)]
+        [session.make(window=padded[session.end(i) : session.end(i) + size]).motion.copy() for i in range(frames)]
     )
     session.close()
     return motion
@@ -56,7 +56,7 @@ def voice(seconds: float) -> np.ndarray:
 
 def test_it_is_small_and_says_where_it_comes_from() -> None:
     assert sum(path.stat().st_size for path in BUNDLE.rglob("*") if path.is_file()) < 10e6
-    session = open_session(BUNDLE)
+    session = Talker(BUNDLE)
     assert "synthetic speech" in session.manifest.origin
     assert session.schedules == ("full", "fast", "one")
     session.close()
