@@ -31,6 +31,7 @@ __all__ = [
     "Mark",
     "Shape",
     "TensorSpec",
+    "poison_value",
 ]
 
 Shape = tuple[int, ...]
@@ -42,6 +43,13 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     name: np.dtype(name) for name in ("float32", "float16", "int32", "int64", "bool", "uint8")
 }
 """The element types that a manifest may name."""
+
+
+def poison_value(dtype: np.dtype[Any]) -> Any:
+    """Return what fresh buffers of a type are filled with under test, so that a read before a write shows."""
+    if dtype.kind == "f":
+        return np.nan
+    return True if dtype.kind == "b" else np.iinfo(dtype).max
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from edgetalker.engines.engine import DTYPES, Array, Buffer, Graph, Mark, TensorSpec
+from edgetalker.engines.engine import DTYPES, Array, Buffer, Graph, Mark, TensorSpec, poison_value
 from edgetalker.engines.errors import DeviceError, EngineError
 
 __all__ = ["HostBuffer", "HostDevice", "HostGraph", "HostMark"]
@@ -108,7 +108,7 @@ class HostDevice:
         start = -raw.ctypes.data % _ALIGNMENT
         array = raw[start : start + spec.nbytes].view(DTYPES[spec.dtype]).reshape(spec.shape)
         if self.poison:
-            array.fill(_poison(array.dtype))
+            array.fill(poison_value(array.dtype))
         self.allocated += spec.nbytes
         return HostBuffer(name, spec, array)
 
@@ -253,9 +253,3 @@ def _host(buffer: Buffer) -> HostBuffer:
     if not isinstance(buffer, HostBuffer):
         raise EngineError(f"buffer `{buffer.name}` belongs to another device")
     return buffer
-
-
-def _poison(dtype: np.dtype[Any]) -> Any:
-    if dtype.kind == "f":
-        return np.nan
-    return True if dtype.kind == "b" else np.iinfo(dtype).max

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.cuda.driver import CAPTURE_RELAXED
 from edgetalker.engines.cuda.errors import CudaError, OutOfMemoryError
 from edgetalker.engines.cuda.resources import BLOCKS, Resources
-from edgetalker.engines.engine import DTYPES, Array, TensorSpec
+from edgetalker.engines.engine import DTYPES, Array, TensorSpec, poison_value
 from edgetalker.engines.errors import EngineError
 
 __all__ = ["CPU", "CUDA", "CudaBuffer", "Memory", "capsule"]
@@ -178,7 +178,7 @@ class Memory:
 
     def _fill(self, buffer: CudaBuffer) -> None:
         dtype = DTYPES[buffer.spec.dtype]
-        value = _poison(dtype) if self._poison else 0
+        value = poison_value(dtype) if self._poison else 0
         self.write(buffer, np.full(buffer.spec.shape, value, dtype))
 
     def staging(self, buffer: CudaBuffer) -> Array:
@@ -263,12 +263,6 @@ class Memory:
             yield
         finally:
             self._driver.exchange_capture_mode(before)
-
-
-def _poison(dtype: np.dtype[Any]) -> Any:
-    if dtype.kind == "f":
-        return np.nan
-    return True if dtype.kind == "b" else np.iinfo(dtype).max
 
 
 # DLPack
