@@ -4,9 +4,10 @@ A stage takes the longer of moving its weights and computing, and a fixed cost f
 
     time = factor * max(bytes / bandwidth, operations / rate) + kernels * launch
 
-For `cpu` all of it is measured on this machine in the same run, in ONNX Runtime, and the factor is 1: bandwidth at the
-bundle's own size, since what fits into a cache is read faster. For other devices bandwidth, rates and memory are the
-vendor's public figures, dense, and factor and launch cost are this file's assumptions, which the report prints.
+For `cpu` all of it is measured on this machine in the same run, in ONNX Runtime: bandwidth at the bundle's own size,
+since what fits into a cache is read faster, and the factor by playing the talker that ships. For other devices
+bandwidth, rates and memory are the vendor's public figures, dense, and factor and launch cost are this file's
+assumptions, which the report prints.
 """
 
 from __future__ import annotations
@@ -14,21 +15,26 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.ort import open_session
+from edgetalker.measure.bench import made_up_sound
 from edgetalker.measure.floor import StageCost, stage_cost
+from edgetalker.runtime.model import find_bundle
+from edgetalker.runtime.talker import Talker
 
 __all__ = ["DEVICES", "Budget", "DeviceFacts", "StageBudget", "budget", "device_facts", "this_cpu"]
 
 _FACTOR = 2.0
+_FRAMES = 40
 _DATA_SHEET = "NVIDIA's data sheet or architecture paper, dense rates; not measured here"
 
 
@@ -184,9 +190,9 @@ class Budget:
 def device_facts(name: str, bundle: Bundle, precision: str = "fp32") -> DeviceFacts:
     """Return what is known of a device; `cpu` is measured here. Raises OptionError for an unknown one."""
     if name == "cpu":
-        return this_cpu(
-            sum(_cost(bundle, stage, precision, host=True).weight_bytes for stage in bundle.manifest.stages)
-        )
+        size = sum(_cost(bundle, stage, precision, host=True).weight_bytes for stage in bundle.manifest.stages)
+        facts = this_cpu(size)
+        return replace(facts, factor=_factor_here(), source=f"{facts.source}; factor from playing the shipped talker")
     if name not in DEVICES:
         known = ["cpu", *DEVICES]
         raise OptionError(f"no device `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
@@ -293,6 +299,22 @@ def this_cpu(weight_bytes: int) -> DeviceFacts:
     operator = _seconds(*_adds(64)) / 64
     source = f"one core of this machine, measured now at {weight_bytes / 1e6:.1f} MB"
     return DeviceFacts("cpu", moved, rates, _memory(), operator * 1e9, 1.0, source)
+
+
+def _factor_here() -> float:
+    """Return how much longer than its floors the shipped talker's frame takes on one core; 1 where none ships."""
+    try:
+        bundle = Bundle.open(find_bundle(None))
+    except InputError:
+        return 1.0
+    size = sum(_cost(bundle, stage, "fp32", host=True).weight_bytes for stage in bundle.manifest.stages)
+    schedule = bundle.manifest.ladder[-1]
+    with closing(Talker(bundle, schedules=[schedule])) as talker:
+        sound = made_up_sound(talker)
+        measured = min(talker.make(schedule, window=sound).cost_ns for _ in range(_FRAMES))
+    predicted = budget(bundle, this_cpu(size), schedule=schedule)
+    launching = sum(stage.kernels * stage.runs for stage in predicted.stages) * predicted.device.launch_ns
+    return max(0.5, (measured - launching) / max(1.0, predicted.frame_ns - launching))
 
 
 def _memory() -> int:

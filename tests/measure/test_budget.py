@@ -67,7 +67,7 @@ def test_every_device_has_a_source_and_plausible_figures() -> None:
 def test_the_cpu_is_measured_here(tiny: Bundle) -> None:
     facts = device_facts("cpu", tiny)
     assert "measured now" in facts.source
-    assert facts.factor == 1.0
+    assert 0.5 <= facts.factor < 100.0
     assert facts.bytes_per_s > 1e7
     assert facts.launch_ns > 10.0
 
