@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.eightbit_table import PUBLISHED
+from benchmarks.eightbit_table import PUBLISHED, cpu_ns
 from benchmarks.gpu.skeleton import fill
 from benchmarks.plan_table import write_between
 from edgetalker.engines.bundle import Bundle
@@ -59,13 +59,16 @@ def main() -> None:
 
 
 def _frame(bundle: Bundle, schedule: str) -> float:
-    """Return the mean frame in ms over a period of the program, of each frame the shortest of several rounds."""
+    """Return the mean frame in ms over a period of the program, of each frame the shortest of several rounds.
+
+    Processor time, as the prediction counts it: on a busy machine wall time shows the waiting.
+    """
     period = max([4, *(getattr(step, "every", 1) for step in bundle.manifest.program)])
     with closing(Talker(bundle, schedules=[schedule])) as talker:
         sound = made_up_sound(talker)
         least = np.full(period, np.inf)
         for _ in range(8):
-            np.minimum(least, [talker.make(schedule, window=sound).cost_ns for _ in range(period)], out=least)
+            np.minimum(least, [cpu_ns(talker, schedule, sound) for _ in range(period)], out=least)
     return float(least.mean() / 1e6)
 
 
