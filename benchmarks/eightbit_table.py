@@ -36,7 +36,7 @@ HEAD = (
     "error of one run | drift, GPU's form / CPU's | closures F1 | frame, one core: FP32, 8 bits, ratio |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
-_SECONDS = 30.0  # of rounds, by turns
+_SECONDS = 20.0  # of rounds, by turns
 
 
 def main() -> None:
