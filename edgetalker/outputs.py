@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgetalker.engines.errors import OptionError
-from edgetalker.runtime.sinks.registry import is_receiver, register, sink_for
+from edgetalker.runtime.sinks.registry import is_receiver, register, sink_for, split_file
 from edgetalker.runtime.sinks.sink import Sink
 
-__all__ = ["Target", "is_receiver", "register", "sink_for", "sinks_for"]
+__all__ = ["Target", "is_receiver", "register", "sink_for", "sinks_for", "split_file"]
 
 Target = tuple[str, "Mapping[str, object] | None"]
 """An output: its URL or file name, and a table of options over the URL's."""
@@ -28,11 +28,12 @@ def sinks_for(targets: Iterable[str | Target], read: Path | str | None = None) -
     for target in targets:
         text, options = (target, None) if isinstance(target, str) else target
         if not is_receiver(text):
+            file = split_file(text)[0]
             for other in files:
-                if _same(text, other):
+                if _same(file, other):
                     what = "is the file that is read" if other is read else "is written twice"
-                    raise OptionError(f"{text} {what}", hint="name another file")
-            files.append(text)
+                    raise OptionError(f"{file} {what}", hint="name another file")
+            files.append(file)
         sink = sink_for(text, options)
         seen[text] = seen.get(text, 0) + 1
         sink.name = text if seen[text] == 1 else f"#{seen[text]} {text}"

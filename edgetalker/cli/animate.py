@@ -24,7 +24,7 @@ from edgetalker.cli.progress import Progress
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target
-from edgetalker.outputs import is_receiver, sinks_for
+from edgetalker.outputs import is_receiver, sinks_for, split_file
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, Sink, Source
 from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, Tally, rehearse
@@ -142,7 +142,8 @@ def _summary(args: argparse.Namespace, tally: Tally, loop: Loop) -> None:
         lines.append(", ".join(f"{count} with schedule {name}" for name, count in tally.schedules.items()))
     if tally.interrupted:
         lines.append("interrupted; what was made so far is kept")
-    lines += [f"wrote {target}" for target in args.output if not is_receiver(target) and Path(target).exists()]
+    files = [split_file(target)[0] for target in args.output if not is_receiver(target)]
+    lines += [f"wrote {file}" for file in files if Path(file).exists()]
     sys.stderr.write("\n".join(lines) + "\n")
 
 

@@ -1,4 +1,9 @@
-"""Template meshes: the vertices and triangles of an OBJ or PLY file."""
+"""Template meshes: the vertices and triangles of an OBJ or PLY file, vertex by vertex as the file numbers them.
+
+Motion moves vertices by number, so a reader may neither split nor drop one. trimesh (4.5 and 5.2, process=False and
+maintain_order=True) does both where an OBJ has materials or texture coordinates, and refuses a binary PLY whose faces
+are triangles and quads; hence these lines.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ def read_template(path: Path | str) -> tuple[NDArray[np.float64], NDArray[np.int
         vertices, polygons = readers[path.suffix.lower()](path.read_bytes())
     except OSError as fault:
         raise InputError(f"{path}: {fault.strerror}") from None
-    except (ValueError, IndexError, KeyError) as fault:
+    except (ValueError, IndexError, KeyError, StopIteration, OverflowError, MemoryError) as fault:
         raise InputError(f"{path} is no readable {path.suffix} mesh: {fault}") from None
     triangles = [(p[0], p[k], p[k + 1]) for p in polygons for k in range(1, len(p) - 1)]
     faces = np.array(triangles, np.int64).reshape(-1, 3)
@@ -116,6 +121,14 @@ def _ply_binary(
 
 def _ply_lists(data: bytes, at: int, count: int, length: str, item: str) -> tuple[Polygons, int]:
     lists, head = [], np.dtype(length).itemsize
+    if count < 0 or count > len(data):
+        raise ValueError(f"{count} faces do not fit {len(data)} bytes")
+    if count:  # nearly always all faces have as many corners as the first
+        size = int(np.frombuffer(data, length, 1, at)[0])
+        record = np.dtype([("size", length), ("corners", item, (size,))])
+        block = np.frombuffer(data, record, min(count, (len(data) - at) // record.itemsize), at)
+        if len(block) == count and (block["size"] == size).all():
+            return block["corners"].reshape(count, size).tolist(), at + block.nbytes
     for _ in range(count):
         size = int(np.frombuffer(data, length, 1, at)[0])
         values = np.frombuffer(data, item, size, at + head)

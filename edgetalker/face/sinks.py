@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import MissingPackageError, OptionError
 from edgetalker.engines.files import PartFile, checked_target
+from edgetalker.engines.mesh import read_template
 from edgetalker.face.glb import write_glb
 from edgetalker.face.plot import plot_motion
 from edgetalker.face.sheet import render_sheet
 from edgetalker.face.vertexmotion import write_vertex_glb
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.sinks.options import CASE, Option, read_table
+from edgetalker.runtime.sinks.options import CASE, Option, read_table, text
 from edgetalker.runtime.sinks.sink import Sink
 
 __all__ = ["GlbSink", "PlotSink"]
 
+UNITS = {"metres": 1.0, "m": 1.0, "centimetres": 0.01, "cm": 0.01, "millimetres": 0.001, "mm": 0.001}
 _log = logging.getLogger("edgetalker.face")
 
 
@@ -61,31 +64,46 @@ class _Kept(Sink):
 class GlbSink(_Kept):
     """Writes an animated glTF: our own face for ARKit shapes, the user's mesh for vertices.
 
-    Vertices need the mesh's triangles: `layout.extra["triangles"]`, (F, 3). `layout.extra["metres"]` is the
-    length of the motion's unit in metres, 1 when absent. `case` spells the names of our own face's targets.
+    Vertices need the mesh's triangles: those of `template`, or `layout.extra["triangles"]`, (F, 3), which a bundle
+    with a constant tensor `triangles` gives. `layout.extra["metres"]` is the length of the motion's unit in metres;
+    without it the layout's units say so (metres, cm, mm), else it is 1. `case` spells our own face's targets.
     """
 
-    OPTIONS: Mapping[str, Option] = {"case": CASE}
+    OPTIONS: Mapping[str, Option] = {
+        "case": CASE,
+        "template": Option(text, "", "mesh, .obj or .ply, with the triangles of motion that is vertices"),
+    }
 
     def open(self, layout: MotionLayout) -> None:
-        if layout.kind == "vertices" and layout.extra.get("triangles") is None:
-            raise OptionError(
-                f"{self.path}: the bundle gives vertices but not the triangles between them",
-                hint="write .npz, or make the .glb with edgetalker.face.vertexmotion and the template's triangles",
-            )
+        if layout.kind == "vertices":
+            self._triangles = self._mesh(layout)
         if layout.kind not in ("arkit", "vertices"):
             raise OptionError(f"{self.path}: motion of kind `{layout.kind}` cannot be shown on a face")
         super().open(layout)
 
+    def _mesh(self, layout: MotionLayout) -> NDArray[Any]:
+        count = int(np.prod(layout.shape)) // 3
+        if self.options["template"]:
+            vertices, triangles = read_template(self.options["template"])
+            if len(vertices) != count:
+                raise OptionError(f"{self.options['template']} has {len(vertices)} vertices; the motion has {count}")
+            return triangles
+        if layout.extra.get("triangles") is None:
+            raise OptionError(
+                f"{self.path}: the bundle gives vertices but not the triangles between them",
+                hint=f"{self.path}?template=MESH.obj (or .ply), the mesh that the model was made for; or write .npz",
+            )
+        return np.asarray(layout.extra["triangles"])
+
     def _write(self, motion: NDArray[np.float32]) -> None:
-        layout, extra = self.layout, self.layout.extra
+        layout = self.layout
         if layout.kind == "arkit":
             camels = self.options["case"] == "camel"
             write_glb(self._part, motion, layout.fps, layout.names, times=self.times, camels=camels)
             return
-        vertices, triangles = motion.reshape(len(motion), -1, 3), np.asarray(extra["triangles"])
-        metres = float(extra.get("metres", 1.0))
-        write_vertex_glb(self._part, vertices, triangles, layout.fps, metres=metres, times=self.times)
+        vertices = motion.reshape(len(motion), -1, 3)
+        metres = float(layout.extra.get("metres", UNITS.get(layout.units, 1.0)))
+        write_vertex_glb(self._part, vertices, self._triangles, layout.fps, metres=metres, times=self.times)
 
 
 class PlotSink(_Kept):

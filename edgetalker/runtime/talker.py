@@ -167,9 +167,12 @@ class Talker:
 
     def _layout(self) -> MotionLayout:
         motion = self.manifest.motion
-        extra = {
+        extra: dict[str, Any] = {
             "bundle": self.manifest.name, "family": self.manifest.family, "audio": asdict(self.manifest.audio),
         }  # fmt: skip
+        mesh = self.manifest.tensors.get("triangles")
+        if motion.kind == "vertices" and mesh is not None and mesh.file:
+            extra["triangles"] = self.bundle.array(mesh.file).reshape(-1, 3).tolist()
         return MotionLayout(motion.kind, self._motion.shape, motion.fps, motion.names, motion.units, extra)
 
     # Sound, settings and values from outside

@@ -55,6 +55,20 @@ def test_glb_sink_writes_the_users_mesh(tmp_path: Path) -> None:
     assert glb.read(glb.json["meshes"][0]["primitives"][0]["attributes"]["POSITION"]).max() < 0.02
 
 
+def test_triangles_may_come_from_the_users_template(tmp_path: Path) -> None:
+    (tmp_path / "m.obj").write_text("v 0 0 0\nv 9 0 0\nv 9 9 0\nv 0 9 0\nf 1 2 3 4\n")
+    sink = sink_for(f"{tmp_path / 'm.glb'}?template={tmp_path / 'm.obj'}")
+    sink.open(vertices({}))
+    sink.send(frame(0, np.eye(4, 3)))
+    sink.close()
+    glb = Glb(tmp_path / "m.glb")
+    assert glb.read(glb.json["meshes"][0]["primitives"][0]["indices"]).ravel().tolist() == [0, 1, 2, 0, 2, 3]
+    with pytest.raises(OptionError, match="has 4 vertices; the motion has 5"):
+        sink_for(tmp_path / "n.glb", {"template": str(tmp_path / "m.obj")}).open(
+            MotionLayout("vertices", (5, 3), Fraction(25))
+        )
+
+
 def test_no_frames_no_file(tmp_path: Path) -> None:
     for name in ("a.glb", "a.png"):
         sink = sink_for(tmp_path / name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetalker.engines.bundle import Bundle
@@ -19,13 +21,14 @@ from edgetalker.engines.errors import DeviceError, InputError, OptionError
 from edgetalker.engines.mesh import read_template
 from edgetalker.face.names import MOTION_NAMES
 from edgetalker.outputs import sink_for
-from edgetalker.runtime.frame import MotionLayout, Outcome
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.files.recordings import NpzSink
 from edgetalker.runtime.talker import Talker
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import mesh_asset
 from edgetalker.viewer.sink import ViewerSink
+from edgetalker.viewer.stream import Reader, Stream
 from tests.viewer.pages import ARKIT, Page, frame
 
 CUBE = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], np.float64)
@@ -59,6 +62,29 @@ def test_template_meshes_read_and_polygons_are_fanned_out(kind: str, tmp_path: P
     vertices, triangles = read_template(path)
     assert np.array_equal(vertices, CUBE)
     assert [tuple(t) for t in triangles.tolist()] == SIDE
+
+
+def test_no_vertex_of_an_obj_is_split_or_dropped(tmp_path: Path) -> None:
+    """Materials, seams of texture coordinates and vertices that no face uses: motion moves vertices by number."""
+    lines = [f"v {k} {k * k} 0" for k in range(6)] + [f"vt {k} 0" for k in range(4)]
+    lines += ["usemtl skin", "f 2/1 3/2 4/3", "usemtl eye", "g other", "f 2/4 4/3 5/1", "v 9 9 9", "f -1 -2 -3"]
+    (tmp_path / "a.obj").write_text("\n".join(lines))
+    vertices, triangles = read_template(tmp_path / "a.obj")
+    assert vertices[:, 0].tolist() == [0, 1, 2, 3, 4, 5, 9]
+    assert triangles.tolist() == [[1, 2, 3], [1, 3, 4], [6, 5, 4]]
+
+
+@pytest.mark.parametrize("sizes", [[3, 5, 4], [4, 4, 4], [3, 3, 3], [3, 3, 4]])
+def test_a_binary_ply_may_mix_polygons(tmp_path: Path, sizes: list[int]) -> None:
+    head = (
+        "ply\nformat binary_little_endian 1.0\nelement vertex 6\nproperty float x\nproperty float y\nproperty float z\n"
+    )
+    head += f"element face {len(sizes)}\nproperty list uchar int vertex_indices\nend_header\n"
+    faces = b"".join(struct.pack(f"<B{size}i", size, *range(size)) for size in sizes)
+    (tmp_path / "a.ply").write_bytes(head.encode() + np.arange(18, dtype="<f4").tobytes() + faces)
+    vertices, triangles = read_template(tmp_path / "a.ply")
+    assert vertices.ravel().tolist() == list(range(18))
+    assert triangles.tolist() == [[0, k, k + 1] for size in sizes for k in range(1, size - 1)]
 
 
 @pytest.mark.parametrize(
@@ -135,6 +161,66 @@ def test_recorded_motion_that_cannot_be_shown_is_one_message(arrays: dict[str, A
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(InputError, match=r"x\.npz"):
         read_recording(tmp_path / "x.npz")
+
+
+GOOD: dict[str, Any] = {
+    "motion": np.zeros((4, 55), np.float32), "fps": np.array([25, 1]), "names": np.array(MOTION_NAMES),
+    "index": np.arange(4), "time": np.arange(4) / 25, "outcome": np.array(["on_time"] * 4), "cost_ns": np.zeros(4, int),
+    "due_ns": np.zeros(4, int), "done_ns": np.zeros(4, int),
+}  # fmt: skip
+ARRAYS = [
+    np.zeros((0,)), np.zeros(()), np.zeros(3), np.zeros((4, 3)), np.full(4, np.nan), np.full(4, np.inf),
+    np.arange(4) - 9,
+    np.full(4, 2**63 - 1), np.array(["x"]), np.array("x"), np.array([b"late"] * 4), np.zeros((4, 0)),
+    np.zeros((4, 7, 3)),
+    np.zeros((2, 2, 2, 3)), np.array([0, 0]), np.array([1, -1]), np.array([2**62, 1]), np.array([25.0, 1.0]),
+    np.zeros(4, complex), np.zeros(4, bool), np.zeros(4, "datetime64[s]"), np.zeros(4, [("a", "i4")]),
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.dictionaries(st.sampled_from([*GOOD, "triangles"]), st.sampled_from(ARRAYS), min_size=1, max_size=3))
+def test_a_recording_of_any_arrays_is_shown_or_refused_in_one_message(changed: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        np.savez(Path(folder) / "x.npz", **{**GOOD, **changed})
+        try:
+            recording = read_recording(Path(folder) / "x.npz")
+        except InputError:
+            return
+    stream = Stream("clip")
+    stream.describe(recording.layout)
+    for shown in recording.frames:
+        stream.frame(shown)
+    assert Reader(stream).messages()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_recording_with_broken_bytes_is_shown_or_refused(data: st.DataObject) -> None:
+    into = io.BytesIO()
+    np.savez(into, **GOOD)
+    raw = bytearray(into.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "x.npz").write_bytes(raw[: data.draw(st.integers(0, len(raw)))])
+        with contextlib.suppress(InputError):
+            read_recording(Path(folder) / "x.npz")
+
+
+def test_the_names_of_web_avatars_and_a_meshs_triangles_come_back(tmp_path: Path) -> None:
+    sink = sink_for(f"{tmp_path / 'a.npz'}?case=camel")
+    sink.open(ARKIT)
+    sink.send(frame(0))
+    sink.close()
+    assert read_recording(tmp_path / "a.npz").layout.names == MOTION_NAMES
+    mesh = MotionLayout("vertices", (8, 3), Fraction(25), extra={"triangles": SIDE})
+    sink = sink_for(tmp_path / "b.npz")
+    sink.open(mesh)
+    sink.send(Frame(0, 0, Fraction(0), CUBE.astype(np.float32)))
+    sink.close()
+    layout = read_recording(tmp_path / "b.npz").layout
+    assert mesh_asset(layout)[1].body == mesh_asset(mesh)[1].body
 
 
 def test_a_file_that_is_no_npz_and_one_that_holds_a_pickle_are_refused(tmp_path: Path) -> None:

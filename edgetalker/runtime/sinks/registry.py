@@ -19,7 +19,7 @@ from edgetalker.runtime.sinks.net import livelink, vmc, vrchat, websocket
 from edgetalker.runtime.sinks.options import read_query
 from edgetalker.runtime.sinks.sink import Sink
 
-__all__ = ["GROUP", "SCHEMES", "SUFFIXES", "is_receiver", "register", "sink_for"]
+__all__ = ["GROUP", "SCHEMES", "SUFFIXES", "is_receiver", "register", "sink_for", "split_file"]
 
 GROUP = "edgetalker.sinks"
 FileFactory = Callable[[Path, "Mapping[str, object] | None"], Sink]
@@ -58,17 +58,21 @@ def sink_for(target: str | Path, options: Mapping[str, object] | None = None) ->
         if not _found(scheme, SCHEMES):
             raise OptionError(f"`{text}`: no output `{scheme}:`{nearest(scheme, SCHEMES)}", hint=_known())
         return SCHEMES[scheme](text, options)
-    suffix = ".jsonl" if text == "-" else Path(text).suffix.lower()
-    if "?" in suffix:  # a name may hold one, but none of our suffixes does
-        text, _, query = text.rpartition("?")
-        suffix, faults = Path(text).suffix.lower(), list[str]()
-        options = {**read_query(query, faults), **(options or {})}
-        if faults:
-            raise OptionError(f"{text}: {faults[0]}")
+    text, query = split_file(text)
+    suffix, faults = ".jsonl" if text == "-" else Path(text).suffix.lower(), list[str]()
+    options = {**read_query(query, faults), **(options or {})}
+    if faults:
+        raise OptionError(f"{text}: {faults[0]}")
     if not suffix or not _found(suffix, SUFFIXES):
         what = f"no output with suffix `{suffix}`" if suffix else "no suffix that says what to write"
         raise OptionError(f"`{text}`: {what}{nearest(suffix, SUFFIXES)}", hint=_known())
     return SUFFIXES[suffix](Path(text), options)
+
+
+def split_file(text: str) -> tuple[str, str]:
+    """Return a file's name and the query of options behind its suffix; a name may hold a `?` elsewhere."""
+    found = re.fullmatch(r"(.*\.[A-Za-z0-9]+|-)\?([a-z]+=.*)", text, re.DOTALL)
+    return (found[1], found[2]) if found else (text, "")
 
 
 def is_receiver(target: str | Path) -> bool:

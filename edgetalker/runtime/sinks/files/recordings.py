@@ -12,6 +12,7 @@ finite is null.
 | motion | (n, ...) float32 | frames in the order in which they were sent |
 | names | (k,) text | the motion's names, or empty |
 | kind, units, extra | () text | the layout; extra is JSON |
+| triangles | (f, 3) int32 | of motion that is vertices, where the bundle knows them |
 | fps | (2,) int64 | numerator, denominator |
 | index, sample | (n,) int64 | frame index (a gap is a skipped frame); samples after which all that it sees was heard |
 | time | (n,) float64 | start in seconds of sound |
@@ -223,7 +224,8 @@ class NpzSink(Sink):
             "names": np.array(layout.names, dtype=str),
             "kind": np.array(layout.kind),
             "units": np.array(layout.units),
-            "extra": np.array(json.dumps(dict(layout.extra))),
+            "extra": np.array(json.dumps({name: value for name, value in layout.extra.items() if name != "triangles"})),
+            **({"triangles": np.array(layout.extra["triangles"], np.int32)} if "triangles" in layout.extra else {}),
             "fps": np.array([layout.fps.numerator, layout.fps.denominator], np.int64),
             "time": np.array(self._times),
             **{name: np.array(column) for name, column in self._columns.items()},
