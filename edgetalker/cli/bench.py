@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.cli.options import add_bundle, add_device, positive, session_from
+from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target, write_whole
 
 __all__ = ["add_parser", "run"]
@@ -25,6 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--frames", type=positive, default=300, metavar="N", help="frames to time (default: 300)")
     parser.add_argument("--schedule", action="append", metavar="NAME", help="time this schedule (default: all)")
     parser.add_argument("--against", choices=tuple(_AGAINST), help="time the same frames without graphs, or in PyTorch")
+    parser.add_argument("--talkers", type=positive, metavar="N", help="time 1, 2, 4, … up to N talkers in one launch")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
 
 
@@ -34,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.json is not None:
         checked_target(args.json)
+    if args.talkers is not None:
+        return _talkers(args)
     bench = Bench(
         partial(session_from, args),
         frames=args.frames,
@@ -43,9 +47,26 @@ def run(args: argparse.Namespace) -> int:
     )
     report = bench.run(progress=sys.stderr if sys.stderr.isatty() else None)
     print(report.text())
+    _write(args, report.as_dict())
+    return 0
+
+
+def _write(args: argparse.Namespace, report: Any) -> None:
     if args.json is not None:
         with write_whole(args.json) as file:
-            file.write(json.dumps(report.as_dict(), indent=1).encode() + b"\n")
+            file.write(json.dumps(report, indent=1).encode() + b"\n")
+
+
+def _talkers(args: argparse.Namespace) -> int:
+    """Measure many talkers (edgetalker.serve)."""
+    from edgetalker.serve.bench import as_dicts, bench_talkers, text
+
+    if args.against:
+        raise OptionError("--against compares one talker; --talkers times many", hint="leave one of them out")
+    with session_from(args) as talker:
+        rows = bench_talkers(talker.model, args.talkers, args.frames, args.schedule or ())
+    print(text(rows))
+    _write(args, as_dicts(rows))
     return 0
 
 

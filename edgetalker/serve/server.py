@@ -156,11 +156,14 @@ class _Conversation:
 
     async def run(self) -> None:
         stream = secrets.randbits(32)  # so that talkers beside each other do not blink together
+        first = await self._next()
+        if first is None:
+            return
         try:
             async with self._batch.session(paced=True, rest=True, stream=stream) as session:
                 writer = asyncio.create_task(self._write(session))
                 try:
-                    await self._read(session, writer)
+                    await self._read(session, writer, first)
                 finally:
                     writer.cancel()
                     with suppress(asyncio.CancelledError):
@@ -169,34 +172,41 @@ class _Conversation:
             await self._connection.send(fault_message(error))
             await self._connection.close(1013, "no talker is free")
 
-    async def _read(self, session: Session, writer: asyncio.Task[None]) -> None:
-        loop = asyncio.get_running_loop()
-        while not writer.done():
+    async def _next(self, session: Session | None = None) -> str | bytes | None:
+        """Return the next message; None when nothing came for too long and nothing is being played."""
+        while True:
             try:
-                message = await asyncio.wait_for(self._connection.recv(), self._door.idle)
+                return await asyncio.wait_for(self._connection.recv(), self._door.idle)
             except (asyncio.TimeoutError, TimeoutError):
-                if session.seat.waiting:
+                if session is not None and session.seat.waiting:
                     continue
-                await self._connection.send(
-                    dump("error", code="idle", message=f"nothing came for {self._door.idle:g} s")
-                )
-                await self._connection.close(1001, "idle")
-                return
+            text = f"nothing came for {self._door.idle:g} s"
+            await self._connection.send(dump("error", code="idle", message=text))
+            await self._connection.close(1001, "idle")
+            return None
+
+    async def _read(self, session: Session, writer: asyncio.Task[None], message: str | bytes | None) -> None:
+        while message is not None and not writer.done():
             try:
                 if isinstance(message, bytes):
                     await session.push(message, self._rate)
-                    continue
-                now = loop.time()
-                self._allowance = min(self._allowance + (now - self._looked) * self._door.rate, self._door.rate) - 1
-                self._looked = now
-                if self._allowance < 0:
+                elif self._may():
+                    await self._do(session, *read_message(message))
+                else:
                     await self._connection.send(dump("error", code="rate", message="too many messages"))
                     await self._connection.close(1008, "too many messages")
                     return
-                await self._do(session, *read_message(message))
             except UserError as error:
                 self._server.metrics.refused.labels("message").inc()
                 await self._connection.send(fault_message(error))
+            message = await self._next(session)
+
+    def _may(self) -> bool:
+        """Return whether one more control message is within the rate (a token bucket of one second)."""
+        now = asyncio.get_running_loop().time()
+        self._allowance = min(self._allowance + (now - self._looked) * self._door.rate, self._door.rate) - 1
+        self._looked = now
+        return self._allowance >= 0
 
     async def _do(self, session: Session, kind: str, content: dict[str, Any]) -> None:
         if kind == "start":

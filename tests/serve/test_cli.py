@@ -56,3 +56,14 @@ def test_a_server_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
 def test_what_cannot_be_served(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--talkers", "1", *words]) == 64
     assert said in capsys.readouterr().err
+
+
+def test_bench_times_many_talkers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "rows.json"
+    words = ["bench", "--talkers", "3", "--frames", "3", "--schedule", "one", "--json", str(file)]
+    assert main(words) == 0
+    rows = json.loads(file.read_text())
+    assert [(row["talkers"], row["width"]) for row in rows] == [(1, 1), (2, 2), (3, 3)]
+    assert all(0 < row["p50"] <= row["p99"] for row in rows)
+    assert capsys.readouterr().out.count("one") >= 3
+    assert main([*words, "--against", "torch"]) == 64

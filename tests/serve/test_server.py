@@ -193,6 +193,7 @@ def test_when_all_talkers_are_taken_it_is_said(batch: Batch) -> None:
             await asyncio.sleep(0.01)
         assert (await asyncio.to_thread(fetch, server, "/readyz"))[0] == 503
         async with client(server) as ws:
+            await ws.send('{"type": "flush"}')
             assert "all 4 talkers are taken" in (await until(ws, "error"))[-1]["message"]
         for ws in clients:
             await ws.close()
