@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pickle
 import struct
@@ -17,7 +18,9 @@ import pytest
 import scipy.sparse
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
+from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.export.faces.arkit import ArkitStage, Fit, fit_of
 from edgetalker.export.faces.attach import FaceOptions, attach
@@ -29,9 +32,13 @@ from edgetalker.face.head import head
 from edgetalker.face.turn import rotation_matrix
 from edgetalker.models.streamingtalker import load_checkpoint
 from edgetalker.models.weights.pickled import describe
+from edgetalker.outputs import sink_for
+from edgetalker.runtime.loop import Loop
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
 from edgetalker.runtime.talker import Talker
 from tests.models.streamingtalker.conftest import TINY, TINY_UNTOLD
+from tests.support.artalk import TOY_BUNDLE
+from tests.support.talk import Pieces
 
 Array = NDArray[Any]
 VERTICES, EXPRESSIONS = 40, 100
@@ -171,8 +178,6 @@ def test_every_array_that_does_not_fit_is_named(tmp_path: Path) -> None:
 
 def posed(flame: Flame, expression: Array, head_turn: Array, jaw_turn: Array) -> Array:
     """Return FLAME's vertices as its paper tells them: 4x4 transforms down the tree of joints, joint by joint."""
-    from scipy.spatial.transform import Rotation
-
     turns = [np.eye(3), Rotation.from_rotvec(head_turn).as_matrix(), Rotation.from_rotvec(jaw_turn).as_matrix()]
     turns += [np.eye(3), np.eye(3)]
     shaped = flame.template + flame.expression @ expression
@@ -209,8 +214,6 @@ def test_vertices_are_flames(tmp_path: Path) -> None:
 
 
 def test_the_heads_rotation_comes_out_as_angles(tmp_path: Path) -> None:
-    from scipy.spatial.transform import Rotation
-
     flame = random_flame(tmp_path)
     angles = np.array([0.4, -0.2, 0.3])
     motion = np.zeros((1, EXPRESSIONS + 6), np.float32)
@@ -477,9 +480,50 @@ def test_a_streamingtalker_gives_arkit_shapes(tmp_path: Path) -> None:
     assert (motion.kind, motion.names, motion.tensor) == ("arkit", ARKIT_SHAPES, "shapes")
     assert any("TongueOut" in line for line in report.bundle.manifest.notes["face"])
     assert report.bundle.array("triangles.npy").tolist() == [[0, 1, 2]]
-    session = Talker(report.bundle)
-    session.feed("features", np.ones((1, 32), np.float32))
-    frames = np.stack([session.make(window=None).motion.copy() for _ in range(6)])
+    talker = Talker(report.bundle)
+    talker.feed("features", np.ones((1, 32), np.float32))
+    frames = np.stack([talker.make().motion.copy() for _ in range(6)])
     assert frames.shape == (6, 52)
     assert frames.min() >= 0 and frames.max() <= 1 and frames.std() > 0
     assert not frames[:, -1].any()
+
+
+def with_face(folder: Path, options: FaceOptions) -> Bundle:
+    """Return the toy ARTalk with what the options add."""
+    toy = Bundle.open(TOY_BUNDLE)
+    document = json.loads((TOY_BUNDLE / "manifest.json").read_text())
+    face = attach(options, width=106)
+    assert all(check.passed for check in face.checks), [str(check) for check in face.checks]
+    files: dict[str, Any] = {name: TOY_BUNDLE / name for name in toy.manifest.files}
+    files |= {f"{stage.name}.onnx": stage.content for stage in face.stages} | face.files
+    description = {key: value for key, value in document.items() if key not in ("format", "version", "files")}
+    return pack(folder, face.merged(description), files)
+
+
+@pytest.mark.slow
+def test_artalk_gives_vertices_a_glb_and_arkit_shapes(tmp_path: Path) -> None:
+    flame, random = random_flame(tmp_path), np.random.default_rng(13)
+    names = ARKIT_SHAPES[:40]
+    shapes = {name: flame.template + flame.expression @ random.normal(0, 1, EXPRESSIONS) for name in names}
+    save(tmp_path / "shapes.npz", {"neutral": flame.template, **shapes})
+    sound = (0.1 * random.standard_normal(32000)).astype(np.float32)
+    plain = np.stack([frame.motion for frame in Talker(TOY_BUNDLE).accept(sound)])
+
+    bundle = with_face(tmp_path / "vertices", FaceOptions(flame=tmp_path / "flame.npz"))
+    talker = Talker(bundle)
+    found = np.stack([frame.motion for frame in talker.accept(sound)])
+    wanted = np.stack([posed(flame, row[:100], row[100:103], row[103:]) for row in plain])
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    np.testing.assert_array_equal(talker.layout.extra["triangles"], flame.triangles)
+    sink = sink_for(tmp_path / "face.glb")
+    Loop(Talker(bundle), Pieces(sound), [sink]).run()
+    assert (tmp_path / "face.glb").read_bytes()[:4] == b"glTF"
+
+    bundle = with_face(tmp_path / "arkit", FaceOptions(flame=tmp_path / "flame.npz", arkit=tmp_path / "shapes.npz"))
+    talker = Talker(bundle)
+    assert talker.layout.names == (*ARKIT_SHAPES, "HeadYaw", "HeadPitch", "HeadRoll")
+    found = np.stack([frame.motion for frame in talker.accept(sound)])
+    assert found[:, :52].min() >= 0 and found[:, :52].max() <= 1 and found[:, :40].std() > 0.01
+    assert not found[:, 40:52].any()
+    turned = np.stack([rotation_matrix(*angles) for angles in found[:, 52:].astype(float)])
+    np.testing.assert_allclose(turned, Rotation.from_rotvec(plain[:, 100:103]).as_matrix(), atol=1e-4)

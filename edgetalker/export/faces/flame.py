@@ -169,11 +169,14 @@ class FlameStage(nn.Module):
         return ((still.T * points + skull.T * turned + chin.T * opened)[None],)
 
     def _rotation(self, axis_angle: Tensor) -> Tensor:
-        """Return the rotation (3, 3) of an axis-angle (3,): I + sin(a)/a K + (1 - cos a)/a² K² (Rodrigues)."""
-        square = axis_angle.square().sum() + 1e-12
-        angle = torch.sqrt(square)
+        """Return the rotation (3, 3) of an axis-angle (3,): I + sin(a)/a K + (1 - cos a)/a² K² (Rodrigues).
+
+        1 - cos a is written as 2 sin²(a/2), which loses nothing where a is small.
+        """
+        angle = torch.sqrt((axis_angle * axis_angle).sum().clamp_min(1e-8))
         cross = (self.skew @ axis_angle).reshape(3, 3)
-        return self.unit + torch.sin(angle) / angle * cross + (1 - torch.cos(angle)) / square * (cross @ cross)
+        half = torch.sin(angle / 2) / angle
+        return self.unit + torch.sin(angle) / angle * cross + 2 * half * half * (cross @ cross)
 
 
 def _angles(turn: Tensor) -> Tensor:
