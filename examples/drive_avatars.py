@@ -1,6 +1,6 @@
 """Drive two avatars at once from a file on the clock, as `edgetalker live` does, and barge in after a second.
 
-python examples/drive_avatars.py speech.wav --to vmc://127.0.0.1:39539 --to livelink://127.0.0.1:11111
+python examples/drive_avatars.py speech.wav --to vmc://127.0.0.1:39540 --to livelink://127.0.0.1:11111
 """
 
 from __future__ import annotations

@@ -45,3 +45,36 @@ def test_the_wheel_requires_numpy_alone(wheel: zipfile.ZipFile) -> None:
     assert len(required) == 1
     assert "numpy" in required[0]
     assert "Requires-Python: <3.14,>=3.10" in lines
+
+
+def test_a_wheel_needs_neither_portaudio_nor_pytorch() -> None:
+    done = subprocess.run(["make", "-n", "wheel"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "pip" in done.stdout
+    assert "torch" not in done.stdout
+    assert "portaudio" not in done.stdout.lower()
+
+
+def test_a_kiosk_is_installed_without_an_index(tmp_path: Path) -> None:
+    """What docs/kiosk.md says: wheels where there is a network, then an install that may ask nobody, microphone too."""
+    if not Path("/usr/include/portaudio.h").exists():
+        pytest.skip("PortAudio's headers are not installed (apt-get install portaudio19-dev)")
+    extras = "cpu,audio,net,mic"
+    house, venv = tmp_path / "wheelhouse", tmp_path / "venv"
+    pip = [sys.executable, "-m", "pip"]
+    done = subprocess.run(
+        [*pip, "wheel", "--quiet", "-w", str(house), f"{ROOT}[{extras}]"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    install = [str(venv / "bin" / "pip"), "install", "--quiet", "--no-index", "--find-links", str(house)]
+    alone = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PIP_CONFIG_FILE": "/dev/null"}
+    done = subprocess.run([*install, f"edgetalker[{extras}]"], capture_output=True, text=True, check=False, env=alone)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "face.csv"
+    speech = ROOT / "edgetalker" / "data" / "speech.wav"
+    command = [str(venv / "bin" / "edgetalker"), "animate", str(speech), "-o", str(out), "--limit", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(out.read_text().splitlines()) == 6
+    done = subprocess.run([str(venv / "bin" / "python"), "-c", "import pyaudio"], check=False, env=alone, cwd=tmp_path)
+    assert done.returncode == 0, "the microphone is not in the wheelhouse"

@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE|URL",
-        help=".npz .jsonl .csv (Live Link Face) .glb .png, `-` (JSON lines), or a receiver: vmc://host:39539",
+        help=".npz .jsonl .csv (Live Link Face) .glb .png, `-` (JSON lines), or a receiver: vmc://host:39540",
     )
     add_timing(parser)
     add_controls(parser)

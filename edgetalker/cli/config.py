@@ -3,7 +3,7 @@
     speech = "speech.wav"
     loop = true
     emotion = { joy = 0.5 }
-    to = ["view", { url = "vmc://127.0.0.1:39539", rate = 60, map = { JawOpen = "JawOpen*1.2" } }]
+    to = ["view", { url = "vmc://127.0.0.1:39540", rate = 60, map = { JawOpen = "JawOpen*1.2" } }]
 
 What the command line says goes before the file, the file before the defaults.
 """

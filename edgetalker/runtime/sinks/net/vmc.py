@@ -32,7 +32,7 @@ _NEEDED = (
     "EyeBlinkLeft EyeBlinkRight"
 ).split()
 
-DEFAULT = ("127.0.0.1", 39539)
+DEFAULT = ("127.0.0.1", 39540)
 ASSISTANT_PORT = 39540
 """Where a Performer listens for an Assistant, such as a face alone."""
 

@@ -1,0 +1,1 @@
+"""Faces for voice agents: a processor for Pipecat, an output for LiveKit. Each needs its own extra."""
