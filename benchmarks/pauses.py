@@ -3,9 +3,10 @@
     python benchmarks/pauses.py tests/data/streamingtalker/tiny_voca.ckpt SPEECH.wav --audio-heads 4 --vae-heads 4
 
 Each window of sound is normalised for itself. After a pause as long as the window, the quietest room is as loud to the
-network as speech. The figures are of the contract in plain PyTorch: motion in the pause's second half over motion in
+network as speech. The figures are of the contract in plain PyTorch: motion in the pause's last seconds over motion in
 speech (RMS about the mean face), how far speech itself moves from what it was without a floor, and the deviation behind
-the first layer of a window of the room alone; the whole clip's is what the network was trained on.
+the first layer of a window of the room alone. "Whole clip" is with the whole clip normalised at once, which the
+network was trained on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from edgetalker.models.streamingtalker.windowed import windowed_features, window
 from edgetalker.runtime.sources.file import read_whole
 
 OFF = -200.0
-SPEECH_SECONDS, PAUSE_SECONDS = 5, 6
+SPEECH_SECONDS, PAUSE_SECONDS, SETTLED_SECONDS = 3, 5, 2
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[-70.0, -60.0], help="levels of the room in dB")
     parser.add_argument("--floors", type=float, nargs="+", default=[OFF, -60.0, -50.0, -40.0])
     parser.add_argument("--gains", type=float, nargs="+", default=[0.0, -20.0], help="of the speech, in dB")
+    parser.add_argument("--steps", type=int, default=50, help="denoise steps")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     model = load_checkpoint(args.checkpoint, untold=Untold(args.audio_heads, args.vae_heads))
@@ -47,7 +49,7 @@ def main() -> None:
         row
         for gain in args.gains
         for level in args.noise
-        for row in measure(model, speech * 10 ** (gain / 20), level, args.floors)
+        for row in measure(model, speech * 10 ** (gain / 20), level, args.floors, args.steps)
     ]
     for row in rows:
         print(
@@ -59,7 +61,9 @@ def main() -> None:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def measure(model: StreamingTalker, speech: Tensor, room_db: float, floors: list[float]) -> list[dict[str, Any]]:
+def measure(
+    model: StreamingTalker, speech: Tensor, room_db: float, floors: list[float], steps: int
+) -> list[dict[str, Any]]:
     """Return one row a floor for a speech (N,) that the noise of a room follows; the first floor must be OFF."""
     random = torch.Generator().manual_seed(0)
     room = 10 ** (room_db / 20) * torch.randn(len(speech) + PAUSE_SECONDS * SAMPLE_RATE, generator=random)
@@ -68,13 +72,13 @@ def measure(model: StreamingTalker, speech: Tensor, room_db: float, floors: list
     spoken, frames = len(speech) * fps // SAMPLE_RATE, len(room) * fps // SAMPLE_RATE
     with torch.no_grad():
         whole = encode_clip(model.audio_encoder, normalise(room[None]), fps)
-    outside = moves(model, ExportOptions(), whole)
+    outside = moves(model, ExportOptions(), whole, steps)
     rows: list[dict[str, Any]] = []
     first = np.zeros(0)
     for floor in floors:
         options = ExportOptions(floor_db=floor)
         features = windowed_features(model, options.contract(model.config), room, frames)
-        motion = moves(model, options, features)
+        motion = moves(model, options, features, steps)
         first = motion if floor == OFF else first
         speaking = motion[:spoken]
         rows.append(
@@ -82,8 +86,8 @@ def measure(model: StreamingTalker, speech: Tensor, room_db: float, floors: list
                 "speech_db": float(20 * torch.log10(speech.std())),
                 "room_db": room_db,
                 "floor_db": floor,
-                "pause": spread(motion[-PAUSE_SECONDS * fps // 2 :]) / spread(speaking),
-                "whole_clip": spread(outside[-PAUSE_SECONDS * fps // 2 :]) / spread(outside[:spoken]),
+                "pause": spread(motion[-SETTLED_SECONDS * fps :]) / spread(speaking),
+                "whole_clip": spread(outside[-SETTLED_SECONDS * fps :]) / spread(outside[:spoken]),
                 "speech_change": rms(speaking - first[:spoken]) / spread(first[:spoken]),
                 "first_layer": first_layer(model, room[-options.contract(model.config).window :], floor),
             }
@@ -91,7 +95,7 @@ def measure(model: StreamingTalker, speech: Tensor, room_db: float, floors: list
     return rows
 
 
-def moves(model: StreamingTalker, options: ExportOptions, features: Tensor) -> Any:
+def moves(model: StreamingTalker, options: ExportOptions, features: Tensor, steps: int) -> Any:
     """Return the vertices (F, 3V) that the contract makes of the features, with the noise of seed 0."""
     width, config = model.config.latent_width, model.config
     still = torch.randn(1, 1, width, generator=torch.Generator().manual_seed(1))
@@ -102,7 +106,7 @@ def moves(model: StreamingTalker, options: ExportOptions, features: Tensor) -> A
         torch.eye(config.identities)[:1],
         torch.zeros(config.vertex_values),
         lambda _frame, _rows: still,  # the same for every frame, so that what moves is moved by sound
-        make_schedule(50),
+        make_schedule(steps),
     )
     return torch.stack(list(frames)).numpy()
 

@@ -139,7 +139,17 @@ def _schedules(bundle: Bundle) -> Iterator[str]:
     yield "schedules, from the fullest to the cheapest"
     for name in bundle.manifest.ladder:
         rows = len(bundle.table(name))
-        yield f"  {name}: {rows} rows" if rows else f"  {name}: no rows"
+        yield f"  {name}: {rows or 'no'} rows{_against_full(bundle.manifest.notes.get('rungs'), name)}"
+
+
+def _against_full(rungs: Any, name: str) -> str:
+    """Say what the exporter measured of a rung, where it did."""
+    rung = rungs.get(name) if isinstance(rungs, dict) else None
+    if not isinstance(rung, dict):
+        return ""
+    if rung.get("exact"):
+        return ", the same motion as full to rounding"
+    return f", differs from full by {rung.get('differs')} of the motion's RMS (another function in mid-sentence)"
 
 
 def megabytes(size: int) -> str:

@@ -172,6 +172,7 @@ def add_controls(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--style", metavar="AMOUNT|NAME:AMOUNT,…", help="such as 0.6, or articulation:1.2,head:0.5")
     group.add_argument("--style-motion", type=Path, metavar="CLIP.npz", help="a clip of motion to move like (ARTalk)")
     group.add_argument("--fix-pose", action="store_true", help="the head is still (ARTalk)")
+    group.add_argument("--identity", type=natural, metavar="N", help="the training identity to move like")
     group.add_argument("--set", action="append", default=[], metavar="CONTROL=VALUES", help="any control by its name")
 
 
@@ -185,11 +186,37 @@ def set_controls(session: Talker, args: argparse.Namespace) -> None:
         chosen.append((name, values))
     if args.fix_pose:
         chosen.append(("head", "head:0"))
+    if getattr(args, "identity", None) is not None:
+        chosen.append((IDENTITY, str(args.identity)))
     for name, values in chosen:
         if values is not None:
             set_control(session, name, values)
     if args.style_motion is not None:
         _move_like(session, args.style_motion)
+    if IDENTITY in session.controls:
+        _check_identity(session)
+
+
+IDENTITY = "identity"
+"""The control whose places are the identities that a network was trained with: one of them 1, the others 0."""
+
+
+def _check_identity(session: Talker) -> None:
+    target = session.controls[IDENTITY].target
+    if target.sum() != 1 or target.max() != 1:
+        weights = ", ".join(f"{value:g}" for value in target)
+        sys.stderr.write(
+            f"warning: identity is {weights}; the network was trained with one of them 1 and the others 0 "
+            "(--identity N sets that)\n"
+        )
+
+
+def _identity(session: Talker, text: str) -> dict[str, float]:
+    """Return the weights of one identity by its number. Raises OptionError for one that is not there."""
+    names = session.controls[IDENTITY].tensor.names
+    if int(text) >= len(names):
+        raise OptionError(f"identity {int(text)}; the bundle has 0 to {len(names) - 1}")
+    return {name: float(place == int(text)) for place, name in enumerate(names)}
 
 
 def _move_like(session: Talker, path: Path) -> None:
@@ -214,6 +241,9 @@ def set_control(session: Talker, name: str, text: str) -> None:
         known = ", ".join(session.controls) or "none"
         raise OptionError(f"the bundle has no control `{name}`; it has {known}{nearest(name, session.controls)}")
     names = session.controls[name].tensor.names
+    if name == IDENTITY and text.strip().isdecimal() and len(names) > 1:
+        session.set(name, _identity(session, text.strip()))
+        return
     parts = [part for part in text.split(",") if part]
     if any(":" in part for part in parts):
         pairs = [part.partition(":") for part in parts]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,23 @@ from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import sha256_of
 from edgetalker.export.faces.attach import attach
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
+from edgetalker.export.streamingtalker.compare import Clip, Distance, Regions, windowed
 from edgetalker.export.streamingtalker.denoise_stage import schedule_table
 from edgetalker.export.streamingtalker.description import describe
 from edgetalker.export.streamingtalker.options import ExportOptions
 from edgetalker.export.streamingtalker.stages import Stages
 from edgetalker.export.streamingtalker.template import read_template
 from edgetalker.models.streamingtalker.checkpoint import load_checkpoint
-from edgetalker.models.streamingtalker.contract import Contract
+from edgetalker.models.streamingtalker.contract import SAMPLE_RATE, Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 from edgetalker.models.streamingtalker.schedule import Schedule
+from edgetalker.runtime.sources.file import read_whole
 
 __all__ = ["ExportReport", "export_model", "export_streamingtalker"]
 
 Say = Callable[[str], None]
+_SPEECH = Path(__file__).resolve().parents[2] / "data" / "speech.wav"
+_RUNG_FRAMES = 45
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,26 @@ def _initial_latents(model: StreamingTalker, contract: Contract) -> NDArray[np.f
     return latents
 
 
+def _rungs(model: StreamingTalker, options: ExportOptions, schedules: dict[str, Schedule]) -> dict[str, Any]:
+    """Return how far each lower rung is from `full`: a ladder that changes function in mid-sentence should be known.
+
+    The collapse is the same map multiplied out, as its check has shown. A shorter schedule is another function; it is
+    measured on the packaged speech, as RMS of the difference over RMS of the motion.
+    """
+    rungs: dict[str, Any] = {"collapsed": {"exact": True}} if options.collapse else {}
+    if shorter := [name for name in schedules if name != "full"]:
+        samples = torch.from_numpy(read_whole(_SPEECH, SAMPLE_RATE))
+        rest = torch.zeros(model.config.vertex_values)
+        identity = torch.eye(model.config.identities)[[options.identity]]
+        clip = Clip(samples, _RUNG_FRAMES, identity, rest, schedules["full"])
+        full = windowed(model, clip, options)
+        for name in shorter:
+            other = windowed(model, replace(clip, schedule=schedules[name]), options)
+            ratio = Distance.between(name, other, full, Regions()).ratios["face"]
+            rungs[name] = {"exact": False, "differs": round(ratio, 3), "frames": _RUNG_FRAMES}
+    return rungs
+
+
 def _notes(
     model: StreamingTalker,
     contract: Contract,
@@ -193,6 +217,7 @@ def _notes(
         "block_ms": options.block_ms,
         "template": options.template.name if options.template else "none: vertices are displacements",
         "opset": OPSET,
+        "rungs": _rungs(model, options, schedules),
         "errors": {check.stage: check.error for check in checks},
         "differs": "windowed by contract: not the offline output of the published code (docs/streamingtalker.md)",
     }
