@@ -93,7 +93,7 @@ def test_every_stage_of_the_shipped_bundles_can_be_widened(talker4: Batch, voca:
 
 @pytest.mark.parametrize("bundle", [None, VOCA], ids=["talker", "tiny_voca"])
 def test_frames_at_every_width_are_a_single_talkers_within_1e_5(bundle: Path | None) -> None:
-    sound = speech()[: 16000 * 3 // 2]
+    sound = speech()[: 16000 * 3 // 4]
     with Model(bundle) as model:
         batch = Batch(
             model, options=BatchOptions(talkers=5, schedule=model.bundle.manifest.ladder[-1]), clock=FakeClock()
