@@ -133,7 +133,13 @@ def public() -> list[str]:
     return names
 
 
-OPTIONAL = {"edgetalker.models": "torch", "edgetalker.export": "torch", "edgetalker.engines.torch": "torch"}
+OPTIONAL = {
+    "edgetalker.models": "torch",
+    "edgetalker.export": "torch",
+    "edgetalker.engines.torch": "torch",
+    "edgetalker.agents.pipecat": "pipecat",
+    "edgetalker.agents.livekit": "livekit.agents",
+}
 
 
 @pytest.mark.parametrize("name", public())
