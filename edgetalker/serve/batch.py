@@ -296,7 +296,6 @@ class Batch:
             fault = error if isinstance(error, UserError) else DeviceError(f"{type(error).__name__}: {error}")
             for seat in self._seats:
                 seat.deliver(Event("fault", error=fault))
-            raise
 
     def start(self) -> Batch:
         """Tick in a thread of its own."""

@@ -351,3 +351,18 @@ def test_the_batch_in_a_thread_of_its_own(talker4: Batch) -> None:
             batch.wake()
     assert sum(event.kind == "frame" for event in events) == 15
     assert batch.figures.outcomes[Outcome.ON_TIME] == 15
+
+
+def test_a_batch_that_breaks_tells_everybody(talker4: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the GPU fell off the bus")
+
+    events: list[Event] = []
+    with Batch(talker4.model, options=BatchOptions(talkers=2, schedule="one")) as batch:
+        monkeypatch.setattr(batch.widths, "make", broken)
+        batch.join(events.append).send(Sound(speech()[:8000], 16000, batch.clock.now_ns()))
+        while batch.fault is None or not events:
+            batch.wake()
+        assert "fell off the bus" in str(events[-1].error)
+        with pytest.raises(DeviceError, match="the batch ended"):
+            batch.join(events.append)
