@@ -76,5 +76,5 @@ def test_a_kiosk_is_installed_without_an_index(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(out.read_text().splitlines()) == 6
-    done = subprocess.run([str(venv / "bin" / "python"), "-c", "import pyaudio"], check=False, env=alone, cwd=tmp_path)
-    assert done.returncode == 0, "the microphone is not in the wheelhouse"
+    mic = subprocess.run([str(venv / "bin" / "python"), "-c", "import pyaudio"], check=False, env=alone, cwd=tmp_path)
+    assert mic.returncode == 0, "the microphone is not in the wheelhouse"

@@ -31,7 +31,7 @@ from edgetalker.runtime.model import Model
 RATE = 24_000
 
 
-class Output(FrameProcessor):
+class Output(FrameProcessor):  # type: ignore[misc, unused-ignore]
     """Stands for the transport: notes what comes, in order."""
 
     def __init__(self) -> None:
