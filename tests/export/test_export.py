@@ -154,9 +154,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     words = ["export", "streamingtalker", str(TINY), "-o", str(tmp_path / "bundle"), *heads, *short]
     assert main(words) == 0
     output = capsys.readouterr()
-    assert "4 stages" in output.out
-    assert output.err.count(": ok") == 4
-    assert Bundle.open(tmp_path / "bundle").manifest.ladder == ("full", "fast")
+    assert "5 stages" in output.out
+    assert output.err.count(": ok") == 5
+    assert Bundle.open(tmp_path / "bundle").manifest.ladder == ("full", "fast", "collapsed")
     assert main(words) == 65
     assert "exists already" in capsys.readouterr().err
 

@@ -16,7 +16,14 @@ from edgetalker.runtime.talker import Talker
 
 
 def chosen(**values: object) -> argparse.Namespace:
-    nothing = {"emotion": None, "style": None, "set": [], "fix_pose": False, "style_motion": None, "identity": None}
+    nothing: dict[str, object] = {
+        "emotion": None,
+        "style": None,
+        "set": [],
+        "fix_pose": False,
+        "style_motion": None,
+        "identity": None,
+    }
     return argparse.Namespace(**nothing | values)
 
 
