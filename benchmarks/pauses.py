@@ -54,7 +54,8 @@ def main() -> None:
     for row in rows:
         print(
             f"speech at {row['speech_db']:6.1f} dB, room at {row['room_db']:5.0f} dB, floor {row['floor_db']:5.0f} dB: "
-            f"pause moves {row['pause']:.3f} of speech (whole clip {row['whole_clip']:.3f}), speech changes by "
+            f"the room moves the face by {row['driven']:.3f} of speech (whole clip {row['driven_whole_clip']:.3f}), "
+            f"the pause as such by {row['pause']:.3f} ({row['whole_clip']:.3f}), speech changes by "
             f"{row['speech_change']:.4f}, first layer deviates by {row['first_layer']:.4f}"
         )
     if args.json:
@@ -73,6 +74,10 @@ def measure(
     with torch.no_grad():
         whole = encode_clip(model.audio_encoder, normalise(room[None]), fps)
     outside = moves(model, ExportOptions(), whole, steps)
+    quiet = room.clone()
+    quiet[len(speech) :] = 0.0
+    with torch.no_grad():
+        still = moves(model, ExportOptions(), encode_clip(model.audio_encoder, normalise(quiet[None]), fps), steps)
     rows: list[dict[str, Any]] = []
     first = np.zeros(0)
     for floor in floors:
@@ -81,12 +86,16 @@ def measure(
         motion = moves(model, options, features, steps)
         first = motion if floor == OFF else first
         speaking = motion[:spoken]
+        silent = windowed_features(model, options.contract(model.config), quiet, frames)
+        driven = motion - moves(model, options, silent, steps)
         rows.append(
             {
                 "speech_db": float(20 * torch.log10(speech.std())),
                 "room_db": room_db,
                 "floor_db": floor,
                 "pause": spread(motion[-SETTLED_SECONDS * fps :]) / spread(speaking),
+                "driven": rms(driven[-SETTLED_SECONDS * fps :]) / spread(speaking),
+                "driven_whole_clip": rms((outside - still)[-SETTLED_SECONDS * fps :]) / spread(outside[:spoken]),
                 "whole_clip": spread(outside[-SETTLED_SECONDS * fps :]) / spread(outside[:spoken]),
                 "speech_change": rms(speaking - first[:spoken]) / spread(first[:spoken]),
                 "first_layer": first_layer(model, room[-options.contract(model.config).window :], floor),
@@ -115,7 +124,7 @@ def first_layer(model: StreamingTalker, window: Tensor, floor: float) -> float:
     """Return the standard deviation over time behind the first layer's norm, without its bias, for one window."""
     encoder: Any = model.audio_encoder
     first = encoder.feature_extractor.conv_layers[0]
-    gain = min(1.0, float(window.std()) / 10 ** (floor / 20))
+    gain = ExportOptions(floor_db=floor).contract(model.config).gain(float(window.std()))
     with torch.no_grad():
         behind = first.layer_norm(first.conv(normalise(window[None])[:, None])) - first.layer_norm.bias[:, None]
     return float((gain * behind).std())

@@ -73,7 +73,7 @@ def _add_contract(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=-50.0,
         metavar="DB",
-        help="a window quieter than this (dB of full scale) is not raised to speech; -200: every one is (-50)",
+        help="a window quieter than this (dB of full scale) fades to silence; -200: none does (-50)",
     )
 
 

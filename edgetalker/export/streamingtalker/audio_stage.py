@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgetalker.export.streamingtalker.layers import MASKED, Attention
-from edgetalker.models.streamingtalker.contract import Contract
+from edgetalker.models.streamingtalker.contract import FADE_DB, Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 
 __all__ = ["AudioStage"]
 
 _SAMPLE_VARIANCE_FLOOR = 1e-7
 _GROUP_NORM_EPSILON = 1e-5
-_DB = 0.11512925464970229  # ln(10) / 20: a level of d dB is exp(d · this)
+_DB = 8.685889638065037  # 20 / ln(10): a level x is ln(x) · this in dB
+_LEAST_LEVEL = 1e-12
 
 
 class AudioStage(nn.Module):
@@ -48,7 +49,8 @@ class AudioStage(nn.Module):
         """Return features (block, 1, A) from audio (1, window), heard (1,) in samples and floor (1, 1) in dB."""
         start = self.window - heard
         samples, level = self._normalised(audio, start, heard)
-        gain = torch.clamp(level * torch.exp(floor * -_DB), max=1.0)
+        below = torch.log(level + _LEAST_LEVEL) * _DB - floor
+        gain = torch.clamp(1.0 + below / FADE_DB, min=0.0, max=1.0)
         x = self._convolutions(samples, start, gain)
         valid = torch.arange(self.tokens, dtype=torch.float32) * self.hop >= start
         x = self.projection(self.projection_norm(x[0].T)) * valid.to(torch.float32)[:, None]
@@ -80,7 +82,7 @@ class AudioStage(nn.Module):
     def _group_norm(self, x: Tensor, start: Tensor, layer: Any, gain: Tensor) -> Tensor:
         """Normalise each channel over the part of the time axis that is sound (one group a channel).
 
-        gain (1, 1): 1 for speech; what is quieter than the floor stays as much quieter.
+        gain (1, 1): 1 for speech, 0 for a room that is far below the floor.
         """
         stride = layer.conv.stride[0]
         valid = (torch.arange(x.shape[2], dtype=torch.float32) * stride >= start).to(torch.float32)

@@ -70,7 +70,11 @@ class Stages:
         full = -(-contract.window // contract.block_samples)
         blocks = sorted({0, 1, full, full + 2})
         samples = 0.1 * self._normal(contract.end(blocks[-1]))
-        for block, gain in [*((block, 1.0) for block in blocks), (blocks[-1], 0.1 * contract.floor)]:
+        for block, gain in [
+            *((block, 1.0) for block in blocks),
+            (blocks[-1], 10 ** (contract.floor_db / 20 + 0.8)),
+            (blocks[-1], 0.0),
+        ]:
             end = contract.end(block)
             heard = min(end, contract.window)
             window = np.zeros((1, contract.window), np.float32)

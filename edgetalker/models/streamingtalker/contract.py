@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError
 from edgetalker.models.streamingtalker.config import Config
 
-__all__ = ["FLOOR_DB", "SAMPLE_RATE", "Contract", "History", "Phase", "linear_weights", "make_contract"]
+__all__ = ["FADE_DB", "FLOOR_DB", "SAMPLE_RATE", "Contract", "History", "Phase", "linear_weights", "make_contract"]
 
 SAMPLE_RATE = 16000
 Phase = Literal["window", "absolute"]
 History = Literal["append", "rewrite"]
 FLOOR_DB = -50.0
+FADE_DB = 10.0
 _FLOORS_DB = (-200.0, 0.0)
 
 
@@ -29,7 +31,7 @@ class Contract:
     decode_window: latents that the decoder sees. phase: the periodic positional encoding restarts with the
     window (`window`, as published) or follows the frame's index (`absolute`). past: a frame adds its latent to the
     history (`append`, as `streaming_inference`) or makes every latent of its window anew (`rewrite`, as `predict`).
-    floor_db: a window whose RMS is below it, in dB of full scale, is not normalised up to speech. Samples are at
+    floor_db: a window whose RMS is below it, in dB of full scale, fades to silence within FADE_DB. Samples are at
     16 kHz.
     """
 
@@ -45,10 +47,11 @@ class Contract:
     past: History = "append"
     floor_db: float = FLOOR_DB
 
-    @property
-    def floor(self) -> float:
-        """The RMS that `floor_db` means."""
-        return float(10.0 ** (self.floor_db / 20))
+    def gain(self, level: float) -> float:
+        """Return how much of a window of this RMS is heard: all above the floor, nothing FADE_DB below it."""
+        if level <= 0.0:
+            return 0.0
+        return min(1.0, max(0.0, 1.0 + (20.0 * math.log10(level) - self.floor_db) / FADE_DB))
 
     @property
     def block_samples(self) -> int:

@@ -46,7 +46,7 @@ def block_features(model: StreamingTalker, contract: Contract, samples: Tensor, 
     start = max(0, end - contract.window)
     heard = samples[None, start:end]
     level = float(heard.var(correction=0).sqrt())
-    with _quietened(model, min(1.0, level / contract.floor)):
+    with _quietened(model, contract.gain(level)):
         tokens: Tensor = model.audio_encoder(normalise(heard)).last_hidden_state[0]
     frames = range(block * contract.block, (block + 1) * contract.block)
     positions = np.array([contract.token_position(frame) - start / contract.hop for frame in frames])

@@ -106,3 +106,18 @@ def test_short_windows_are_another_function(model: StreamingTalker, reference: R
     theirs = reference.tensor("stream_vertices")[:30]
     assert float((ours - theirs)[:9].abs().max()) < 5e-4
     assert float((ours - theirs)[15:].abs().max()) > 1e-2
+
+
+def test_a_room_below_the_floor_is_heard_as_silence(model: StreamingTalker, reference: Reference) -> None:
+    made = contract(model, context_ms=400)
+    speech = reference.tensor("wav")
+    room = 10 ** (-70 / 20) * torch.randn(len(speech), generator=torch.Generator().manual_seed(0))
+    silence = block_features(model, made, torch.zeros(len(speech)), 3)
+    assert torch.equal(block_features(model, made, room, 3), silence)
+    off = make_contract(model.config, context_ms=400, floor_db=-200.0)
+    assert float((block_features(model, off, room, 3) - silence).abs().max()) > 0.1
+    # Speech is heard as it was, to the bit; and between the two nothing jumps.
+    assert torch.equal(block_features(model, made, speech, 3), block_features(model, off, speech, 3))
+    gains = [made.gain(10 ** (level / 20)) for level in (-80.0, -60.0, -55.0, -50.0, -20.0)]
+    assert gains == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
+    assert made.gain(0.0) == 0.0
