@@ -39,7 +39,7 @@ FORMAT = "edgetalker-bundle"
 VERSION = 2
 """What is written. Version 1 is read too: it lacks `every` of carries, parts of tensors, `spread` and inputs' keys."""
 LIMITS: Mapping[str, tuple[int, int]] = {
-    "rate": (1, 768_000),  # samples a second: no sound card has more
+    "rate": (1_000, 768_000),  # samples a second: below is no speech, above no sound card
     "window": (1, 1 << 26),  # samples: more than a minute at the highest rate
     "lookahead": (0, 1 << 26),
     "block": (1, 4096),  # frames: 68 s at 60 fps

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -117,11 +118,15 @@ class Aside:
         if error is not None:
             raise error
 
-    def close(self) -> None:
-        """End the thread after the piece in hand."""
+    def end(self) -> None:
+        """Let the thread end after the piece in hand, without waiting for it."""
         with self._turn:
             self._closed = True
             self._turn.notify_all()
+
+    def close(self) -> None:
+        """End the thread after the piece in hand."""
+        self.end()
         if self._thread is not None:
             self._thread.join()
 
@@ -136,6 +141,7 @@ class Aside:
                 work()
             except BaseException as error:  # handed to the thread that makes frames
                 self._error = error
+            work = None  # or the thread would keep the talker whose end ends it
             with self._turn:
                 self._work = None
                 self._turn.notify_all()
@@ -152,6 +158,7 @@ class Spread:
         self._groups, self._clock, self.slots, self._host = tuple(groups), clock, slots, host
         self.plan: Mapping[str, Plan] = {}
         self.aside = Aside()
+        weakref.finalize(self, self.aside.end)  # a talker that was forgotten and not closed leaves no thread
         self.done = self.shown = self._block = -1
         self._schedule = ""
 

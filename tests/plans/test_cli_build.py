@@ -134,7 +134,7 @@ def test_ctrl_c_cancels_and_leaves_no_half_plan(bundle: Bundle, tmp_path: Path) 
 
 SLOW_PROGRESS = """
 import os, sys, time
-if "edgetalker.engines.tensorrt.children" in sys.orig_argv:
+if any("from edgetalker.engines.tensorrt.children import main" in word for word in sys.orig_argv):
     import edgetalker.engines.tensorrt.children as worker
     build = worker.build
     def slowly(*arguments, progress, **options):

@@ -26,7 +26,8 @@ def blockless(path: Path) -> Bundle:
     description["program"] = description["program"][1:]
     description["program"][0]["inputs"]["feature"] = "wav"
     description["tensors"]["wav"] = {"role": "audio", **toy.spec(1, toy.SIZE)}
-    description["audio"] = {"rate": 120, "window": toy.SIZE, "lookahead": 0}
+    description["audio"] = {"rate": 1000, "window": toy.SIZE, "lookahead": 0}
+    description["motion"]["fps"] = "250"  # four samples a frame
     for name in ("features", "heard"):
         del description["tensors"][name]
     del description["stages"]["audio"]

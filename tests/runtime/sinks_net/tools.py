@@ -70,7 +70,8 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 
 def sender_threads() -> list[str]:
     """Names of the sinks' threads that are alive."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("edgetalker-")]
+    names = [thread.name for thread in threading.enumerate() if thread.name.startswith("edgetalker-")]
+    return [name for name in names if name != "edgetalker-aside"]  # a talker's own, which ends with the talker
 
 
 @dataclass(frozen=True)
