@@ -201,7 +201,7 @@ def test_cancelling_is_barge_in_and_taken_seats_are_said(batch: Batch) -> None:
 
 def test_only_with_the_token(batch: Batch) -> None:
     async def talk(stub: Any, server: A2fServer) -> None:
-        codes = []
+        codes: list[Any] = []
         while not codes or (codes[-1] == grpc.StatusCode.INTERNAL and len(codes) < 20):
             # A client that still sends while it is refused may be told of its own broken sending instead.
             with pytest.raises(grpc.aio.AioRpcError) as fault:
