@@ -48,12 +48,14 @@ class ViewerServer:
         host: str = HOST,
         public: bool = False,
         allow: Sequence[str] = (),
+        token: str = "",
     ) -> None:
-        """public: listen on `host` or, where that means this machine only, on every address. `answer` is called in
-        the server's thread; a UserError it raises is told to the page that asked."""
+        """token: that of the session which this one goes on with (default: a new one). public: listen on `host` or,
+        where that means this machine only, on every address. `answer` is called in the server's thread; a UserError it
+        raises is told to the page that asked."""
         self.stream, self._answer = stream, answer
         self.assets: dict[str, Asset] = {**page_assets(), **(assets or {})}
-        self.token = secrets.token_urlsafe(16)
+        self.token = token or secrets.token_urlsafe(16)
         self.port = port
         self.host = "0.0.0.0" if public and is_loopback(host) else host
         self.viewers = self.refused = 0

@@ -204,8 +204,8 @@ def test_the_page_comes_back_when_the_talker_does(tab: Tab) -> None:
     tab.until("document.querySelector('#link').textContent === 'reconnecting'")
     from edgetalker.viewer.server import ViewerServer
 
-    second = ViewerServer(clip("second"), port=port, assets=assets(), answer=lambda _request: None)
-    second.token = token  # the same session, as after a dropped connection
+    # The same session, as after a dropped connection.
+    second = ViewerServer(clip("second"), port=port, assets=assets(), answer=lambda _request: None, token=token)
     second.start()
     try:
         tab.until("document.querySelector('#title').textContent === 'second'")
