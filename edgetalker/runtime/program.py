@@ -68,7 +68,7 @@ Around = Callable[[Part], None]
 class Replay:
     """One group's or one frame's work, ready to launch. parts: every call that `launch` makes, one by one."""
 
-    __slots__ = ("_fast", "_marks", "hears", "labels", "launch", "parts", "stages")
+    __slots__ = ("_fast", "_marks", "hears", "labels", "launch", "parts")
 
     def __init__(
         self,
@@ -80,7 +80,6 @@ class Replay:
         self.parts, self._fast, self._marks = tuple(parts), launch, marks
         self.launch = launch
         self.labels = tuple(piece.label for piece in pieces)
-        self.stages = tuple((piece.stage, piece.row) for piece in pieces)
         self.hears = any(piece.hears for piece in pieces)
 
     def watch(self, around: Around | None) -> None:
