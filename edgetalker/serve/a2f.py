@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from edgetalker.serve.session import Session
 __all__ = ["A2fServer", "map_emotions"]
 
 _log = logging.getLogger("edgetalker.serve.a2f")
+PATIENCE = 2.0
+"""Seconds that a refused client may still send before it is cut off."""
 _SHAPES = 52
 _SUCCESS, _ERROR = 0, 3  # of Status.Code
 _DTYPES = {8: "<u1", 16: "<i2", 32: "<i4"}
@@ -109,7 +112,7 @@ class A2fServer:
         shown = dict(context.invocation_metadata() or ())
         if not self.door.admits(str(shown.get("authorization", "")).removeprefix("Bearer ")):
             self.metrics.refused.labels("wrong token").inc()
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
+            await _end(requests, context, grpc.StatusCode.UNAUTHENTICATED, "wrong token")
         kinds = messages()
         reply = kinds["A2F3DAnimationDataStream"]
         try:
@@ -123,11 +126,11 @@ class A2fServer:
             yield reply(status=kinds["Status"](code=_SUCCESS, message="the whole sound was animated"))
         except DeviceError as error:
             self.metrics.refused.labels("no talker is free").inc()
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            await _end(requests, context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         except UserError as error:
             self.metrics.refused.labels("message").inc()
             yield reply(status=kinds["Status"](code=_ERROR, message=str(error)))
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            await _end(requests, context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     async def _header(self, requests: AsyncIterator[Any]) -> Any:
         try:
@@ -139,6 +142,22 @@ class A2fServer:
         if first.WhichOneof("stream_part") != "audio_stream_header":
             raise InputError("the first message must be the audio_stream_header")
         return first.audio_stream_header
+
+
+async def _end(requests: AsyncIterator[Any], context: Any, code: Any, text: str) -> None:
+    """End a call with a code, once the client has sent all or the patience is over.
+
+    gRPC's own asyncio client puts INTERNAL in the place of a code that came while it was still writing
+    (https://github.com/grpc/grpc/issues/36066), so what it still sends is read and dropped.
+    """
+
+    async def drop() -> None:
+        async for _ in requests:
+            pass
+
+    with suppress(asyncio.TimeoutError, TimeoutError):
+        await asyncio.wait_for(drop(), PATIENCE)
+    await context.abort(code, text)
 
 
 class _Stream:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -133,6 +133,11 @@ STEPS = st.lists(
 )
 SCRIPTS = st.lists(st.tuples(st.integers(0, 6), STEPS, st.integers(7, 16)), min_size=2, max_size=3)
 """For each talker: the tick at which it joins, what it does, and the tick at which it leaves."""
+BUSY: list[Script] = [
+    (place, [(tick, "sound", 3000) for tick in range(place, 12)] + [(7 + place, what, 6000)], 16)
+    for place, what in enumerate(("reset", "set", "rate"))
+]
+"""Tried first: three that hear enough, so that however the search falls, frames enough are compared."""
 
 
 def commands(what: str, amount: int, place: int, batch: Batch) -> Command:
@@ -178,25 +183,26 @@ def same_as_alone(batch: Batch, scripts: Sequence[Script]) -> int:
 
 
 def search(batch: Batch, examples: int) -> int:
-    """Try scripts, and return how many frames were compared."""
+    """Try scripts, and return how many frames of the busy one were compared."""
     compared = []
 
+    @example(scripts=BUSY)
     @given(scripts=SCRIPTS)
     @settings(max_examples=examples)
     def tried(scripts: list[Script]) -> None:
         compared.append(same_as_alone(batch, scripts))
 
     tried()
-    return sum(compared)
+    return compared[0]
 
 
 def test_whatever_others_do_a_talkers_frames_are_the_same_bit_for_bit(voca: Batch) -> None:
-    assert search(voca, 15) > 50
+    assert search(voca, 15) > 30
 
 
 @pytest.mark.slow
 def test_whatever_others_do_the_shipped_talkers_frames_are_the_same(talker4: Batch) -> None:
-    assert search(talker4, 60) > 200
+    assert search(talker4, 60) > 30
 
 
 def test_frames_do_not_depend_on_how_sound_was_cut(talker4: Batch) -> None:
