@@ -30,11 +30,13 @@ from numpy.typing import NDArray
 
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
-from edgetalker.runtime.frame import Frame, Sink, Source
+from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import Observer, Options, rehearse
+from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.file import LoopedSource
 from edgetalker.runtime.sources.live import PacedSource
+from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.talker import Talker
 
 LIMIT_BYTES = 4 << 20

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from edgetalker.runtime.frame import Frame, MotionLayout, Sink
+from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.loop import Loop
+from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.talker import Talker
 

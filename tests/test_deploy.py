@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from edgetalker.cli.main import COMMANDS, whole_parser
+from edgetalker.cli.service import ServiceManager
 from edgetalker.engines.bundle import Bundle
 from edgetalker.runtime.frame import Frame
-from edgetalker.runtime.service import ServiceManager
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

@@ -67,7 +67,7 @@ def environment(setting: Setting) -> dict[str, Any]:
     found["device"] = device.describe()
     found["gpu"] = device.facts().get("name", DRY)
     if not setting.dry:
-        from edgetalker.engines.cuda.health import read_health
+        from edgetalker.measure.health import read_health
 
         found["driver"] = _driver()
         found["health before"] = dict(read_health(device.facts().get("bus")))

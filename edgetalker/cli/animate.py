@@ -26,8 +26,10 @@ from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target
 from edgetalker.outputs import is_receiver, sinks_for, split_file
 from edgetalker.runtime.clock import SystemClock
-from edgetalker.runtime.frame import Frame, Sink, Source
+from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, Tally, rehearse
+from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["add_parser", "run"]
@@ -157,7 +159,7 @@ class _Tracer(Observer):
     """Hands each frame's times to the trace."""
 
     def __init__(self, session: Talker) -> None:
-        from edgetalker.runtime.trace import Trace
+        from edgetalker.measure.trace import Trace
 
         self._session = session
         self._trace = Trace.for_session(session)

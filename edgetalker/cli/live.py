@@ -25,16 +25,16 @@ from edgetalker.cli.options import (
     set_controls,
     tell_plan,
 )
+from edgetalker.cli.service import ServiceManager
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
 from edgetalker.cli.status import Status, delivered
 from edgetalker.engines.errors import DeviceError
 from edgetalker.outputs import sinks_for
 from edgetalker.runtime.clock import SystemClock
-from edgetalker.runtime.frame import Sink
 from edgetalker.runtime.live import Live, Report
 from edgetalker.runtime.loop import LATE_POLICIES, Options, rehearse
-from edgetalker.runtime.service import ServiceManager
 from edgetalker.runtime.sinks.play import player_for
+from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["add_parser", "run"]

@@ -108,7 +108,7 @@ def _health_of(device: Device) -> Mapping[str, Any]:
     """Return power, clocks, temperature and throttling of a GPU where they can be read."""
     if device.kind != "cuda":
         return {}
-    from edgetalker.engines.cuda.health import read_health
+    from edgetalker.measure.health import read_health
 
     return read_health(device.facts().get("bus"))
 

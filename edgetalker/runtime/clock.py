@@ -53,17 +53,6 @@ class SampleClock:
         """Return the exact start of `frame` in seconds of sound."""
         return Fraction(frame * self.fps.denominator, self.fps.numerator)
 
-    def frames_ready(self, samples: int) -> int:
-        """Return how many frames can be computed after so many samples: the number of i with end(i) <= samples.
-
-        floor(x) <= s holds exactly when x < s + 1, so the inverse needs no search.
-        """
-        heard = samples - self.lookahead
-        if heard < 0:
-            return 0
-        blocks = ((heard + 1) * self._denominator - 1) // (self.block * self._numerator)
-        return blocks * self.block
-
     def frames_spanned(self, samples: int) -> int:
         """Return how many frames start before the end of a sound of so many samples.
 

@@ -1,4 +1,4 @@
-"""A frame of motion, what became of it, and the protocol of those who take motion."""
+"""A frame of motion, what its numbers mean, and what became of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.runtime.sources.source import Source
-
-__all__ = ["Frame", "MotionLayout", "Outcome", "Sink", "Source"]
+__all__ = ["Frame", "MotionLayout", "Outcome"]
 
 
 class Outcome(str, enum.Enum):
@@ -72,6 +70,3 @@ class Frame:
     heard_ns: int = 0
     slot_ns: int = 0
     inputs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-
-
-from edgetalker.runtime.sinks.sink import Sink  # noqa: E402 - its own types come from here

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgetalker.runtime.clock import Clock, SystemClock
-from edgetalker.runtime.frame import Frame, Outcome, Sink, Source
+from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sinks.net.sender import NetworkSink
 from edgetalker.runtime.sinks.play import Player, player_for
-from edgetalker.runtime.sinks.sink import SinkStatistics
+from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
 from edgetalker.runtime.sources.live import LiveSource
+from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
 from edgetalker.runtime.stats import Spread
 from edgetalker.runtime.talker import Talker

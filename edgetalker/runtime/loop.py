@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError, UserError, nearest
 from edgetalker.runtime.clock import Clock, Pace, SystemClock
-from edgetalker.runtime.frame import Frame, Outcome, Source
+from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
 from edgetalker.runtime.spread import Plan
 from edgetalker.runtime.talker import Talker

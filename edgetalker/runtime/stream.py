@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.runtime.frame import Frame, Source
+from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.model import Model
+from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["stream"]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgetalker.engines.errors import OptionError, UserError
-from edgetalker.runtime.frame import Frame, MotionLayout, Source
+from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sources.source import Source
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.wire import Request, shown
 

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError, OutputError
 from edgetalker.outputs import sink_for
-from edgetalker.runtime.frame import Frame, MotionLayout, Outcome, Sink
+from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.files.csv import LiveLinkCsvSink, timecode
 from edgetalker.runtime.sinks.files.recordings import JsonlSink, NpzSink
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES, HEAD_ANGLES, LIVELINK_NAMES
 from edgetalker.runtime.sinks.registry import SCHEMES, SUFFIXES
+from edgetalker.runtime.sinks.sink import Sink
 
 NTSC = Fraction(30000, 1001)
 NAMES = ("JawOpen", "HeadRoll", "MouthClose")

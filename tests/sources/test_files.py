@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.clock import FakeClock
-from edgetalker.runtime.frame import Source
 from edgetalker.runtime.sources.convert import Converter, mono
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.live import PacedSource
+from edgetalker.runtime.sources.source import Source
 
 RATE = 16000
 

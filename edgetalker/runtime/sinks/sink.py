@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.stats import Spread
 
 if TYPE_CHECKING:
-    from edgetalker.runtime.frame import Frame, MotionLayout
     from edgetalker.runtime.talker import Talker
 
 __all__ = ["HOOKS", "Running", "Sink", "SinkStatistics"]

@@ -35,7 +35,7 @@ _NONE = int(np.iinfo(np.int64).min)
 
 
 class Timed(Protocol):
-    """A session that was opened with timings."""
+    """A talker that was made with timings."""
 
     def pieces(self) -> tuple[str, ...]:
         """Names of all pieces that any of its frames may have, in the program's order."""
@@ -55,7 +55,7 @@ class Timed(Protocol):
 
 
 class Trace:
-    """A table of `capacity` frames: `begin` a row, then `piece` by piece; `frame` does both for a session."""
+    """A table of `capacity` frames: `begin` a row, then `piece` by piece; `frame` does both for a talker."""
 
     def __init__(self, pieces: Sequence[str], *, capacity: int = CAPACITY) -> None:
         """`pieces`: names of all that a frame may consist of. Raises ValueError for a capacity below 1."""
@@ -70,7 +70,7 @@ class Trace:
 
     @classmethod
     def for_session(cls, session: Timed, *, capacity: int = CAPACITY) -> Trace:
-        """Return a trace with a column pair for each of the session's pieces."""
+        """Return a trace with a column pair for each of the talker's pieces."""
         return cls(session.pieces(), capacity=capacity)
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Trace:
         return self.recorded - len(self)
 
     def frame(self, frame: Frame, start_ns: int, session: Timed) -> None:
-        """Record one frame and, if it was computed, the pieces of the session's last step."""
+        """Record one frame and, if it was computed, the pieces of the talker's last frame."""
         self.begin(frame, start_ns)
         if frame.outcome in _MADE:
             for name, start, duration in zip(session.labels(), session.starts(), session.durations(), strict=True):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.errors import OptionError
+from edgetalker.measure.trace import COLUMNS, Timed, Trace
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.trace import COLUMNS, Timed, Trace
 
 PIECES = ("audio", "condition", "denoise[0]", "denoise[1]", "decode")
 START = 5_000_000_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgetalker.engines.cuda import health
+from edgetalker.measure import health
 
 JETSON = {
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3",
