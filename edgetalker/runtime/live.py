@@ -16,7 +16,7 @@ from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
 from edgetalker.runtime.sources.live import LiveSource
 from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
-from edgetalker.runtime.stats import Spread
+from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["DelayMeter", "Delays", "Live", "LiveSource", "Report"]
@@ -63,7 +63,7 @@ class DelayMeter(Observer):
         self._period_ms = 1e3 / float(fps)
         frames = audio.block - 1 + audio.spread + talker.manifest.motion.delay
         self._lookahead_ms = 1e3 * audio.lookahead / audio.rate + frames * self._period_ms
-        self.capture, self.wait, self.compute, self.measured = Spread(), Spread(), Spread(), Spread()
+        self.capture, self.wait, self.compute, self.measured = Durations(), Durations(), Durations(), Durations()
 
     def frame(self, frame: Frame, start_ns: int) -> None:
         """Note when a frame's sound came, and when it was begun and done."""
@@ -75,7 +75,7 @@ class DelayMeter(Observer):
         self.compute.add(frame.done_ns - start_ns)
         self.measured.add(frame.done_ns - frame.slot_ns)
 
-    def delays(self, send: Spread | None = None, shaping: float = 0.0) -> Delays | None:
+    def delays(self, send: Durations | None = None, shaping: float = 0.0) -> Delays | None:
         """Return the parts, with the delays of a sink (`shaping` in ms); None when nothing was measured."""
         if not self.compute.count:
             return None

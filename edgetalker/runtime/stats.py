@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "Spread", "Summary", "table"]
+__all__ = ["COLUMNS", "Durations", "Summary", "table"]
 
 COLUMNS = ("min", "median", "mean", "p90", "p95", "p99", "max")
 
 
-class Spread:
+class Durations:
     """The last `size` durations in nanoseconds, kept in a ring that is allocated once."""
 
     def __init__(self, size: int = 4096) -> None:

@@ -21,7 +21,7 @@ from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
 from edgetalker.runtime.model import Model, given
-from edgetalker.runtime.stats import Spread
+from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions
 from edgetalker.serve.session import Session
@@ -62,8 +62,8 @@ class Figures:
     broken: int = 0
     ticks: int = 0
     launches: Counter[int] = field(default_factory=Counter)
-    cost: Spread = field(default_factory=lambda: Spread(1 << 14))
-    latency: Spread = field(default_factory=lambda: Spread(1 << 16))
+    cost: Durations = field(default_factory=lambda: Durations(1 << 14))
+    latency: Durations = field(default_factory=lambda: Durations(1 << 16))
 
     @property
     def due(self) -> int:

@@ -9,8 +9,7 @@ import pytest
 from onnx import helper
 
 from edgetalker.calibration.assign import assign
-from edgetalker.calibration.emulate import emulated
-from edgetalker.calibration.half import half_error
+from edgetalker.calibration.emulate import emulated, half_error
 from edgetalker.calibration.mixed import to_mixed
 from edgetalker.calibration.onestep import one_step_error
 from tests.calibration.conftest import network_of, weight

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.rest import MouthRest, speech_shapes
-from edgetalker.runtime.vad import NoiseFloor, VoiceActivity
+from edgetalker.runtime.rest import MouthRest, NoiseFloor, VoiceActivity, speech_shapes
 from tests.live.meter import tone
 from tests.runtime.sinks_net.tools import LAYOUT, NAMES
 

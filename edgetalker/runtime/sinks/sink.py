@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.stats import Spread
+from edgetalker.runtime.stats import Durations
 
 if TYPE_CHECKING:
     from edgetalker.runtime.talker import Talker
@@ -87,7 +87,7 @@ class SinkStatistics:
     late_ns: int = 0
     last_error: str = ""
     notes: dict[str, int] = field(default_factory=dict)
-    delay: Spread = field(default_factory=Spread, repr=False)
+    delay: Durations = field(default_factory=Durations, repr=False)
 
     @property
     def accounted(self) -> int:

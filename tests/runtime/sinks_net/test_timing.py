@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgetalker.runtime.sinks.net.pump import FrameQueue, Pump, Resampler, Slot, Smoother, Stamp, Ticker
 from edgetalker.runtime.sinks.sink import SinkStatistics
-from edgetalker.runtime.stats import Spread
+from edgetalker.runtime.stats import Durations
 from tests.runtime.sinks_net.tools import LAYOUT, frame
 
 SECOND = 10**9
@@ -222,10 +222,10 @@ def test_no_smoothing_passes_everything() -> None:
     assert [float(smoother.apply(np.array([x], np.float32), 0.01)[0]) for x in (1, 5, 2)] == [1, 5, 2]
 
 
-def test_spread_keeps_the_last_values() -> None:
-    spread = Spread(4)
-    assert math.isnan(spread.percentile_ms(50))
+def test_durations_keep_the_last_values() -> None:
+    durations = Durations(4)
+    assert math.isnan(durations.percentile_ms(50))
     for value in range(6):
-        spread.add(value * 1_000_000)
-    assert sorted(spread.values.tolist()) == [2_000_000, 3_000_000, 4_000_000, 5_000_000]
-    assert spread.percentile_ms(100) == 5.0
+        durations.add(value * 1_000_000)
+    assert sorted(durations.values.tolist()) == [2_000_000, 3_000_000, 4_000_000, 5_000_000]
+    assert durations.percentile_ms(100) == 5.0
