@@ -20,8 +20,8 @@ from edgetalker.face.names import MOTION_NAMES
 from edgetalker.outputs import is_receiver, sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.net.admission import is_loopback
 from edgetalker.runtime.sinks.net.sender import NetworkSink, UdpSink
+from edgetalker.runtime.web.admission import is_loopback
 
 __all__ = ["add_parser", "face_at", "run"]
 

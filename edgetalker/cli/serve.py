@@ -30,6 +30,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--grpc", metavar="HOST:PORT", help="NVIDIA's Audio2Face-3D service")
     group.add_argument("--token-file", type=Path, metavar="FILE", help="clients must show the word that it holds")
     group.add_argument("--origin", action="append", default=[], metavar="URL", help="a web page that may connect, too")
+    group.add_argument("--allow", action="append", default=[], metavar="HOST", help="a name that a proxy gives it, too")
     group.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate (PEM)")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key (PEM)")
     group = parser.add_argument_group("how much")
@@ -63,6 +64,7 @@ async def _serve(args: argparse.Namespace) -> int:
     door = Door(
         token=read_token(args.token_file) if args.token_file else "",
         origins=tuple(args.origin),
+        hosts=tuple(args.allow),
         connections=args.connections,
         idle=float(args.idle),
         cert=args.tls_cert,

@@ -26,8 +26,9 @@ from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.sources.file import FileSource, read_whole
+from edgetalker.runtime.web.server import Asset
 from edgetalker.viewer.controls import controls_of
-from edgetalker.viewer.files import Asset, wav_bytes
+from edgetalker.viewer.files import wav_bytes
 from edgetalker.viewer.player import ClipPlayer
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import face_asset, mesh_asset

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.runtime.web.admission import is_loopback
 
 __all__ = ["Address", "Door", "address", "read_token"]
 
@@ -24,10 +24,7 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -46,13 +43,14 @@ class Door:
     """Who is let in, and how much.
 
     token: what a client must show, as `Authorization: Bearer …` or `?token=…`. origins: web pages of other origins that
-    may connect. connections: most at a time. message: bytes of a message. rate: control messages a second and
-    connection. idle: seconds without a message after which a connection that plays nothing is closed. cert, key: PEM
-    files for TLS.
+    may connect. hosts: further names that it may be reached under (behind a proxy). connections: most at a time.
+    message: bytes of a message. rate: control messages a second and connection. idle: seconds without a message after
+    which a connection that plays nothing is closed. cert, key: PEM files for TLS.
     """
 
     token: str = ""
     origins: Sequence[str] = ()
+    hosts: Sequence[str] = ()
     connections: int = 256
     message: int = 1 << 18
     rate: float = 200.0

@@ -1,23 +1,22 @@
 """Talkers over WebSocket, and what an operator asks over HTTP, on one port.
 
 `/v1/talk` is the WebSocket (protocol.py), `/healthz`, `/readyz` and `/metrics` answer plain GETs, `/` is a page that
-sends the browser's microphone. The library is `websockets`, as in the viewer and the sink `ws://`: one dependency, with
-limits, keep-alive and back-pressure of its own.
+sends the browser's microphone. The server is that of the viewer and the sink `ws://`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http
 import logging
 import secrets
-from collections.abc import Mapping
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
 
-from edgetalker.engines.errors import DeviceError, MissingPackageError, UserError
+from edgetalker.engines.errors import UserError
+from edgetalker.runtime.web.admission import Admission
+from edgetalker.runtime.web.server import Answer, Asset, Limits, Reply, Route, Server, Socket
 from edgetalker.serve.batch import Batch
 from edgetalker.serve.metrics import Metrics
 from edgetalker.serve.options import Address, Door
@@ -25,8 +24,7 @@ from edgetalker.serve.protocol import ProtocolError, dump, encode_frame, fault_m
 from edgetalker.serve.session import Session
 
 if TYPE_CHECKING:
-    from websockets.asyncio.server import Server, ServerConnection
-    from websockets.http11 import Request, Response
+    from websockets.asyncio.server import ServerConnection
 
 __all__ = ["WebServer"]
 
@@ -34,8 +32,6 @@ _log = logging.getLogger("edgetalker.serve.server")
 PAGE = Path(__file__).parent / "static"
 _TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 POLICY = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-OPENING, PING = 10.0, 20.0
-"""Seconds for a handshake, and between looks whether a silent client is still there (half-open sockets)."""
 
 
 class WebServer:
@@ -46,104 +42,66 @@ class WebServer:
         self.batch, self.where, self.door = batch, where, door or Door()
         self.door.check(where)
         self.metrics = metrics or Metrics(batch)
-        self.port = where.port
-        self.connections = 0
 
     async def __aenter__(self) -> WebServer:
         """Listen. Raises DeviceError when the port is taken, MissingPackageError without `websockets`."""
-        try:
-            from websockets.asyncio.server import serve
-        except ImportError:
-            raise MissingPackageError("websockets", "serving", extra="serve") from None
-        try:
-            self._server: Server = await serve(
-                self._talk,
-                self.where.host,
-                self.where.port,
-                process_request=self._respond,
-                compression=None,
-                max_size=self.door.message,
-                max_queue=8,
-                open_timeout=OPENING,
-                ping_interval=PING,
-                ping_timeout=PING,
-                close_timeout=2.0,
-                server_header=None,
-                ssl=self.door.tls(),
-            )
-        except OSError as error:
-            raise DeviceError(
-                f"cannot listen on {self.where}: {error.strerror or error}", hint="another program may use the port"
-            ) from None
-        self.port = next(iter(self._server.sockets)).getsockname()[1]
+        admission = Admission(
+            "the server",
+            token=self.door.token,
+            origins=self.door.origins,
+            hosts=self.door.hosts,
+            named=self.where.loopback,  # the page and what operators ask need no token
+            note=lambda reason: self.metrics.refused.labels(reason).inc(),
+        )
+        pages: dict[str, Route] = {
+            f"/{file.name}": Asset(_TYPES[file.suffix], file.read_bytes())
+            for file in PAGE.iterdir()
+            if file.suffix in _TYPES
+        }
+        routes: dict[str, Route] = {
+            **pages,
+            "/": pages["/index.html"],
+            "/healthz": Answer(self._health),
+            "/readyz": Answer(self._readiness),
+            "/metrics": Answer(lambda: Reply(HTTPStatus.OK, *self.metrics.text()), private=True),
+            "/v1/talk": Socket(self._talk, self.door.connections, "there are as many connections as are let in"),
+        }
+        self._server = Server(
+            admission,
+            self.where.host,
+            self.where.port,
+            Limits(message=self.door.message, queue=8, close=2.0),
+            routes=routes,
+            denied=(HTTPStatus.UNAUTHORIZED, "wrong token"),
+            policy=POLICY,
+            tls=self.door.tls(),
+            extra="serve",
+        )
+        await self._server.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close(code=1001, reason="the server ends")
-        await self._server.wait_closed()
+        await self._server.__aexit__()
 
-    # HTTP
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return self._server.port
 
-    def _respond(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer plain HTTP, let a WebSocket of a client that may talk through (None), refuse all else."""
-        path, query = _split(request.path)
-        refusal = self._refusal(request, path, query)
-        if refusal is not None:
-            self.metrics.refused.labels(refusal[1]).inc()
-            return _response(connection, refusal[0], refusal[1] + "\n")
-        if path == "/v1/talk":
-            if "websocket" in request.headers.get("Upgrade", "").lower():
-                return None
-            return _response(connection, http.HTTPStatus.UPGRADE_REQUIRED, "a WebSocket is served here\n")
-        if path == "/healthz":
-            fine = self.batch.fault is None
-            status = http.HTTPStatus.OK if fine else http.HTTPStatus.SERVICE_UNAVAILABLE
-            return _response(connection, status, "ok\n" if fine else f"{self.batch.fault}\n")
-        if path == "/readyz":
-            return self._readiness(connection)
-        if path == "/metrics":
-            return _response(connection, http.HTTPStatus.OK, *self.metrics.text())
-        file = PAGE / ("index.html" if path == "/" else path[1:])
-        if path.count("/") == 1 and file.suffix in _TYPES and file.is_file():
-            return _response(connection, http.HTTPStatus.OK, file.read_bytes(), _TYPES[file.suffix])
-        return _response(connection, http.HTTPStatus.NOT_FOUND, "not found\n")
+    def _health(self) -> Reply:
+        if self.batch.fault is None:
+            return Reply(HTTPStatus.OK, "ok\n")
+        return Reply(HTTPStatus.SERVICE_UNAVAILABLE, f"{self.batch.fault}\n")
 
-    def _readiness(self, connection: ServerConnection) -> Response:
+    def _readiness(self) -> Reply:
         free = self.batch.options.talkers - len(self.batch.talking)
         if self.batch.fault is None and free:
-            return _response(connection, http.HTTPStatus.OK, f"{free} talkers are free\n")
-        return _response(connection, http.HTTPStatus.SERVICE_UNAVAILABLE, "no talker is free\n")
-
-    def _refusal(
-        self, request: Request, path: str, query: Mapping[str, list[str]]
-    ) -> tuple[http.HTTPStatus, str] | None:
-        host = request.headers.get("Host", "")
-        if self.where.loopback and _name(host) not in ("127.0.0.1", "localhost", "::1"):
-            return http.HTTPStatus.FORBIDDEN, "wrong host"  # a foreign page that reaches us through its own DNS name
-        origin = request.headers.get("Origin")
-        own = {f"http://{host}", f"https://{host}"}
-        if origin is not None and origin not in own and origin not in self.door.origins:
-            return http.HTTPStatus.FORBIDDEN, "wrong origin"
-        shown = request.headers.get("Authorization", "").removeprefix("Bearer ") or query.get("token", [""])[0]
-        open_to_all = path in ("/", "/healthz", "/readyz") or Path(path).suffix in _TYPES
-        if not open_to_all and not self.door.admits(shown):
-            return http.HTTPStatus.UNAUTHORIZED, "wrong token"
-        if self.connections >= self.door.connections:
-            return http.HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"
-        return None
-
-    # WebSocket
+            return Reply(HTTPStatus.OK, f"{free} talkers are free\n")
+        return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "no talker is free\n")
 
     async def _talk(self, connection: ServerConnection) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        self.connections += 1
-        try:
-            with suppress(ConnectionClosed):
-                await connection.send(layout_message(self.batch.layout, self.batch.rate, self.batch.controls))
-                await _Conversation(self, connection).run()
-        finally:
-            self.connections -= 1
+        await connection.send(layout_message(self.batch.layout, self.batch.rate, self.batch.controls))
+        await _Conversation(self, connection).run()
 
 
 class _Conversation:
@@ -239,39 +197,3 @@ class _Conversation:
                 else:
                     await self._connection.send(dump("end", utterance=event.utterance, time=float(event.time)))
             await self._connection.close(1011, "the talker ended")
-
-
-def _split(target: str) -> tuple[str, dict[str, list[str]]]:
-    try:
-        parts = urlsplit(target)
-        return parts.path, parse_qs(parts.query, max_num_fields=16)
-    except ValueError:
-        return "", {}
-
-
-def _name(host: str) -> str:
-    """Return the host of a Host header without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
-
-
-def _response(
-    connection: ServerConnection, status: http.HTTPStatus, body: bytes | str, kind: str = "text/plain; charset=utf-8"
-) -> Response:
-    response = connection.respond(status, "")
-    response.body = body.encode() if isinstance(body, str) else body
-    for name in ("Content-Type", "Content-Length"):
-        del response.headers[name]
-    response.headers.update(
-        {
-            "Content-Type": kind,
-            "Content-Length": str(len(response.body)),
-            "Content-Security-Policy": POLICY,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-store",
-        }
-    )
-    return response

@@ -7,14 +7,15 @@ import hashlib
 import io
 import re
 import wave
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Asset", "content_policy", "page_assets", "wav_bytes"]
+from edgetalker.runtime.web.server import Asset
+
+__all__ = ["content_policy", "page_assets", "wav_bytes"]
 
 STATIC = Path(__file__).resolve().parent / "static"
 _TYPES = {
@@ -23,15 +24,6 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-
-
-@dataclass(frozen=True)
-class Asset:
-    """A thing to serve. private: only for those who know the session's token."""
-
-    type: str
-    body: bytes
-    private: bool = False
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.frame import MotionLayout
-from edgetalker.viewer.files import Asset
+from edgetalker.runtime.web.server import Asset
 
 __all__ = ["face_asset", "mesh_asset", "mesh_bytes"]
 

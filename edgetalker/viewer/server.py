@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import json
 import secrets
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from edgetalker.engines.errors import DeviceError, MissingPackageError, UserError
-from edgetalker.runtime.sinks.net.admission import Admission, is_loopback
-from edgetalker.viewer.files import Asset, content_policy, page_assets
+from edgetalker.engines.errors import UserError
+from edgetalker.runtime.web.admission import Admission, is_loopback
+from edgetalker.runtime.web.server import Asset, Limits, Route, Server, ServerThread, Socket
+from edgetalker.viewer.files import content_policy, page_assets
 from edgetalker.viewer.stream import Reader, Stream
 from edgetalker.viewer.wire import Request, read_request
 
 if TYPE_CHECKING:
-    from websockets.asyncio.server import Server, ServerConnection
-    from websockets.http11 import Request as HttpRequest
-    from websockets.http11 import Response
+    from websockets.asyncio.server import ServerConnection
 
 __all__ = ["HOST", "ViewerServer"]
 
@@ -54,122 +51,73 @@ class ViewerServer:
         where that means this machine only, on every address. `answer` is called in the server's thread; a UserError it
         raises is told to the page that asked."""
         self.stream, self._answer = stream, answer
-        self.assets: dict[str, Asset] = {**page_assets(), **(assets or {})}
         self.token = token or secrets.token_urlsafe(16)
-        self.port = port
-        self.host = "0.0.0.0" if public and is_loopback(host) else host
-        self.viewers = self.refused = 0
-        self._admission = Admission(
-            "the viewer", token=self.token, hosts=allow, public=public, named=True, note=self._count_refusal
-        )
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="edgetalker-viewer", daemon=True)
-        self._ready: threading.Event = threading.Event()
-        self._fault: BaseException | None = None
+        self.refused = 0
         self._changed: set[asyncio.Event] = set()
+        self._socket = Socket(self._talk, MOST_VIEWERS, f"{MOST_VIEWERS} pages look on already")
+        routes: dict[str, Route] = {**page_assets(), **(assets or {}), "/ws": self._socket}
+        self._server = Server(
+            Admission("the viewer", token=self.token, hosts=allow, public=public, named=True, note=self._count_refusal),
+            "0.0.0.0" if public and is_loopback(host) else host,
+            port,
+            Limits(message=MOST_BYTES),
+            routes=routes,
+            denied=(403, "its token is wrong: open the address that was printed"),
+            policy=content_policy(),
+            extra="view",
+        )
+        self._thread = ServerThread(self._server, "edgetalker-viewer")
 
     @property
     def url(self) -> str:
         """The address of the page. The token stays behind the `#`: browsers send that to nobody."""
         return f"http://{HOST if self.host in ('0.0.0.0', 'localhost') else self.host}:{self.port}/#{self.token}"
 
+    @property
+    def host(self) -> str:
+        """The address that it listens on."""
+        return self._server.host
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once it does."""
+        return self._server.port
+
+    @property
+    def routes(self) -> MutableMapping[str, Route]:
+        """Path -> what is there: a page, an answer or a WebSocket; may be added to at any time."""
+        return self._server.routes
+
+    @property
+    def viewers(self) -> int:
+        """How many pages look on now."""
+        return self._server.talking
+
     def start(self) -> None:
         """Listen. Raises DeviceError when the port is taken, MissingPackageError without `websockets`."""
-        try:
-            import websockets.asyncio.server  # noqa: F401
-        except ImportError:
-            raise MissingPackageError("websockets", "the viewer", extra="view") from None
         self._thread.start()
-        self._ready.wait()
-        if self._fault is not None:
-            self._thread.join()
-            raise DeviceError(
-                f"the viewer cannot listen on {self.host}:{self.port}: {self._fault}",
-                hint="another program uses the port; choose another, or 0 for any that is free",
-            ) from None
-        self.stream.listen(self._notify)
+        self.stream.listen(lambda: self._thread.call(self._wake))
 
     def close(self) -> None:
         """Disconnect everybody and stop the thread. May be called twice."""
         self.stream.listen(None)
-        if self._loop is not None and self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop ended by itself
-                self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join()
-
-    def _notify(self) -> None:
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closing
-                self._loop.call_soon_threadsafe(self._wake)
+        self._thread.close()
 
     def _wake(self) -> None:
         for event in self._changed:
             event.set()
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._serve())
-        finally:
-            self._ready.set()
-
-    async def _serve(self) -> None:
-        from websockets.asyncio.server import serve
-
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            server: Server = await serve(
-                self._talk,
-                self.host,
-                self.port,
-                process_request=self._respond,
-                compression=None,
-                max_size=MOST_BYTES,
-                close_timeout=1.0,
-                server_header=None,
-            )
-        except OSError as fault:
-            self._fault = fault
-            return
-        self.port = next(iter(server.sockets)).getsockname()[1]
-        self._ready.set()
-        async with server:
-            await self._stopped.wait()
-
-    def _count_refusal(self) -> None:
+    def _count_refusal(self, _reason: str) -> None:
         self.refused += 1
-
-    def _respond(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
-        """Answer plain HTTP, let a WebSocket of our own page through (None), refuse all else."""
-        if (refused := self._admission.refusal(request.headers)) is not None:
-            return _response(*refused)
-        path, known = request.path.partition("?")[0], self._admission.knows_token(request.path)
-        if path == "/ws":
-            return self._admit(known, "websocket" in request.headers.get("Upgrade", "").lower())
-        asset = self.assets.get(path)
-        if asset is None or (asset.private and not known):
-            return _response(http.HTTPStatus.NOT_FOUND, "not found\n")
-        return _response(http.HTTPStatus.OK, asset.body, asset.type)
-
-    def _admit(self, known: bool, upgrade: bool) -> Response | None:
-        if not known:
-            return _response(*self._admission.turn_away(403, "its token is wrong: open the address that was printed"))
-        if not upgrade:
-            return _response(http.HTTPStatus.UPGRADE_REQUIRED, "a WebSocket is served here\n")
-        if self.viewers >= MOST_VIEWERS:
-            return _response(*self._admission.turn_away(503, f"{MOST_VIEWERS} pages look on already"))
-        return None
 
     async def _talk(self, connection: ServerConnection) -> None:
         from websockets.exceptions import ConnectionClosed
 
-        self.viewers += 1
         writer = asyncio.create_task(self._write(connection))
         try:
-            with suppress(ConnectionClosed):
-                async for text in connection:
-                    await self._hear(connection, text)
+            async for text in connection:
+                await self._hear(connection, text)
         finally:
-            self.viewers -= 1
             writer.cancel()
             with suppress(asyncio.CancelledError, ConnectionClosed):
                 await writer
@@ -204,23 +152,3 @@ class ViewerServer:
 
 def _json(kind: str, **content: Any) -> str:
     return json.dumps({"type": kind, **content}, allow_nan=False)
-
-
-def _response(status: int, body: bytes | str, kind: str = "text/plain; charset=utf-8") -> Response:
-    from websockets.datastructures import Headers
-    from websockets.http11 import Response
-
-    body = body.encode() if isinstance(body, str) else body
-    headers = Headers(
-        {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Content-Security-Policy": content_policy(),
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Cache-Control": "no-cache",
-            "Connection": "close",
-        }
-    )
-    return Response(status, http.HTTPStatus(status).phrase, headers, body)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.net.admission import host_names, is_loopback
 from edgetalker.runtime.sinks.options import Option, read_endpoint, switch, text
 from edgetalker.runtime.sinks.sink import Running, Sink
+from edgetalker.runtime.web.admission import host_names, is_loopback
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page
@@ -87,7 +87,7 @@ class ViewerSink(Sink):
         mesh = None
         if layout.kind == "vertices":
             mesh, asset = mesh_asset(layout, self._triangles)
-            self._server.assets[mesh] = asset
+            self._server.routes[mesh] = asset
         elif layout.kind != "arkit":
             raise OptionError(f"view: motion of kind `{layout.kind}` cannot be shown on a face")
         controls = controls_of(self._session) if self._session is not None else []

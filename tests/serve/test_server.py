@@ -239,6 +239,20 @@ def test_only_those_who_may(batch: Batch) -> None:
     run(batch, talk, token=TOKEN, origins=("https://our.example",))
 
 
+def test_through_a_tunnel_and_behind_a_proxy(batch: Batch) -> None:
+    async def talk(server: WebServer) -> None:
+        for host in ("localhost:9000", "[::1]:9000", "kiosk.example"):
+            headers = {"Host": host, "Origin": f"https://{host}"}
+            assert (await asyncio.to_thread(fetch, server, "/", **headers))[0] == 200
+        assert (await asyncio.to_thread(fetch, server, "/", Host="other.example"))[0] == 403
+        assert (await asyncio.to_thread(fetch, server, "/", Origin="https://other.example"))[0] == 403
+        text = server.metrics.text()[0].decode()
+        for reason in ("wrong host", "wrong origin"):
+            assert f'edgetalker_refused_total{{reason="{reason}"}} 1.0' in text
+
+    run(batch, talk, hosts=("kiosk.example",))
+
+
 def test_half_open_sockets_and_noise_make_nobody_late(batch: Batch) -> None:
     """Twenty sockets that say nothing, half a request or rubbish; the talker beside them gets every frame."""
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgetalker.face.names import SHAPE_INDEX
 from edgetalker.runtime.frame import MotionLayout
-from edgetalker.viewer.files import Asset, wav_bytes
+from edgetalker.runtime.web.server import Asset
+from edgetalker.viewer.files import wav_bytes
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.wire import Request, shown

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.errors import DeviceError, OptionError
-from edgetalker.viewer.files import Asset, content_policy, page_assets, wav_bytes
+from edgetalker.runtime.web.server import Asset
+from edgetalker.viewer.files import content_policy, page_assets, wav_bytes
 from edgetalker.viewer.server import MOST_BYTES, MOST_VIEWERS, ViewerServer
 from edgetalker.viewer.stream import LIVE_FRAMES, Stream
 from edgetalker.viewer.wire import Request, shown

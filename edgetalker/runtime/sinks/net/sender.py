@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.net.admission import is_loopback
 from edgetalker.runtime.sinks.net.pump import Encoder, Pump
 from edgetalker.runtime.sinks.options import Endpoint
 from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
+from edgetalker.runtime.web.admission import is_loopback
 
 __all__ = ["NetworkSink", "Outlet", "Sender", "UdpOutlet", "UdpSink"]
 

@@ -9,21 +9,17 @@ outcome (its place in the layout message's `outcomes`) | uint32 count | count fl
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import struct
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
+from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.frame import MotionLayout, Outcome
-from edgetalker.runtime.sinks.net.admission import Admission, is_loopback, origins
 from edgetalker.runtime.sinks.net.pump import Encoder, Pump, Stamp
 from edgetalker.runtime.sinks.net.sender import NetworkSink
 from edgetalker.runtime.sinks.options import (
@@ -38,6 +34,8 @@ from edgetalker.runtime.sinks.options import (
     text,
     whole,
 )
+from edgetalker.runtime.web.admission import Admission, is_loopback, origins
+from edgetalker.runtime.web.server import Limits, Server, ServerThread, Socket
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -127,7 +125,7 @@ class WebSocketSink(NetworkSink):
             endpoint.url.partition("?")[0],
             token=endpoint.options["token"],
             origins=endpoint.options["origin"],
-            note=lambda: self.statistics.note(REFUSED),
+            note=lambda _reason: self.statistics.note(REFUSED),
         )
 
     @property
@@ -140,95 +138,57 @@ class WebSocketSink(NetworkSink):
         return self._encoding
 
     def _start(self, pump: Pump) -> None:
-        _require_websockets()
-        listening: Future[int] = Future()
-        self._loop = asyncio.new_event_loop()
+        limits = Limits(message=1024, write=BACKLOG, close=0.5)
+        socket = Socket(
+            self._client, self.endpoint.options["clients"], "there are as many clients as `clients` lets in"
+        )
+        server = Server(
+            self._admission,
+            self.endpoint.host,
+            self.endpoint.port,
+            limits,
+            routes={},
+            otherwise=socket,
+            denied=(403, "its token is wrong or absent; ask for /?token=..."),
+        )
         self._wake = asyncio.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, args=(pump, listening), name="edgetalker-ws", daemon=True)
-        self._thread.start()
-        try:
-            self.port = listening.result()
-        except OSError as fault:
-            self._thread.join()
-            where = f"{self.endpoint.host} port {self.endpoint.port}"
-            raise DeviceError(
-                f"{self.endpoint.url}: cannot listen on {where}: {fault.strerror or fault}",
-                hint="another program may use the port; choose another one: ws://127.0.0.1:8766",
-            ) from fault
+        self._server = ServerThread(server, "edgetalker-ws", lambda: self._run(pump))
+        self._server.start()
+        self.port = server.port
 
     def _notify(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop ended by a fault that is counted
-            self._loop.call_soon_threadsafe(self._wake.set)
+        self._server.call(self._wake.set)
 
     def _stop(self) -> None:
         def stop() -> None:
             self._stopping = True
             self._wake.set()
 
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(stop)
-        self._thread.join(3.0)
+        self._server.call(stop)
+        self._server.close(3.0)
 
-    def _run(self, pump: Pump, listening: Future[int]) -> None:
-        asyncio.set_event_loop(self._loop)
+    async def _run(self, pump: Pump) -> None:
         try:
-            self._loop.run_until_complete(self._serve(pump, listening))
-        except Exception as fault:  # after the start the talker goes on without this sink, and the summary says so
-            if not listening.done():
-                listening.set_exception(fault)
-            pump.settle(False, time.perf_counter_ns())
-            self.statistics.error(f"{type(fault).__name__}: {fault}")
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            asyncio.set_event_loop(None)
-            self._loop.close()
-
-    async def _serve(self, pump: Pump, listening: Future[int]) -> None:
-        from websockets.asyncio.server import serve
-
-        async with serve(
-            self._client,
-            self.endpoint.host,
-            self.endpoint.port,
-            process_request=self._admit,
-            compression=None,
-            max_size=1024,
-            write_limit=BACKLOG,
-            close_timeout=0.5,
-            server_header=None,
-        ) as server:
-            listening.set_result(next(iter(server.sockets)).getsockname()[1])
             while not self._stopping:
                 if not self._send_due(pump):
                     await self._idle(pump.wake_ns())
                 await asyncio.sleep(0)  # sockets and new clients get their turn even when frames never pause
             while self._send_due(pump):
                 pass
-
-    def _admit(self, connection: ServerConnection, request: Any) -> Any:
-        """Answer a request that must not become a connection; None lets it through."""
-        refused = self._admission.refusal(request.headers)
-        if refused is None and not self._admission.knows_token(request.path):
-            refused = self._admission.turn_away(403, "its token is wrong or absent; ask for /?token=...")
-        if refused is None and len(self._clients) >= self.endpoint.options["clients"]:
-            refused = self._admission.turn_away(503, "there are as many clients as `clients` lets in")
-        if refused is not None:
-            return connection.respond(*refused)
-        return None
+        except Exception as fault:  # the talker goes on without this sink, and the summary says so
+            pump.settle(False, time.perf_counter_ns())
+            self.statistics.error(f"{type(fault).__name__}: {fault}")
 
     async def _client(self, connection: ServerConnection) -> None:
-        from websockets.exceptions import ConnectionClosed
-
         assert self._encoding is not None
         await connection.send(self._encoding.layout)
         self._clients[connection] = time.monotonic()
         if self._newest is not None:
             self._hand_out([connection], self._newest)
         try:
-            with contextlib.suppress(ConnectionClosed):
-                async for _ in connection:  # what clients say is read, so that pings are answered, and ignored
-                    pass
+            async for _ in connection:  # what clients say is read, so that pings are answered, and ignored
+                pass
         finally:
             self._clients.pop(connection, None)
 
@@ -273,13 +233,6 @@ class WebSocketSink(NetworkSink):
                 self.statistics.note(CUT_OFF)
                 del self._clients[client]
                 client.transport.abort()
-
-
-def _require_websockets() -> None:
-    try:
-        import websockets.asyncio.server  # noqa: F401
-    except ImportError as fault:
-        raise MissingPackageError("websockets", "a WebSocket sink", extra="net") from fault
 
 
 def from_url(url: str, options: Mapping[str, object] | None = None) -> WebSocketSink:

@@ -1,4 +1,4 @@
-"""Who may talk to a server of ours: the same rules for the WebSocket sink and for the viewer's page.
+"""Who may talk to a server of ours: the same rules for the WebSocket sink, the viewer's page and `edgetalker serve`.
 
 A browser says in `Host` which name it used (RFC 9110 7.2) and in `Origin` which page asks (RFC 6454). A foreign page
 can reach a server on loopback, also under a name of its own that it lets point there (DNS rebinding); it cannot choose
@@ -32,7 +32,8 @@ class Admission:
 
     name: what messages call the server. token: what must be asked for ("" for none). origins: further pages that may
     connect. hosts: further names that it may be reached under. public: it may be reached by any address. named: only
-    known names may be used, which protects what needs no token. note: called at each refusal.
+    known names may be used, which protects what needs no token. note: called at each refusal with its kind: "bad
+    request", "wrong host", "wrong origin" or what `turn_away` was given.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class Admission:
         hosts: Iterable[str] = (),
         public: bool = False,
         named: bool = False,
-        note: Callable[[], None] = lambda: None,
+        note: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self.name = name
-        self._token, self._origins, self._hosts = token.encode(), frozenset(origins), frozenset(hosts)
+        self._token, self._hosts = token.encode(), frozenset(hosts)
+        self._origins = frozenset(map(_normal, origins))
         self._public, self._named, self._note = public, named, note
         self._told: set[str] = set()
 
@@ -55,27 +57,31 @@ class Admission:
         """Return status and text for a request under a foreign name or from a foreign page; None lets it through."""
         given = headers.get_all("Host")
         if len(given) != 1 or len(headers.get_all("Origin")) > 1:
-            return self.turn_away(400, "one Host and at most one Origin are wanted")
+            return self.turn_away(400, "one Host and at most one Origin are wanted", reason="bad request")
         host = _host(given[0])
         if self._named and not self._knows(host):
-            return self.turn_away(403, f"it was asked for as `{given[0]}`; add allow={host} if that is right")
+            why = f"it was asked for as `{given[0]}`; add allow={host} if that is right"
+            return self.turn_away(403, why, reason="wrong host")
         origin = headers.get("Origin")
         if origin is not None and not self._welcome(origin, host):
-            return self.turn_away(403, f"a page of `{origin}` asked; add origin={origin} if it may")
+            why = f"a page of `{origin}` asked; add origin={origin} if it may"
+            return self.turn_away(403, why, reason="wrong origin")
         return None
 
-    def knows_token(self, target: str) -> bool:
-        """Return whether a request's target carries the token, if one is wanted, percent-decoded (RFC 3986 2.1).
+    def knows_token(self, target: str, authorization: str = "") -> bool:
+        """Return whether a request carries the token, if one is wanted: in its target, percent-decoded (RFC 3986 2.1),
+        or as `Authorization: Bearer …` (RFC 6750).
 
         A `+` may mean itself or, as forms have it, a space. The time it takes says nothing about the token.
         """
         given = next((part[6:] for part in target.partition("?")[2].split("&") if part.startswith("token=")), "")
-        fits = [hmac.compare_digest(read(given), self._token) for read in (unquote_to_bytes, _form_bytes)]
+        shown = authorization.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
+        fits = [hmac.compare_digest(it, self._token) for it in (unquote_to_bytes(given), _form_bytes(given), shown)]
         return not self._token or any(fits)
 
-    def turn_away(self, status: int, why: str) -> tuple[int, str]:
-        """Count a refusal, tell it if it is new, and return it."""
-        self._note()
+    def turn_away(self, status: int, why: str, *, reason: str) -> tuple[int, str]:
+        """Count a refusal of a kind, tell it if it is new, and return it."""
+        self._note(reason)
         if why not in self._told and len(self._told) < TOLD:
             self._told.add(why)
             _log.warning("%s turned a client away: %s", self.name, why)
@@ -92,7 +98,10 @@ class Admission:
         if scheme not in ("http", "https"):
             return False
         page = _host(rest)
-        return is_loopback(page) or (self._named and (page == host or page in self._hosts))
+        if is_loopback(page) or (self._named and page in self._hosts):
+            return True
+        # Under a name of its own a foreign page can reach us, too: then the names we know or the token keep it out.
+        return page == host and (self._named or bool(self._token))
 
 
 def _form_bytes(text: str) -> bytes:
