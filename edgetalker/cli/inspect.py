@@ -14,6 +14,9 @@ from edgetalker.engines.manifest import Carry, Manifest, Step, Tensor
 
 __all__ = ["add_parser", "run"]
 
+_ROUNDING = 1e-3
+"""Share of the motion below which two schedules count as one function: float32 in another order, amplified."""
+
 
 def add_parser(subparsers: Any) -> None:
     """Register the command."""
@@ -139,17 +142,15 @@ def _schedules(bundle: Bundle) -> Iterator[str]:
     yield "schedules, from the fullest to the cheapest"
     for name in bundle.manifest.ladder:
         rows = len(bundle.table(name))
-        yield f"  {name}: {rows or 'no'} rows{_against_full(bundle.manifest.notes.get('rungs'), name)}"
+        yield f"  {name}: {rows or 'no'} rows{_against_full(bundle.manifest.schedules[name].differs)}"
 
 
-def _against_full(rungs: Any, name: str) -> str:
+def _against_full(differs: float | None) -> str:
     """Say what the exporter measured of a rung, where it did."""
-    rung = rungs.get(name) if isinstance(rungs, dict) else None
-    if not isinstance(rung, dict):
+    if differs is None:
         return ""
-    if rung.get("exact"):
-        return ", the same motion as full to rounding"
-    return f", differs from full by {rung.get('differs')} of the motion's RMS (another function in mid-sentence)"
+    shown = f", differs from full by {differs:.2g} of the motion's RMS"
+    return f"{shown} ({'rounding' if differs < _ROUNDING else 'another function in mid-sentence'})"
 
 
 def megabytes(size: int) -> str:

@@ -37,7 +37,8 @@ __all__ = [
 
 FORMAT = "edgetalker-bundle"
 VERSION = 2
-"""What is written. Version 1 is read too: it lacks `every` of carries, parts of tensors, `spread` and inputs' keys."""
+"""What is written. Version 1 is read too: it lacks `every` of carries, parts of tensors, `spread`, `differs` and the
+keys of inputs."""
 LIMITS: Mapping[str, tuple[int, int]] = {
     "rate": (1_000, 768_000),  # samples a second: below is no speech, above no sound card
     "window": (1, 1 << 26),  # samples: more than a minute at the highest rate
@@ -174,12 +175,15 @@ def reference(text: str) -> Reference:
 class Schedule:
     """A named table of rows, float32 (rows, width), in `file`; no file when its steps use no rows.
 
-    rank: place in the ladder, 0 the fullest. The loop goes down the ladder when time is short.
+    rank: place in the ladder, 0 the fullest. The loop goes down the ladder when time is short. differs: RMS of the
+    difference from the fullest schedule's motion over RMS of that motion, as the exporter measured it; None where
+    nobody did.
     """
 
     name: str
     rank: int
     file: str = ""
+    differs: float | None = None
 
 
 @dataclass(frozen=True)
@@ -399,6 +403,9 @@ def _step(reader: Reader) -> Step | Carry:
 
 
 def _schedule(name: str, reader: Reader) -> Schedule:
-    schedule = Schedule(name, _number(reader, "rank"), reader.take("file", str, ""))
+    differs = reader.number("differs") if reader.has("differs") else None
+    if differs is not None and differs < 0:
+        reader.fault(f"`differs` is {differs}; a share of the motion, 0 or more, was wanted")
+    schedule = Schedule(name, _number(reader, "rank"), reader.take("file", str, ""), differs)
     reader.finish()
     return schedule

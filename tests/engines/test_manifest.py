@@ -55,6 +55,7 @@ def test_every_fault_of_form_is_reported_at_once() -> None:
     value["tensors"]["noise"]["dtype"] = "float23"
     value["stages"]["audio"]["inputs"]["wav"]["shape"] = [1, 0]
     del value["tensors"]["count"]["limit"]
+    value["schedules"]["one"]["differs"] = -0.1
     value["tallkers"] = 1
     found = "\n".join(faults_of(value))
     for text in (
@@ -64,6 +65,7 @@ def test_every_fault_of_form_is_reported_at_once() -> None:
         "did you mean `float32`",
         "shape[1]",
         "limit",
+        "`differs` is -0.1",
         "tallkers",
         "did you mean `talkers`",
     ):

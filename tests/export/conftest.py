@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from edgetalker.cli.main import main
+from edgetalker.engines.bundle import Bundle
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_streamingtalker
 from tests.models.streamingtalker.conftest import (
     DATA,
@@ -26,11 +31,27 @@ def tiny(folder: Path, options: ExportOptions) -> ExportReport:
     return export_streamingtalker(TINY, None, folder, options)
 
 
+@dataclass(frozen=True)
+class Commanded:
+    """What `edgetalker export` wrote and said."""
+
+    bundle: Bundle
+    words: list[str]
+    out: str
+    err: str
+
+
 @pytest.fixture(scope="session")
-def windowed(tmp_path_factory: pytest.TempPathFactory) -> ExportReport:
-    """Audio in, short windows that slide within a few frames, and the collapsed schedule."""
-    options = ExportOptions(untold=TINY_UNTOLD, context_ms=400, history=20, decode_window=12)
-    return tiny(tmp_path_factory.mktemp("bundles") / "windowed", options)
+def windowed(tmp_path_factory: pytest.TempPathFactory) -> Commanded:
+    """Audio in, short windows that slide within a few frames, and the collapsed schedule; made by the command."""
+    folder = tmp_path_factory.mktemp("bundles") / "windowed"
+    heads = ["--audio-heads", "4", "--vae-heads", "4"]
+    windows = ["--context", "400", "--history", "20", "--decode-window", "12"]
+    words = ["export", "streamingtalker", str(TINY), "-o", str(folder), *heads, *windows]
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert main(words) == 0
+    return Commanded(Bundle.open(folder), words, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

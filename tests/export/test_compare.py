@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import InputError
-from edgetalker.export.streamingtalker import ExportReport
 from edgetalker.export.streamingtalker.compare import Distance, Regions, regions_of
 from edgetalker.models.streamingtalker import StreamingTalker
+from tests.export.conftest import Commanded
 from tests.models.streamingtalker.conftest import TINY, TINY_BIWI, Reference
 
 FRAMES = 8
@@ -31,12 +31,12 @@ def speech(tmp_path_factory: pytest.TempPathFactory, reference: Reference) -> Pa
     return path
 
 
-def words(command: str, windowed: ExportReport, speech: Path, *more: str) -> list[str]:
+def words(command: str, windowed: Commanded, speech: Path, *more: str) -> list[str]:
     return [command, str(windowed.bundle.path), str(TINY), str(speech), "--frames", str(FRAMES), *more]
 
 
 def test_a_comparison_with_yardsticks(
-    windowed: ExportReport, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    windowed: Commanded, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "lips.txt").write_text("1, 2\n3")
     files = ["--json", str(tmp_path / "d.json"), "--png", str(tmp_path / "tracks.png")]
@@ -56,7 +56,7 @@ def test_a_comparison_with_yardsticks(
 
 
 def test_a_sweep_names_the_shortest_contract(
-    windowed: ExportReport, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    windowed: Commanded, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     choices = ["--lookahead", "0,100", "--history", "20,8"]
     assert (
@@ -79,7 +79,7 @@ def test_a_sweep_names_the_shortest_contract(
     ],
 )
 def test_sweeps_that_do_not_fit(
-    windowed: ExportReport, speech: Path, more: list[str], text: str, capsys: pytest.CaptureFixture[str]
+    windowed: Commanded, speech: Path, more: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main(words("compare", windowed, speech, *more))
@@ -90,7 +90,7 @@ def test_sweeps_that_do_not_fit(
 
 
 def test_the_checkpoint_of_another_bundle_is_refused(
-    windowed: ExportReport, speech: Path, capsys: pytest.CaptureFixture[str]
+    windowed: Commanded, speech: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["compare", str(windowed.bundle.path), str(TINY_BIWI), str(speech)]) == 64
     assert "from latents of 64 at 30 fps; the checkpoint 60 from 48 at 25" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from edgetalker.cli.options import set_controls
 from edgetalker.engines.errors import OptionError
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport
 from edgetalker.runtime.talker import Talker
+from tests.export.conftest import Commanded
 
 
 def chosen(**values: object) -> argparse.Namespace:
@@ -27,22 +28,25 @@ def chosen(**values: object) -> argparse.Namespace:
     return argparse.Namespace(**nothing | values)
 
 
-def test_the_exact_collapse_is_the_lower_rung(windowed: ExportReport) -> None:
+def test_the_exact_collapse_is_the_lower_rung(windowed: Commanded) -> None:
     assert dataclasses.asdict(ExportOptions())["collapse"] is True
     assert windowed.bundle.manifest.ladder == ("full", "collapsed")
-    assert windowed.bundle.manifest.notes["rungs"] == {"collapsed": {"exact": True}}
-    assert "  collapsed: no rows, the same motion as full to rounding" in list(describe(windowed.bundle))
+    differs = windowed.bundle.manifest.schedules["collapsed"].differs
+    assert differs is not None and differs < 1e-4
+    text = f"  collapsed: no rows, differs from full by {differs:.2g} of the motion's RMS (rounding)"
+    assert text in list(describe(windowed.bundle))
 
 
 def test_a_shorter_schedule_is_measured_against_full(absolute: ExportReport) -> None:
     assert absolute.bundle.manifest.ladder == ("full", "fast", "collapsed")
-    rung = absolute.bundle.manifest.notes["rungs"]["fast"]
-    assert not rung["exact"] and rung["differs"] > 0.01
-    text = f"  fast: 1 rows, differs from full by {rung['differs']} of the motion's RMS"
-    assert any(line.startswith(text) for line in describe(absolute.bundle))
+    differs = absolute.bundle.manifest.schedules["fast"].differs
+    assert differs is not None and differs > 0.01
+    text = f"  fast: 1 rows, differs from full by {differs:.2g} of the motion's RMS (another function in mid-sentence)"
+    assert text in list(describe(absolute.bundle))
+    assert absolute.bundle.manifest.schedules["full"].differs is None
 
 
-def test_an_identity_by_number(windowed: ExportReport, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_identity_by_number(windowed: Commanded, capsys: pytest.CaptureFixture[str]) -> None:
     talker = Talker(windowed.bundle)
     for args in (chosen(identity=3), chosen(set=["identity=3"])):
         set_controls(talker, args)
@@ -53,11 +57,11 @@ def test_an_identity_by_number(windowed: ExportReport, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("text", ["identity=identity_3:1", "identity=0.5,0.5,0,0,0,0,0,0"])
-def test_a_mixture_of_identities_warns(windowed: ExportReport, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mixture_of_identities_warns(windowed: Commanded, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     set_controls(Talker(windowed.bundle), chosen(set=[text]))
     assert "warning: identity is" in capsys.readouterr().err
 
 
-def test_the_floor_of_pauses_is_a_control(windowed: ExportReport, tmp_path: Path) -> None:
+def test_the_floor_of_pauses_is_a_control(windowed: Commanded, tmp_path: Path) -> None:
     control = windowed.bundle.manifest.tensors["floor"]
     assert (control.role, control.default) == ("control", (-50.0,))

@@ -13,6 +13,7 @@ from edgetalker.export.streamingtalker import ExportOptions, ExportReport
 from edgetalker.models.streamingtalker import Schedule, StreamingTalker, make_schedule
 from edgetalker.models.streamingtalker.windowed import windowed_features, windowed_frames
 from edgetalker.runtime.talker import Talker
+from tests.export.conftest import Commanded
 from tests.models.streamingtalker.conftest import TINY_UNTOLD, Reference
 
 NoiseSource = Callable[[str, int, NDArray[np.float32]], None]
@@ -116,7 +117,7 @@ def torch_frames(
 
 @pytest.mark.parametrize("schedule", ["full", "collapsed"])
 def test_the_windowed_contract_from_sound(
-    windowed: ExportReport, windowed_reference: NDArray[np.float32], reference: Reference, schedule: str
+    windowed: Commanded, windowed_reference: NDArray[np.float32], reference: Reference, schedule: str
 ) -> None:
     session = Talker(windowed.bundle, noise=same_noise, poison=True)
     ours = play_sound(session, reference["wav"], len(windowed_reference), schedule)
@@ -134,7 +135,7 @@ def test_the_absolute_phase_under_ddim(
     np.testing.assert_allclose(play_features(session, features[0].numpy(), schedule), expected, atol=VERTEX)
 
 
-def test_a_reset_gives_the_same_frames_again(windowed: ExportReport, reference: Reference) -> None:
+def test_a_reset_gives_the_same_frames_again(windowed: Commanded, reference: Reference) -> None:
     session = Talker(windowed.bundle, seed=5)
     first = play_sound(session, reference["wav"], 30, "full")
     session.reset()

@@ -22,7 +22,7 @@ from edgetalker.models.streamingtalker.config import Config, Untold
 from edgetalker.models.streamingtalker.model import StreamingTalker
 from edgetalker.models.streamingtalker.offline import Noise, predict, stream_frames
 from edgetalker.models.streamingtalker.schedule import Schedule
-from edgetalker.models.streamingtalker.windowed import windowed_features, windowed_frames
+from edgetalker.models.streamingtalker.windowed import Draw, windowed_features, windowed_frames
 from edgetalker.runtime.inputs import NormalNoise
 from edgetalker.runtime.model import Model
 
@@ -158,13 +158,19 @@ def whole_features(model: StreamingTalker, clip: Clip) -> Tensor:
     return features[:, : clip.frames]
 
 
-def windowed(model: StreamingTalker, clip: Clip, options: ExportOptions, features: Tensor | None = None) -> Frames:
+def windowed(
+    model: StreamingTalker,
+    clip: Clip,
+    options: ExportOptions,
+    features: Tensor | None = None,
+    draw: Draw | None = None,
+) -> Frames:
     """Return what the contract of these options makes of the clip, in plain PyTorch."""
     contract = options.contract(model.config)
     if features is None:
         features = windowed_features(model, contract, clip.samples, clip.frames)
     noise = clip.noise(model.config.latent_width)
-    frames = windowed_frames(model, contract, features, clip.identity, clip.template, noise, clip.schedule)
+    frames = windowed_frames(model, contract, features, clip.identity, clip.template, noise, clip.schedule, draw)
     return _frames(torch.stack(list(frames)))
 
 

@@ -25,9 +25,13 @@ def describe(
     options: ExportOptions,
     stages: Sequence[StageFile],
     schedules: Sequence[str],
+    rungs: Mapping[str, float],
     triangles: NDArray[np.int32] | None = None,
 ) -> dict[str, Any]:
-    """Return the manifest without name, origin, notes and digests, for `pack`."""
+    """Return the manifest without name, origin, notes and digests, for `pack`.
+
+    rungs: schedule -> how far it is from the fullest, as measured.
+    """
     return {
         "family": "streamingtalker",
         "audio": _audio(contract, options),
@@ -41,7 +45,7 @@ def describe(
         | ({} if triangles is None else {"triangles": mesh_tensor(triangles)}),
         "stages": {stage.name: _stage(stage) for stage in stages},
         "program": _program(contract, options, schedules),
-        "schedules": _schedules(options, schedules),
+        "schedules": _schedules(options, schedules, rungs),
         # The latents and the features move on together, so that a late frame does not shift speech against motion.
         "skipped": "repeat",
     }
@@ -184,10 +188,12 @@ def _denoising(options: ExportOptions, schedules: Sequence[str]) -> list[dict[st
     return steps
 
 
-def _schedules(options: ExportOptions, schedules: Sequence[str]) -> dict[str, Any]:
+def _schedules(options: ExportOptions, schedules: Sequence[str], rungs: Mapping[str, float]) -> dict[str, Any]:
     tables: dict[str, Any] = {
         name: {"rank": rank, "file": f"schedules/{name}.npy"} for rank, name in enumerate(schedules)
     }
     if options.collapse:
         tables["collapsed"] = {"rank": len(schedules)}
+    for name, differs in rungs.items():
+        tables[name]["differs"] = differs
     return tables

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from edgetalker.engines.bundle import Bundle, check_target, pack
 from edgetalker.engines.errors import InputError, OptionError
@@ -19,7 +21,8 @@ from edgetalker.engines.files import sha256_of
 from edgetalker.export.faces.attach import attach
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.compare import Clip, Distance, Regions, windowed
-from edgetalker.export.streamingtalker.denoise_stage import schedule_table
+from edgetalker.export.streamingtalker.condition_stage import condition_map
+from edgetalker.export.streamingtalker.denoise_stage import CollapseStage, schedule_table
 from edgetalker.export.streamingtalker.description import describe
 from edgetalker.export.streamingtalker.options import ExportOptions
 from edgetalker.export.streamingtalker.stages import Stages
@@ -27,7 +30,9 @@ from edgetalker.export.streamingtalker.template import read_template
 from edgetalker.models.streamingtalker.checkpoint import load_checkpoint
 from edgetalker.models.streamingtalker.contract import SAMPLE_RATE, Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
+from edgetalker.models.streamingtalker.sampling import sample
 from edgetalker.models.streamingtalker.schedule import Schedule
+from edgetalker.models.streamingtalker.windowed import Draw, windowed_features
 from edgetalker.runtime.sources.file import read_whole
 
 __all__ = ["ExportReport", "export_model", "export_streamingtalker"]
@@ -104,10 +109,11 @@ def export_model(
     failed = [str(check) for check in checks if not check.passed]
     if failed:
         raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
+    rungs = _rungs(model, options, schedules, say)
     description = {
         "name": name,
         "origin": origin,
-        **face.merged(describe(model.config, contract, options, stages, list(schedules), triangles)),
+        **face.merged(describe(model.config, contract, options, stages, list(schedules), rungs, triangles)),
         "notes": _notes(model, contract, options, schedules, checks) | ({"face": face.said} if face.said else {}),
     }
     files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in [*stages, *face.stages]} | face.files
@@ -174,24 +180,37 @@ def _initial_latents(model: StreamingTalker, contract: Contract) -> NDArray[np.f
     return latents
 
 
-def _rungs(model: StreamingTalker, options: ExportOptions, schedules: dict[str, Schedule]) -> dict[str, Any]:
-    """Return how far each lower rung is from `full`: a ladder that changes function in mid-sentence should be known.
-
-    The collapse is the same map multiplied out, as its check has shown. A shorter schedule is another function; it is
-    measured on the packaged speech, as RMS of the difference over RMS of the motion.
+def _rungs(
+    model: StreamingTalker, options: ExportOptions, schedules: dict[str, Schedule], say: Say
+) -> dict[str, float]:
+    """Return how far each lower rung is from `full`, on the packaged speech, as RMS of the difference over RMS of the
+    motion: a ladder that changes function in mid-sentence should be known. A network that does not move has none.
     """
-    rungs: dict[str, Any] = {"collapsed": {"exact": True}} if options.collapse else {}
-    if shorter := [name for name in schedules if name != "full"]:
-        samples = torch.from_numpy(read_whole(_SPEECH, SAMPLE_RATE))
-        rest = torch.zeros(model.config.vertex_values)
-        identity = torch.eye(model.config.identities)[[options.identity]]
-        clip = Clip(samples, _RUNG_FRAMES, identity, rest, schedules["full"])
-        full = windowed(model, clip, options)
-        for name in shorter:
-            other = windowed(model, replace(clip, schedule=schedules[name]), options)
-            ratio = Distance.between(name, other, full, Regions()).ratios["face"]
-            rungs[name] = {"exact": False, "differs": round(ratio, 3), "frames": _RUNG_FRAMES}
-    return rungs
+    draws: dict[str, Draw] = {name: _sampler(model, table) for name, table in schedules.items()}
+    if options.collapse:
+        draws["collapsed"] = _collapsed(model, schedules["full"])
+    if len(draws) == 1:
+        return {}
+    samples = torch.from_numpy(read_whole(_SPEECH, SAMPLE_RATE))
+    rest = torch.zeros(model.config.vertex_values)
+    identity = torch.eye(model.config.identities)[[options.identity]]
+    clip = Clip(samples, _RUNG_FRAMES, identity, rest, schedules["full"])
+    features = windowed_features(model, options.contract(model.config), samples, _RUNG_FRAMES)
+    takes = {name: windowed(model, clip, options, features, draw) for name, draw in draws.items()}
+    full = takes.pop("full")
+    rungs = {name: Distance.between(name, take, full, Regions()).ratios["face"] for name, take in takes.items()}
+    for name, differs in rungs.items():
+        say(f"{name}: differs from full by {differs:.2g} of the motion's RMS on {_RUNG_FRAMES} frames of speech")
+    return {name: differs for name, differs in rungs.items() if math.isfinite(differs)}
+
+
+def _sampler(model: StreamingTalker, schedule: Schedule) -> Draw:
+    return lambda noise, condition: sample(model.motion.head, noise, condition, schedule)
+
+
+def _collapsed(model: StreamingTalker, schedule: Schedule) -> Draw:
+    collapse, share = CollapseStage(model, schedule), condition_map(model.motion.head)
+    return lambda noise, condition: cast(Tensor, collapse(noise, share(condition)))
 
 
 def _notes(
@@ -217,7 +236,6 @@ def _notes(
         "block_ms": options.block_ms,
         "template": options.template.name if options.template else "none: vertices are displacements",
         "opset": OPSET,
-        "rungs": _rungs(model, options, schedules),
         "errors": {check.stage: check.error for check in checks},
         "differs": "windowed by contract: not the offline output of the published code (docs/streamingtalker.md)",
     }

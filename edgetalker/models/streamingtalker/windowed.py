@@ -5,7 +5,7 @@ Nothing here is masked or padded: each frame slices what it may see and runs the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,10 @@ from edgetalker.models.streamingtalker.offline import Noise
 from edgetalker.models.streamingtalker.sampling import sample
 from edgetalker.models.streamingtalker.schedule import Schedule
 
-__all__ = ["block_features", "windowed_features", "windowed_frames"]
+__all__ = ["Draw", "block_features", "windowed_features", "windowed_frames"]
+
+Draw = Callable[[Tensor, Tensor], Tensor]
+"""Latents (1, L, vq) from noise (1, L, vq) and a condition (1, L, D)."""
 
 
 @contextmanager
@@ -72,12 +75,14 @@ def windowed_frames(
     template: Tensor,
     noise: Noise,
     schedule: Schedule,
+    draw: Draw | None = None,
 ) -> Iterator[Tensor]:
     """Yield the vertices (3V,) of each frame of features (1, F, A).
 
     The history is that of `streaming_inference` or of `predict`, cut to the contract's windows; the newest frame of
-    each decoded window is what is seen.
+    each decoded window is what is seen. draw: in place of `sample` over the schedule.
     """
+    draw = draw or (lambda noise, condition: sample(model.motion.head, noise, condition, schedule))
     history = model.vae.start_token()
     appends = contract.past == "append"
     for frame in range(features.shape[1]):
@@ -86,7 +91,7 @@ def windowed_frames(
         seen = features[:, frame + 1 - rows : frame + 1]
         condition = model.motion.condition(history[:, -rows:], seen, identity, first)
         fresh = 1 if appends else rows
-        made = sample(model.motion.head, noise(frame, fresh), condition[:, -fresh:], schedule)
+        made = draw(noise(frame, fresh), condition[:, -fresh:])
         history = torch.cat([history[:, : frame + 2 - fresh], made], dim=1)
         # `predict` decodes without the start token; one latent alone cannot be decoded.
         latents = history if appends or frame == 0 else history[:, 1:]

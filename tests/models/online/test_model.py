@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from edgetalker.export.online.stages import AudioStage
 from edgetalker.models.online.features import OFFSETS, SPAN, ends, log_mel, window_mel
 from edgetalker.models.online.head import (
     FAST,
@@ -25,7 +26,6 @@ from edgetalker.models.online.head import (
     rows,
 )
 from edgetalker.models.online.layout import CHANCE, CHANNELS, EASE, LEAK, MADE, MOVING, NOISE, Decoder, column
-from edgetalker.models.online.stages import AudioStage
 from edgetalker.models.online.streams import stack_mel
 from edgetalker.models.online.talker import Talker
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import UserError
+from edgetalker.export.online.stages import AudioStage, ConditionStage, DecodeStage, DenoiseStage, StudentStage
 from edgetalker.export.onnx_stage import Check, ExportError, StageFile, compare, export_stage, runner
 from edgetalker.export.storage import halve, round_weights
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import FPS, RATE, SPAN
 from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, rows
 from edgetalker.models.online.layout import CHANCE, CHANNELS, CONTROLS, MADE, NOISE
-from edgetalker.models.online.stages import AudioStage, ConditionStage, DecodeStage, DenoiseStage, StudentStage
 from edgetalker.models.online.talker import Talker, load_talker
 
-__all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "run"]
+__all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "main", "run"]
 
 _KEPT = len(CHANNELS)
 _GLIDE = 0.3
@@ -231,7 +231,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FileNotFoundError, UserError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
