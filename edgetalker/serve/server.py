@@ -22,6 +22,8 @@ from edgetalker.serve.metrics import Metrics
 from edgetalker.serve.options import Address, Door
 from edgetalker.serve.protocol import ProtocolError, dump, encode_frame, fault_message, layout_message, read_message
 from edgetalker.serve.session import Session
+from edgetalker.viewer.files import content_policy, page_assets
+from edgetalker.viewer.scene import face_asset
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -30,8 +32,7 @@ __all__ = ["WebServer"]
 
 _log = logging.getLogger("edgetalker.serve.server")
 PAGE = Path(__file__).parent / "static"
-_TYPES = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
-POLICY = "default-src 'self'; connect-src 'self' ws: wss:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+SCRIPT = "text/javascript; charset=utf-8"
 
 
 class WebServer:
@@ -53,14 +54,12 @@ class WebServer:
             named=self.where.loopback,  # the page and what operators ask need no token
             note=lambda reason: self.metrics.refused.labels(reason).inc(),
         )
-        pages: dict[str, Route] = {
-            f"/{file.name}": Asset(_TYPES[file.suffix], file.read_bytes())
-            for file in PAGE.iterdir()
-            if file.suffix in _TYPES
-        }
+        page = (PAGE / "index.html").read_bytes()
         routes: dict[str, Route] = {
-            **pages,
-            "/": pages["/index.html"],
+            **page_assets(),  # the viewer's, for its face
+            "/": Asset("text/html; charset=utf-8", page),
+            **{f"/{name}": Asset(SCRIPT, (PAGE / name).read_bytes()) for name in ("talk.js", "recorder.js")},
+            "/face.glb": await asyncio.to_thread(face_asset),
             "/healthz": Answer(self._health),
             "/readyz": Answer(self._readiness),
             "/metrics": Answer(lambda: Reply(HTTPStatus.OK, *self.metrics.text()), private=True),
@@ -73,7 +72,7 @@ class WebServer:
             Limits(message=self.door.message, queue=8, close=2.0),
             routes=routes,
             denied=(HTTPStatus.UNAUTHORIZED, "wrong token"),
-            policy=POLICY,
+            policy=content_policy(page),
             tls=self.door.tls(),
             extra="serve",
         )

@@ -38,10 +38,11 @@ def page_assets() -> dict[str, Asset]:
     return assets
 
 
-@lru_cache(maxsize=1)
-def content_policy() -> str:
-    """Return the Content-Security-Policy: nothing from elsewhere; the one inline script is the import map."""
-    page = page_assets()["/"].body
+@lru_cache(maxsize=2)
+def content_policy(page: bytes | None = None) -> str:
+    """Return the Content-Security-Policy of a page (default: the viewer's): nothing from elsewhere; the one inline
+    script is the import map."""
+    page = page_assets()["/"].body if page is None else page
     inline = re.findall(rb'<script type="importmap">(.*?)</script>', page, re.DOTALL)
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'" for text in inline)
     return (

@@ -109,14 +109,14 @@ class Tab:
 
 
 @contextmanager
-def browser(width: int = 900, height: int = 640) -> Iterator[Tab]:
-    """Start Chromium with a fresh profile and one empty tab; skip where there is none."""
+def browser(width: int = 900, height: int = 640, *flags: str) -> Iterator[Tab]:
+    """Start Chromium with a fresh profile, further flags and one empty tab; skip where there is none."""
     from websockets.sync.client import connect
 
     program = find_chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+            [program, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
