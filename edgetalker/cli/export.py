@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.checkpoints import (
+    add_export,
+    add_face,
+    add_talker,
+    add_talker_face,
+    add_tolerance,
+    exported,
+    face_options,
+)
 from edgetalker.cli.compare import add_comparison, compare_bundle
-from edgetalker.cli.export_artalk import add_artalk, add_face, face_options
+from edgetalker.cli.export_artalk import add_artalk
 from edgetalker.cli.options import natural, positive
 from edgetalker.engines.errors import MissingPackageError
 
@@ -30,12 +39,8 @@ def _add_streamingtalker(families: Any) -> None:
         description="Exports a StreamingTalker stage-2 checkpoint: ONNX stages, each checked against PyTorch, "
         "and the manifest. Nothing is written unless every stage passes.",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="Lightning checkpoint of stage 2")
-    parser.add_argument("--vae", type=Path, metavar="VAE_CKPT", help="stage-1 checkpoint, where stage 2 lacks the VAE")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
-    parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
-    parser.add_argument("--ignore-extra", action="store_true", help="pass over entries that no StreamingTalker has")
-    parser.add_argument("--all", action="store_true", help="show every fault of a checkpoint, not the first ten")
+    add_talker(parser)
+    add_export(parser)
     _add_contract(parser)
     _add_sampling(parser)
     _add_network(parser)
@@ -100,18 +105,12 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
-    group.add_argument("--identity", type=natural, default=0, metavar="N", help="default training identity (0)")
-    group.add_argument("--template", type=Path, metavar="FILE", help="neutral face: .ply, .obj, .npy, templates.pkl")
-    group.add_argument("--subject", metavar="NAME", help="whose face, where the template's file holds several")
+    add_talker_face(group)
     group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
     group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
     group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
-    group.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
-    group.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
     group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
-    group.add_argument(
-        "--tolerance", type=float, default=2e-4, metavar="E", help="allowed error against PyTorch, relative (2e-4)"
-    )
+    add_tolerance(group)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -128,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 def _export_streamingtalker(args: argparse.Namespace) -> Any:
     try:
         from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
-        from edgetalker.models.streamingtalker import CheckpointError, Untold
+        from edgetalker.models.streamingtalker import Untold
     except ImportError as error:
         raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     options = ExportOptions(
@@ -152,16 +151,5 @@ def _export_streamingtalker(args: argparse.Namespace) -> Any:
         tolerance=args.tolerance,
         face=face_options(args),
     )
-    try:
-        return export_streamingtalker(
-            args.checkpoint,
-            args.vae,
-            args.out,
-            options,
-            replace=args.force,
-            ignore_extra=args.ignore_extra,
-            say=lambda line: print(line, file=sys.stderr),
-        )
-    except CheckpointError as error:
-        error.message = error.whole if args.all else error.message
-        raise
+    export = partial(export_streamingtalker, args.checkpoint, args.vae, args.out, options)
+    return exported(args, partial(export, ignore_extra=args.ignore_extra))

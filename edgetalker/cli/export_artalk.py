@@ -1,17 +1,18 @@
-"""`edgetalker export artalk`: a published ARTalk checkpoint becomes a bundle; and the options of faces, for all."""
+"""`edgetalker export artalk`: a published ARTalk checkpoint becomes a bundle."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.checkpoints import add_export, add_face, add_tolerance, exported, face_options
 from edgetalker.cli.options import natural, positive
-from edgetalker.engines.errors import MissingPackageError, OptionError
+from edgetalker.engines.errors import MissingPackageError
 
-__all__ = ["add_artalk", "add_face", "face_options"]
+__all__ = ["add_artalk"]
 
 
 def add_artalk(families: Any) -> None:
@@ -25,8 +26,7 @@ def add_artalk(families: Any) -> None:
     parser.add_argument(
         "checkpoint", type=Path, metavar="CHECKPOINT", help="flat state dict, such as ARTalk_wav2vec.pt"
     )
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
-    parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
+    add_export(parser)
     parser.add_argument(
         "--config", type=Path, metavar="CONFIG.json", help="the published configuration, to check against"
     )
@@ -49,9 +49,7 @@ def add_artalk(families: Any) -> None:
     for option, what in (("audio", "audio encoder (16)"), ("vae", "VAE (8)"), ("style", "style encoder (4)")):
         network.add_argument(f"--{option}-heads", type=positive, metavar="N", help=f"attention heads of the {what}")
     network.add_argument("--heads", type=positive, metavar="N", help="attention heads of the transformer (12)")
-    network.add_argument(
-        "--tolerance", type=float, default=2e-4, metavar="E", help="allowed error against PyTorch, relative (2e-4)"
-    )
+    add_tolerance(network)
     add_face(parser)
     parser.set_defaults(export=_run)
 
@@ -65,34 +63,6 @@ def fraction(text: str) -> Fraction:
     if value <= 0:
         raise argparse.ArgumentTypeError(f"`{text}` is no rate such as 25 or 30000/1001")
     return value
-
-
-def add_face(parser: argparse.ArgumentParser) -> None:
-    """Add the options that make motion usable: FLAME's vertices and ARKit's shapes."""
-    group = parser.add_argument_group("motion that people can use")
-    group.add_argument(
-        "--flame", type=Path, metavar="FILE", help="your FLAME file (.pkl, .npz): motion becomes vertices"
-    )
-    group.add_argument("--flame-shape", type=Path, metavar="FILE.npy", help="FLAME's coefficients of the identity")
-    group.add_argument(
-        "--arkit",
-        type=Path,
-        metavar="SHAPES",
-        help="neutral and ARKit shapes on the model's topology (folder of .obj, .glb, .npz): motion becomes 52 weights",
-    )
-    group.add_argument(
-        "--arkit-cost", type=float, default=1e-4, metavar="COST", help="of a weight beside its shape's energy (1e-4)"
-    )
-    group.add_argument("--arkit-steps", type=positive, default=20, metavar="N", help="of the solver, a frame (20)")
-
-
-def face_options(args: argparse.Namespace) -> Any:
-    """Return the FaceOptions that were given. Raises OptionError for a cost that makes no sense."""
-    from edgetalker.export.faces.attach import FaceOptions
-
-    if not 1e-7 <= args.arkit_cost <= 1:
-        raise OptionError(f"--arkit-cost {args.arkit_cost:g}; 1e-7 to 1 was wanted")
-    return FaceOptions(args.flame, args.flame_shape, args.arkit, args.arkit_cost, args.arkit_steps)
 
 
 def _run(args: argparse.Namespace) -> Any:
@@ -120,6 +90,4 @@ def _run(args: argparse.Namespace) -> Any:
         tolerance=args.tolerance,
         face=face_options(args),
     )
-    return export_artalk(
-        args.checkpoint, args.out, options, replace=args.force, say=lambda line: print(line, file=sys.stderr)
-    )
+    return exported(args, partial(export_artalk, args.checkpoint, args.out, options))

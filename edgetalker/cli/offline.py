@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.checkpoints import add_talker, add_talker_face
 from edgetalker.cli.options import natural, positive
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
 from edgetalker.outputs import is_receiver, sink_for
@@ -24,24 +25,18 @@ def add_parser(subparsers: Any) -> None:
         description="Runs a StreamingTalker checkpoint over a whole clip in PyTorch: features of the whole utterance, "
         "windows that cover what the published path sees. As slow as it is; for evaluation and films.",
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="Lightning checkpoint of stage 2")
+    add_talker(parser)
     parser.add_argument("speech", type=Path, metavar="SPEECH", help="a sound file")
     parser.add_argument("-o", "--output", action="append", required=True, metavar="FILE", help="such as film.npz")
-    parser.add_argument("--vae", type=Path, metavar="VAE_CKPT", help="stage-1 checkpoint, where stage 2 lacks the VAE")
-    parser.add_argument("--ignore-extra", action="store_true", help="pass over entries that no StreamingTalker has")
     parser.add_argument(
         "--path",
         choices=("predict", "streaming_inference"),
         default="predict",
         help="predict: what the paper's figures were made with; streaming_inference: append-only (predict)",
     )
-    parser.add_argument("--identity", type=natural, default=0, metavar="N", help="training identity (0)")
-    parser.add_argument("--template", type=Path, metavar="FILE", help="neutral face: .ply, .obj, .npy, templates.pkl")
-    parser.add_argument("--subject", metavar="NAME", help="whose face, where the template's file holds several")
+    add_talker_face(parser)
     parser.add_argument("--steps", type=positive, default=50, metavar="N", help="denoise steps (50)")
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of the noise (0)")
-    parser.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
-    parser.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
 
 
 def run(args: argparse.Namespace) -> int:

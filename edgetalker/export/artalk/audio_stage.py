@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import Attention
+from edgetalker.export.layers import EncoderLayer, plain_convolution
 from edgetalker.models.artalk.model import ARTalk
 
 __all__ = ["AudioStage", "layer_ranges"]
@@ -49,10 +49,7 @@ class _Front(nn.Module):
         self.tokens = tokens
         self.convolutions = encoder.feature_extractor.conv_layers
         self.norm, self.projection = encoder.feature_projection.layer_norm, encoder.feature_projection.projection
-        position = encoder.encoder.pos_conv_embed.conv
-        # The weight norm is folded: weight = g v / |v|.
-        self.weight, self.bias = nn.Buffer(position.weight.detach()), nn.Buffer(position.bias.detach())
-        self.padding, self.groups = position.padding[0], position.groups
+        self.position = plain_convolution(encoder.encoder.pos_conv_embed.conv)
 
     def forward(self, samples: Tensor) -> Tensor:
         centred = samples - samples.mean(dim=-1, keepdim=True)
@@ -61,22 +58,13 @@ class _Front(nn.Module):
         for layer in self.convolutions:
             x = F.gelu(layer.layer_norm(layer.conv(x).transpose(1, 2)).transpose(1, 2))
         x = self.projection(self.norm(x.transpose(1, 2)))
-        around = F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.padding, groups=self.groups)
+        around = self.position(x.transpose(1, 2))
         return cast(Tensor, x + F.gelu(around[:, :, : self.tokens]).transpose(1, 2))[0]
 
 
-class _Layer(nn.Module):
+class _Layer(EncoderLayer):
     """One pre-norm layer."""
-
-    def __init__(self, layer: Any, heads: int) -> None:
-        super().__init__()
-        parts = (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
-        weights, biases = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-        scale = (weights.shape[1] // heads) ** -0.5
-        self.attention = Attention(weights, biases, layer.attention.out_proj, heads, scale)
-        self.norm, self.final_norm = layer.layer_norm, layer.final_layer_norm
-        self.expand, self.contract = layer.feed_forward.intermediate_dense, layer.feed_forward.output_dense
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm(x), None)
-        return cast(Tensor, x + self.contract(F.gelu(self.expand(self.final_norm(x)))))
+        return x + self.feed_forward(self.final_norm(x))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgetalker.engines.bundle import pack
-from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.engines.files import sha256_of
+from edgetalker.engines.errors import OptionError
 from edgetalker.export.artalk.description import Layout, describe
 from edgetalker.export.artalk.stages import Stages
 from edgetalker.export.artalk.vae_stages import TAIL
-from edgetalker.export.faces.attach import FaceOptions, attach
-from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
-from edgetalker.export.streamingtalker.exporter import ExportReport
+from edgetalker.export.draft import CommonOptions, Draft, ExportReport, Say, origin_of, try_target
+from edgetalker.export.faces.attach import attach
 from edgetalker.models.artalk.checkpoint import load_checkpoint
 from edgetalker.models.artalk.config import HeadCounts, read_settings
 from edgetalker.models.artalk.model import ARTalk
@@ -31,21 +26,19 @@ from edgetalker.runtime.clips import read_clip
 
 __all__ = ["ExportOptions", "export_artalk", "export_model"]
 
-Say = Callable[[str], None]
 _STYLE_FRAMES = 50
 _LAYERS_A_PART = 6
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(CommonOptions):
     """Choices of an export.
 
     heads: None takes those of `config`, or the published ones. config: the published config.json, checked against
     the tensors. style_motion: a clip that the talker moves like. fix_pose: the head is still unless asked to move.
     smooth: Savitzky-Golay as published, four frames later. spread: frames of the chunk before over which a chunk is
     computed (None: a quarter of a chunk). audio_parts: stages that the audio encoder is cut into, so that none of
-    them takes longer than a frame (None: one for six layers). tolerance: allowed error against PyTorch, relative.
-    face: what turns FLAME's numbers into vertices and ARKit shapes.
+    them takes longer than a frame (None: one for six layers).
     """
 
     heads: HeadCounts | None = None
@@ -56,8 +49,6 @@ class ExportOptions:
     smooth: bool = True
     spread: int | None = None
     audio_parts: int | None = None
-    tolerance: float = 2e-4
-    face: FaceOptions = field(default_factory=FaceOptions)
 
 
 def export_artalk(
@@ -79,11 +70,10 @@ def export_artalk(
         InputError: `out` exists already, or the configuration or the style clip cannot be used.
     """
     options = options or ExportOptions()
-    if Path(out).exists() and not replace:  # pack() asks again; this is before the minutes that an export takes
-        raise InputError(f"{out} exists already", hint="name another folder, or add --force to replace it")
+    try_target(Path(out), replace=replace)
     settings = read_settings(options.config) if options.config else None
     model = load_checkpoint(checkpoint, options.heads, settings=settings, fps=options.fps)
-    origin = f"{Path(checkpoint).name} (SHA-256 {sha256_of(Path(checkpoint))[:16]})"
+    origin = origin_of([Path(checkpoint)])
     return export_model(model, out, options, name=Path(checkpoint).stem, origin=origin, replace=replace, say=say)
 
 
@@ -98,28 +88,23 @@ def export_model(
     say: Say = lambda line: None,
 ) -> ExportReport:
     """Export a loaded network; see `export_artalk`."""
-    started, config = time.monotonic(), model.config
     layout, clip = _layout(model, options)
-    face = attach(options.face, width=config.motion, tolerance=options.tolerance)  # first: it reads files of the user's
-    for line in [str(check) for check in face.checks] + face.said:
-        say(line)
-    stages, checks = _stages(model, layout, options.tolerance, say)
-    checks += face.checks
-    failed = [str(check) for check in checks if not check.passed]
-    if failed:
-        raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
+    draft = Draft(say)
+    draft.attach(attach(options.face, width=model.config.motion, tolerance=options.tolerance))
+    maker = Stages(
+        model,
+        tolerance=options.tolerance,
+        audio_parts=layout.audio_parts,
+        smooth=layout.smooth,
+        style_frames=layout.style_frames,
+    )
+    for stage, check in maker.make():
+        draft.add(stage, check)
+    manifest = describe(model.config, layout, draft.stages)
     with torch.no_grad():
-        past = quantised(start_bits(model)).numpy()
-    description = {
-        "name": name,
-        "origin": origin,
-        **face.merged(describe(config, layout, stages)),
-        "notes": _notes(model, layout, options, checks) | ({"face": face.said} if face.said else {}),
-    }
-    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in [*stages, *face.stages]}
-    files |= {"style_clip.npy": clip, "past_codes.npy": past, **face.files}
-    bundle = pack(out, description, files, replace=replace)
-    return ExportReport(bundle, tuple(checks), time.monotonic() - started)
+        files = {"style_clip.npy": clip, "past_codes.npy": quantised(start_bits(model)).numpy()}
+    notes = _notes(model, layout, options)
+    return draft.write(out, {"name": name, "origin": origin, **manifest}, notes, files, replace=replace)
 
 
 def _layout(model: ARTalk, options: ExportOptions) -> tuple[Layout, NDArray[np.float32]]:
@@ -147,23 +132,7 @@ def _layout(model: ARTalk, options: ExportOptions) -> tuple[Layout, NDArray[np.f
     return layout, clip[None]
 
 
-def _stages(model: ARTalk, layout: Layout, tolerance: float, say: Say) -> tuple[list[StageFile], list[Check]]:
-    maker = Stages(
-        model,
-        tolerance=tolerance,
-        audio_parts=layout.audio_parts,
-        smooth=layout.smooth,
-        style_frames=layout.style_frames,
-    )
-    stages, checks = [], []
-    for stage, check in maker.make():
-        stages.append(stage)
-        checks.append(check)
-        say(str(check))
-    return stages, checks
-
-
-def _notes(model: ARTalk, layout: Layout, options: ExportOptions, checks: list[Check]) -> dict[str, Any]:
+def _notes(model: ARTalk, layout: Layout, options: ExportOptions) -> dict[str, Any]:
     config = model.config
     return {
         "patches": list(config.patches),
@@ -171,6 +140,4 @@ def _notes(model: ARTalk, layout: Layout, options: ExportOptions, checks: list[C
         "token_evaluations_published": sum(config.scales.starts) + config.scales.tokens,
         "smoothing": "Savitzky-Golay, 5 frames of order 2, head 9 of order 3" if layout.smooth else "none",
         "style": options.style_motion.name if options.style_motion else "none",
-        "opset": OPSET,
-        "errors": {check.stage: check.error for check in checks},
     }

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import linear_from
+from edgetalker.export.layers import linear_from
 from edgetalker.models.artalk.model import EPSILON, ARTalk
 from edgetalker.models.artalk.scales import area_matrix
 

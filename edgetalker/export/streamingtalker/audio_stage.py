@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import MASKED, Attention
+from edgetalker.export.layers import MASKED, EncoderLayer, plain_convolution
 from edgetalker.models.streamingtalker.contract import FADE_DB, Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 
@@ -36,7 +36,7 @@ class AudioStage(nn.Module):
         self.extractor = encoder.feature_extractor.conv_layers
         self.projection_norm = encoder.feature_projection.layer_norm
         self.projection = encoder.feature_projection.projection
-        self.position = _plain_convolution(encoder.encoder.pos_conv_embed.conv)
+        self.position = plain_convolution(encoder.encoder.pos_conv_embed.conv)
         self.norm = encoder.encoder.layer_norm
         self.layers = nn.ModuleList(_Layer(layer, config.audio_heads) for layer in encoder.encoder.layers)
         weights = torch.from_numpy(contract.interpolation(self.tokens))
@@ -99,17 +99,8 @@ class AudioStage(nn.Module):
         return y[0].T
 
 
-class _Layer(nn.Module):
+class _Layer(EncoderLayer):
     """One post-norm HuBERT layer."""
-
-    def __init__(self, layer: Any, heads: int) -> None:
-        super().__init__()
-        parts = (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
-        weights, biases = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-        scale = (weights.shape[1] // heads) ** -0.5
-        self.attention = Attention(weights, biases, layer.attention.out_proj, heads, scale)
-        self.norm, self.final_norm = layer.layer_norm, layer.final_layer_norm
-        self.expand, self.contract = layer.feed_forward.intermediate_dense, layer.feed_forward.output_dense
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the layer's output (L, A) for x (L, A) and a key mask (L,)."""
@@ -121,20 +112,4 @@ class _Layer(nn.Module):
 
     def _finish(self, x: Tensor) -> Tensor:
         x = self.norm(x)
-        return cast(Tensor, self.final_norm(x + self.contract(F.gelu(self.expand(x)))))
-
-
-def _plain_convolution(normed: Any) -> nn.Conv1d:
-    """Return the convolution with its weight norm folded: weight = g · v / ‖v‖."""
-    weight = normed.weight.detach()
-    plain = nn.Conv1d(
-        normed.in_channels,
-        normed.out_channels,
-        normed.kernel_size[0],
-        padding=normed.padding[0],
-        groups=normed.groups,
-        device="meta",
-    )
-    plain.weight = nn.Parameter(weight, requires_grad=False)
-    plain.bias = nn.Parameter(normed.bias.detach(), requires_grad=False)
-    return plain
+        return cast(Tensor, self.final_norm(x + self.feed_forward(x)))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import Attention, key_masks, linear_from, table_row
+from edgetalker.export.layers import Attention, key_masks, linear_from, table_row
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetalker.export.streamingtalker.layers import linear_from, table_row
+from edgetalker.export.layers import linear_from, table_row
 from edgetalker.models.streamingtalker.contract import Contract
 from edgetalker.models.streamingtalker.model import StreamingTalker
 from edgetalker.models.streamingtalker.network import Head

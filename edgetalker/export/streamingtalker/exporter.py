@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetalker.engines.bundle import Bundle, check_target, pack
-from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.engines.files import sha256_of
+from edgetalker.engines.errors import OptionError
+from edgetalker.export.draft import Draft, ExportReport, Say, origin_of, try_target
 from edgetalker.export.faces.attach import attach
-from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 from edgetalker.export.streamingtalker.compare import Clip, Distance, Regions, windowed
 from edgetalker.export.streamingtalker.condition_stage import condition_map
 from edgetalker.export.streamingtalker.denoise_stage import CollapseStage, schedule_table
@@ -35,20 +30,10 @@ from edgetalker.models.streamingtalker.schedule import Schedule
 from edgetalker.models.streamingtalker.windowed import Draw, windowed_features
 from edgetalker.runtime.sources.file import read_whole
 
-__all__ = ["ExportReport", "export_model", "export_streamingtalker"]
+__all__ = ["export_model", "export_streamingtalker"]
 
-Say = Callable[[str], None]
 _SPEECH = Path(__file__).resolve().parents[2] / "data" / "speech.wav"
 _RUNG_FRAMES = 45
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export wrote: the opened bundle, one check a stage, and how long it took in seconds."""
-
-    bundle: Bundle
-    checks: tuple[Check, ...]
-    seconds: float
 
 
 def export_streamingtalker(
@@ -73,10 +58,9 @@ def export_streamingtalker(
         InputError: `out` exists already, or the template does not fit.
     """
     options = options or ExportOptions()
-    _try_target(Path(out), replace=replace)
+    try_target(Path(out), replace=replace)
     model = load_checkpoint(checkpoint, vae, options.untold, ignore_extra=ignore_extra, say=say)
-    sources = [Path(path) for path in (checkpoint, vae) if path is not None]
-    origin = ", ".join(f"{path.name} (SHA-256 {sha256_of(path)[:16]})" for path in sources)
+    origin = origin_of([Path(path) for path in (checkpoint, vae) if path is not None])
     return export_model(model, out, options, name=Path(checkpoint).stem, origin=origin, replace=replace, say=say)
 
 
@@ -91,73 +75,45 @@ def export_model(
     say: Say = lambda line: None,
 ) -> ExportReport:
     """Export a loaded network; see `export_streamingtalker`."""
-    started = time.monotonic()
     contract, schedules = options.contract(model.config), options.schedules()
     template, triangles = _template(model, options)
-    face = attach(
-        options.face,
-        tensor="vertices",
-        vertices=template.shape[1],
-        rest=template[0] if options.template else None,
-        basis=model.vae.decoder.reverse.weight.detach().numpy(),
-        tolerance=options.tolerance,
+    draft = Draft(say)
+    draft.attach(
+        attach(
+            options.face,
+            tensor="vertices",
+            vertices=template.shape[1],
+            rest=template[0] if options.template else None,
+            basis=model.vae.decoder.reverse.weight.detach().numpy(),
+            tolerance=options.tolerance,
+        )
     )
-    for line in [str(check) for check in face.checks] + face.said:
-        say(line)
-    stages, checks = _stages(model, contract, options, schedules, say)
-    checks += face.checks
-    failed = [str(check) for check in checks if not check.passed]
-    if failed:
-        raise ExportError("the exported stages differ from PyTorch; no bundle was written\n" + "\n".join(failed))
+    _add_stages(draft, model, contract, options, schedules)
+    draft.passed()  # before the minutes that the rungs' distances take
     rungs = _rungs(model, options, schedules, say)
-    description = {
-        "name": name,
-        "origin": origin,
-        **face.merged(describe(model.config, contract, options, stages, list(schedules), rungs, triangles)),
-        "notes": _notes(model, contract, options, schedules, checks) | ({"face": face.said} if face.said else {}),
-    }
-    files: dict[str, Any] = {f"{stage.name}.onnx": stage.content for stage in [*stages, *face.stages]} | face.files
+    manifest = describe(model.config, contract, options, draft.stages, list(schedules), rungs, triangles)
+    files: dict[str, Any] = {"template.npy": template, "latents.npy": _initial_latents(model, contract)}
     if triangles is not None:
         files["triangles.npy"] = triangles
     for key, table in schedules.items():
         files[f"schedules/{key}.npy"] = schedule_table(model, table, options.steps_per_row)
-    files |= {"template.npy": template, "latents.npy": _initial_latents(model, contract)}
-    bundle = pack(out, description, files, replace=replace)
-    return ExportReport(bundle, tuple(checks), time.monotonic() - started)
+    notes = _notes(model, contract, options, schedules)
+    return draft.write(out, {"name": name, "origin": origin, **manifest}, notes, files, replace=replace)
 
 
-def _try_target(out: Path, *, replace: bool) -> None:
-    """Say before the minutes that an export of full size takes what would go wrong after them."""
-    check_target(out, replace=replace)
-    parent = next(folder for folder in (out.absolute().parent, *out.absolute().parents) if folder.exists())
-    try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name[:100]}."):
-            pass
-    except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror} ({parent})", hint="name another folder") from None
-
-
-def _stages(
-    model: StreamingTalker, contract: Contract, options: ExportOptions, schedules: dict[str, Schedule], say: Say
-) -> tuple[list[StageFile], list[Check]]:
+def _add_stages(
+    draft: Draft, model: StreamingTalker, contract: Contract, options: ExportOptions, schedules: dict[str, Schedule]
+) -> None:
     maker = Stages(model, contract, options.tolerance, steps_per_row=options.steps_per_row)
-    made: list[tuple[StageFile, Check]] = []
-
-    def add(result: tuple[StageFile, Check]) -> StageFile:
-        made.append(result)
-        say(str(result[1]))
-        return result[0]
-
     if not options.features_input:
-        add(maker.audio())
-    add(maker.condition())
-    steps = add(maker.denoise(options.rule, schedules))
+        draft.add(*maker.audio())
+    draft.add(*maker.condition())
+    steps = draft.add(*maker.denoise(options.rule, schedules))
     if options.collapse:
-        add(maker.collapse(schedules["full"], steps))
+        draft.add(*maker.collapse(schedules["full"], steps))
     if contract.past == "rewrite":
-        add(maker.rewrite())
-    add(maker.decode())
-    return [stage for stage, _ in made], [check for _, check in made]
+        draft.add(*maker.rewrite())
+    draft.add(*maker.decode())
 
 
 def _template(model: StreamingTalker, options: ExportOptions) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
@@ -214,11 +170,7 @@ def _collapsed(model: StreamingTalker, schedule: Schedule) -> Draw:
 
 
 def _notes(
-    model: StreamingTalker,
-    contract: Contract,
-    options: ExportOptions,
-    schedules: dict[str, Schedule],
-    checks: list[Check],
+    model: StreamingTalker, contract: Contract, options: ExportOptions, schedules: dict[str, Schedule]
 ) -> dict[str, Any]:
     return {
         "dataset": model.config.dataset,
@@ -235,7 +187,5 @@ def _notes(
         "context_ms": options.context_ms,
         "block_ms": options.block_ms,
         "template": options.template.name if options.template else "none: vertices are displacements",
-        "opset": OPSET,
-        "errors": {check.stage: check.error for check in checks},
         "differs": "windowed by contract: not the offline output of the published code (docs/streamingtalker.md)",
     }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetalker.engines.errors import OptionError
-from edgetalker.export.faces.attach import FaceOptions
+from edgetalker.export.draft import CommonOptions
 from edgetalker.models.streamingtalker.config import Config, Untold
 from edgetalker.models.streamingtalker.contract import FLOOR_DB, Contract, History, Phase, make_contract
 from edgetalker.models.streamingtalker.schedule import Rule, Schedule, make_schedule
@@ -15,7 +15,7 @@ __all__ = ["ExportOptions"]
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(CommonOptions):
     """Choices of one export; lengths in ms of sound, windows in frames.
 
     block_ms: the audio encoder runs once in so much sound. lookahead_ms: how far past a block it hears.
@@ -23,9 +23,8 @@ class ExportOptions:
     decoder sees. phase, past, floor_db: see `Contract`. rule, full_steps, fast_steps: the schedules (0 fast steps:
     none). steps_per_row: denoise steps in one run of the stage, for fewer launches; the schedules' rows hold so many.
     collapse: add the exact one-map schedule, the lowest rung of the ladder. identity: the default training identity.
-    template: file of the neutral face, added to every frame; subject: whose, where the file holds several. tolerance:
-    of every stage against PyTorch, relative to the largest value. features_input: leave the audio stage out and take
-    features (1, A) a frame instead. face: what turns vertices into ARKit shapes.
+    template: file of the neutral face, added to every frame; subject: whose, where the file holds several.
+    features_input: leave the audio stage out and take features (1, A) a frame instead.
     """
 
     block_ms: int = 200
@@ -45,9 +44,7 @@ class ExportOptions:
     template: Path | None = None
     subject: str | None = None
     untold: Untold = field(default_factory=Untold)
-    tolerance: float = 2e-4
     features_input: bool = False
-    face: FaceOptions = field(default_factory=FaceOptions)
 
     def contract(self, config: Config) -> Contract:
         """Return the streaming contract. Raises OptionError for lengths that do not fit."""

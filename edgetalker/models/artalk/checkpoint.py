@@ -46,9 +46,12 @@ def model_from_tensors(
     """Build the network that fits these tensors (published names) and give it their values; see `load_checkpoint`."""
     shapes = {key: tuple(value.shape) for key, value in tensors.items()}
     heads = heads or (settings.heads if settings else None)
-    config = config_from_shapes(shapes, heads, patches=_patches(tensors.get("lvl_idx")), fps=fps)
-    with torch.device("meta"):
-        model = ARTalk(config)
+    try:
+        config = config_from_shapes(shapes, heads, patches=_patches(tensors.get("lvl_idx")), fps=fps)
+        with torch.device("meta"):
+            model = ARTalk(config)
+    except (ValueError, RuntimeError) as error:
+        raise CheckpointError(where, [f"its tensors are of no ARTalk: {error}"]) from None
     computed = {key: value for key, value in ARTalk.computed(config).items() if key in tensors}
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     faults = tensor_faults(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,15 +11,13 @@ from typing import Any
 
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.models.artalk.scales import Scales
+from edgetalker.models.wav2vec import EncoderSizes, Shapes, check_sizes, count_of, encoder_sizes, size_of
 
-__all__ = ["SAMPLE_RATE", "Config", "HeadCounts", "Shapes", "config_from_shapes", "read_settings"]
+__all__ = ["SAMPLE_RATE", "Config", "HeadCounts", "config_from_shapes", "read_settings"]
 
 SAMPLE_RATE = 16000
 PUBLISHED_PATCHES = (1, 5, 25, 50, 100)
-# The convolution strides are a function of the kernels (10, 3, 3, 3, 3, 2, 2) of every wav2vec 2.0 encoder.
-_STRIDES = {10: 5, 3: 2, 2: 2}
-
-Shapes = Mapping[str, tuple[int, ...]]
+_MOST_TOKENS = 4096  # of a chunk; 181 as published
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class HeadCounts:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(EncoderSizes):
     """All sizes of one network. `patches` are tokens a scale, the last of them the frames of a chunk."""
 
     patches: tuple[int, ...]
@@ -49,14 +46,6 @@ class Config:
     layers: int
     heads: int
     feed_forward: int
-    audio_width: int
-    audio_layers: int
-    audio_heads: int
-    audio_feed_forward: int
-    conv_widths: tuple[int, ...]
-    conv_kernels: tuple[int, ...]
-    position_kernel: int
-    position_groups: int
     style_width: int
     style_layers: int
     style_heads: int
@@ -79,17 +68,9 @@ class Config:
         return int(self.frames * SAMPLE_RATE / self.fps)
 
     @property
-    def conv_strides(self) -> tuple[int, ...]:
-        """Strides of the audio encoder's convolutions."""
-        return tuple(_STRIDES.get(kernel, 2) for kernel in self.conv_kernels)
-
-    @property
     def audio_tokens(self) -> int:
         """Tokens that the audio encoder makes of one chunk (199 as published)."""
-        length = self.samples
-        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
-            length = max(0, (length - kernel) // stride + 1)
-        return length
+        return self.tokens(self.samples)
 
 
 @dataclass(frozen=True)
@@ -153,54 +134,62 @@ def config_from_shapes(
 
     Raises:
         OptionError: a head count that does not divide its width, or a chunk that is no whole number of samples.
+        ValueError: sizes far beyond those of any such network.
     """
     heads = heads or HeadCounts()
 
     def size(key: str, axis: int, published: int) -> int:
-        shape = shapes.get(key, ())
-        return shape[axis] if len(shape) > axis else published
-
-    def layers(prefix: str, published: int) -> int:
-        found = [int(match[1]) for key in shapes if (match := re.match(re.escape(prefix) + r"(\d+)\.", key))]
-        return max(found) + 1 if found else published
+        return size_of(shapes, key, axis, published)
 
     if (frames := Fraction(patches[-1] * SAMPLE_RATE) / fps).denominator != 1:
         raise OptionError(f"{patches[-1]} frames at {fps} a second are {frames} samples, which is no whole number")
-    audio, vae, style = "audio_encoder.", "basic_vae.", "style_encoder.encoder."
-    position = audio + "encoder.pos_conv_embed.conv.parametrizations.weight.original1"
-    convolutions = [
-        (f"{audio}feature_extractor.conv_layers.{place}.conv.weight", kernel)
-        for place, kernel in enumerate((10, 3, 3, 3, 3, 2, 2))
-    ]
+    vae, style = "basic_vae.", "style_encoder.encoder."
+    transformer = vae + r"encoder\.encoder_transformer\.(\d+)\."
     config = Config(
         patches=tuple(patches),
         fps=fps,
         motion=size(vae + "motion_mean", 0, 106),
         code=size(vae + "encoder.code_mapping.weight", 0, 32),
         vae_width=size(vae + "encoder.code_mapping.weight", 1, 512),
-        vae_layers=(layers(vae + "encoder.encoder_transformer.", 16) + 1) // 2,
+        vae_layers=(count_of(shapes, transformer, 16) + 1) // 2,
         vae_heads=heads.vae,
         vae_feed_forward=size(vae + "encoder.encoder_transformer.1.0.weight", 0, 768),
         width=size("logits_head.weight", 1, 768),
-        layers=layers("attn_blocks.", 12),
+        layers=count_of(shapes, r"attn_blocks\.(\d+)\.", 12),
         heads=size("attn_blocks.0.attn.scale_mul_1H11", 1, heads.transformer),
         feed_forward=size("attn_blocks.0.ffn.0.weight", 0, 3072),
-        audio_width=size(audio + "feature_projection.projection.weight", 0, 1024),
-        audio_layers=layers(audio + "encoder.layers.", 24),
+        **encoder_sizes(shapes, width=1024, layers=24, feed_forward=4096),
         audio_heads=heads.audio,
-        audio_feed_forward=size(audio + "encoder.layers.0.feed_forward.intermediate_dense.weight", 0, 4096),
-        conv_widths=tuple(size(key, 0, 512) for key, _ in convolutions),
-        conv_kernels=tuple(size(key, 2, kernel) for key, kernel in convolutions),
-        position_kernel=size(position, 2, 128),
-        position_groups=max(1, size(position, 0, 1024) // max(1, size(position, 1, 64))),
         style_width=size(style + "motion_proj.weight", 0, 128),
-        style_layers=layers(style + "transformer.layers.", 4),
+        style_layers=count_of(shapes, style + r"transformer\.layers\.(\d+)\.", 4),
         style_heads=heads.style,
         style_feed_forward=size(style + "transformer.layers.0.linear1.weight", 0, 512),
         style_positions=size("style_encoder.PE.pe", 1, 600),
     )
     _check_heads(config, heads)
+    _check_sizes(config)
     return config
+
+
+def _check_sizes(config: Config) -> None:
+    tokens = sum(config.patches)
+    if tokens > _MOST_TOKENS:  # masks and interpolations of tokens² are made before the file's own are looked at
+        raise ValueError(f"{tokens} tokens a chunk; at most {_MOST_TOKENS} are read")
+    values = (
+        config.layers * config.width * (4 * config.width + 2 * config.feed_forward + 6 * config.audio_width),
+        2 * config.vae_layers * config.vae_width * (4 * config.vae_width + 2 * config.vae_feed_forward),
+        config.style_layers * config.style_width * (4 * config.style_width + 2 * config.style_feed_forward),
+        config.width * (2 * tokens + 3 * config.code + config.style_width + 2 * config.audio_width),
+        config.motion * (2 * config.frames + 2 * config.vae_width + config.style_width),
+        config.style_positions * config.style_width,
+    )
+    layers = {
+        "audio": config.audio_layers,
+        "VAE": config.vae_layers,
+        "scales'": config.layers,
+        "style": config.style_layers,
+    }
+    check_sizes(config, layers, values)
 
 
 def _check_heads(config: Config, heads: HeadCounts) -> None:

@@ -24,20 +24,7 @@ _STYLE_GUIDANCE = 1.1
 def build_encoder(config: Config) -> nn.Module:
     """Return a wav2vec 2.0 encoder of XLS-R's kind and these sizes, made from a configuration alone."""
     return Wav2Vec2Model(
-        Wav2Vec2Config(
-            hidden_size=config.audio_width,
-            num_hidden_layers=config.audio_layers,
-            num_attention_heads=config.audio_heads,
-            intermediate_size=config.audio_feed_forward,
-            conv_dim=list(config.conv_widths),
-            conv_kernel=list(config.conv_kernels),
-            conv_stride=list(config.conv_strides),
-            conv_bias=True,
-            feat_extract_norm="layer",
-            do_stable_layer_norm=True,
-            num_conv_pos_embeddings=config.position_kernel,
-            num_conv_pos_embedding_groups=config.position_groups,
-        )
+        Wav2Vec2Config(**config.settings(), conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True)
     )
 
 

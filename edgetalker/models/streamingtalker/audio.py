@@ -19,19 +19,7 @@ _VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 
 def build_encoder(config: Config) -> nn.Module:
     """Return a HuBERT encoder of these sizes, made from a configuration alone."""
-    return HubertModel(
-        HubertConfig(
-            hidden_size=config.audio_width,
-            num_hidden_layers=config.audio_layers,
-            num_attention_heads=config.audio_heads,
-            intermediate_size=config.audio_feed_forward,
-            conv_dim=list(config.conv_widths),
-            conv_kernel=list(config.conv_kernels),
-            conv_stride=list(config.conv_strides),
-            num_conv_pos_embeddings=config.position_kernel,
-            num_conv_pos_embedding_groups=config.position_groups,
-        )
-    )
+    return HubertModel(HubertConfig(**config.settings()))
 
 
 def normalise(samples: Tensor) -> Tensor:

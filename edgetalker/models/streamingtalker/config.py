@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from edgetalker.engines.errors import OptionError
+from edgetalker.models.wav2vec import EncoderSizes, Shapes, check_sizes, count_of, encoder_sizes, size_of
 
 __all__ = ["ACTIVATIONS", "Config", "Shapes", "Untold", "config_from_shapes", "dataset_of"]
 
-Shapes = Mapping[str, tuple[int, ...]]
 Dataset = Literal["vocaset", "biwi"]
 Activation = Literal["relu", "gelu"]
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
@@ -19,15 +18,10 @@ ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu")
 # What the tensors cannot tell, for the widths that were published: head counts by width.
 _AUDIO_HEADS = {768: 12}
 _VAE_HEADS = {1024: 8}
-# HuBERT's convolution strides are a function of the kernels (10, 3, 3, 3, 3, 2, 2) of every published size.
-_STRIDES = {10: 5, 3: 2, 2: 2}
-
 
 # Values of one frame's vertices, and rows of the motion network's position table, as published.
 _VERTEX_VALUES: dict[int, Dataset] = {15069: "vocaset", 70110: "biwi"}
 _POSITION_ROWS: dict[int, Dataset] = {5010: "vocaset", 5025: "biwi"}
-_MOST_LAYERS = 128
-_MOST_VALUES = 2_000_000_000  # of one network, in 8 GB; the published ones have 0.24 and 0.37 thousand million
 _FRAME_RATES = (1, 240)
 
 
@@ -48,7 +42,7 @@ class Untold:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(EncoderSizes):
     """All sizes of one network. `vertex_values` is 3 V; `frame_rate` is in frames a second.
 
     latent_width: of the latents, the noise and the histories: slots × code_width. It is the VAE's width unless
@@ -59,15 +53,6 @@ class Config:
     frame_rate: int
     period: int
     activation: Activation
-    audio_width: int
-    audio_layers: int
-    audio_heads: int
-    audio_feed_forward: int
-    conv_widths: tuple[int, ...]
-    conv_kernels: tuple[int, ...]
-    conv_strides: tuple[int, ...]
-    position_kernel: int
-    position_groups: int
     vertex_values: int
     vae_width: int
     vae_layers: int
@@ -86,29 +71,6 @@ class Config:
     positions: int
     identities: int
     time_frequencies: int
-
-    @property
-    def hop(self) -> int:
-        """Samples between two tokens of the audio encoder (320 as published)."""
-        product = 1
-        for stride in self.conv_strides:
-            product *= stride
-        return product
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that one token of the audio encoder's convolutions covers (400 as published)."""
-        field, jump = 1, 1
-        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
-            field += (kernel - 1) * jump
-            jump *= stride
-        return field
-
-    def tokens(self, samples: int) -> int:
-        """Return how many tokens the convolutions make of that many samples."""
-        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
-            samples = max(0, (samples - kernel) // stride + 1)
-        return samples
 
 
 def dataset_of(shapes: Shapes, part: Literal["motion", "vae"]) -> Dataset | None:
@@ -138,40 +100,24 @@ def config_from_shapes(shapes: Shapes, untold: Untold | None = None) -> Config:
     biwi = dataset == "biwi"
 
     def size(key: str, axis: int, published: int) -> int:
-        shape = shapes.get(key, ())
-        return shape[axis] if len(shape) > axis else published
+        return size_of(shapes, key, axis, published)
 
-    audio = "audio_encoder."
+    audio = encoder_sizes(shapes, width=768, layers=12, feed_forward=3072)
     vae = "autoencoder.decoder."
     network = "diff_ar_network."
-    audio_width = size(audio + "feature_projection.projection.weight", 0, 768)
     vae_width = size(vae + "vertice_map_reverse.weight", 1, 1024)
     width = size(network + "vq_latent_map.weight", 0, 1024 if biwi else 768)
-    convolutions = [
-        (audio + f"feature_extractor.conv_layers.{index}.conv.weight", kernel)
-        for index, kernel in enumerate((10, 3, 3, 3, 3, 2, 2))
-    ]
-    kernels = tuple(size(key, 2, kernel) for key, kernel in convolutions)
-    position = _position_key(shapes)
-    in_group = size(position, 1, 48)
     _check_untold(untold)
     config = Config(
         dataset=dataset,
         frame_rate=untold.frame_rate or (25 if biwi else 30),
         period=untold.period or (25 if biwi else 30),
         activation=untold.activation or ("gelu" if biwi else "relu"),
-        audio_width=audio_width,
-        audio_layers=_count(shapes, audio + r"encoder\.layers\.(\d+)\.", 12),
-        audio_heads=_heads("audio", audio_width, untold.audio_heads, _AUDIO_HEADS),
-        audio_feed_forward=size(audio + "encoder.layers.0.feed_forward.intermediate_dense.weight", 0, 3072),
-        conv_widths=tuple(size(key, 0, 512) for key, _ in convolutions),
-        conv_kernels=kernels,
-        conv_strides=tuple(_STRIDES.get(kernel, 2) for kernel in kernels),
-        position_kernel=size(position, 2, 128),
-        position_groups=max(1, audio_width // max(1, in_group)),
+        **audio,
+        audio_heads=_heads("audio", audio["audio_width"], untold.audio_heads, _AUDIO_HEADS),
         vertex_values=size(vae + "vertice_map_reverse.weight", 0, 70110 if biwi else 15069),
         vae_width=vae_width,
-        vae_layers=_count(shapes, vae + r"decoder_transformer\.net\.(\d+)\.", 12) // 2,
+        vae_layers=count_of(shapes, vae + r"decoder_transformer\.net\.(\d+)\.", 12) // 2,
         vae_heads=_heads("vae", vae_width, untold.vae_heads, _VAE_HEADS),
         vae_feed_forward=size(vae + "decoder_transformer.net.1.fn.fn.l1.weight", 0, 1536),
         vae_kernel=size(vae + "expander.0.0.weight", 2, 5),
@@ -181,14 +127,23 @@ def config_from_shapes(shapes: Shapes, untold: Untold | None = None) -> Config:
         code_width=size("autoencoder.quantize.embedding.weight", 1, 128 if biwi else 64),
         latent_width=size(network + "vq_latent_map.weight", 1, vae_width),
         width=width,
-        layers=_count(shapes, network + r"transformer_decoder\.layers\.(\d+)\.", 2),
+        layers=count_of(shapes, network + r"transformer_decoder\.layers\.(\d+)\.", 2),
         heads=_heads("condition", width, untold.condition_heads, {}),
         feed_forward=size(network + "transformer_decoder.layers.0.linear1.weight", 0, 2048 if biwi else 1024),
         positions=size(network + "PPE.pe", 1, 5025 if biwi else 5010),
         identities=size(network + "obj_vector.weight", 0, 6 if biwi else 8),
         time_frequencies=size(network + "time_emb.mlp.0.weight", 1, 256),
     )
-    _check_sizes(config)
+    values = (
+        2 * config.vae_layers * config.vae_width * (4 * config.vae_width + 2 * config.vae_feed_forward),
+        2 * config.vae_width * config.vertex_values,
+        2 * config.vae_width * (config.vae_width * config.vae_kernel + config.vae_positions),
+        config.layers * config.width * (8 * config.width + 2 * config.feed_forward),
+        config.width * (config.positions + config.identities + config.time_frequencies + config.latent_width),
+        config.codes * config.code_width,
+    )
+    layers = {"audio": config.audio_layers, "VAE": config.vae_layers, "condition": config.layers}
+    check_sizes(config, layers, values)
     return config
 
 
@@ -200,44 +155,6 @@ def _check_untold(untold: Untold) -> None:
         raise OptionError(f"a period of {untold.period} frames; at least 1 was wanted")
     if untold.activation is not None and untold.activation not in ACTIVATIONS:
         raise OptionError(f"unknown activation `{untold.activation}`; known are {', '.join(ACTIVATIONS)}")
-
-
-def _check_sizes(config: Config) -> None:
-    """Refuse what no network is: a file may claim any size, and a network is built to see what it lacks."""
-    layers = {"audio": config.audio_layers, "VAE": config.vae_layers, "condition": config.layers}
-    for part, count in layers.items():
-        if count > _MOST_LAYERS:
-            raise ValueError(f"{count} layers in the {part} transformer; at most {_MOST_LAYERS} are read")
-    for key, value in vars(config).items():
-        sizes = value if isinstance(value, tuple) else (value,)
-        if any(type(size) is int and size < 1 for size in sizes):
-            raise ValueError(f"{key.replace('_', ' ')} of {value}")
-    widest = [
-        config.audio_layers * config.audio_width * (4 * config.audio_width + 2 * config.audio_feed_forward),
-        2 * config.vae_layers * config.vae_width * (4 * config.vae_width + 2 * config.vae_feed_forward),
-        2 * config.vae_width * config.vertex_values,
-        2 * config.vae_width * (config.vae_width * config.vae_kernel + config.vae_positions),
-        config.layers * config.width * (8 * config.width + 2 * config.feed_forward),
-        config.width * (config.positions + config.identities + config.time_frequencies + config.latent_width),
-        config.codes * config.code_width,
-        max(config.conv_widths) ** 2 * sum(config.conv_kernels) + config.audio_width**2 * config.position_kernel,
-    ]
-    if sum(widest) > _MOST_VALUES:
-        raise ValueError(f"a network of {sum(widest):.2g} values; at most {_MOST_VALUES:.2g} are read")
-
-
-def _position_key(shapes: Shapes) -> str:
-    convolution = "audio_encoder.encoder.pos_conv_embed.conv."
-    for suffix in ("parametrizations.weight.original1", "weight_v", "weight"):
-        if convolution + suffix in shapes:
-            return convolution + suffix
-    return convolution + "weight"
-
-
-def _count(shapes: Shapes, pattern: str, published: int) -> int:
-    """Return how many layers the keys number. One far beyond any network's is left to be unexpected."""
-    found = {int(match.group(1)) for key in shapes if (match := re.match(pattern, key)) and len(match.group(1)) < 5}
-    return max((place for place in found if place <= 2 * _MOST_LAYERS), default=published - 1) + 1
 
 
 def _heads(part: str, width: int, given: int | None, published: Mapping[int, int]) -> int:

@@ -67,6 +67,22 @@ def test_every_fault_is_in_one_error(tensors: Tensors) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lvl_idx", torch.zeros(1, 200_000, dtype=torch.int64), "200000 tokens a chunk; at most 4096 are read"),
+        ("attn_blocks.200.attn.proj.bias", torch.zeros(32), "201 layers in the scales' transformer"),
+        ("attn_blocks.0.ffn.0.weight", torch.zeros(1, 32).expand(1 << 28, 32), "a network of"),
+        ("logits_head.weight", torch.zeros(16, 0), "width of 0"),
+    ],
+)
+def test_sizes_of_no_network_are_refused_before_it_is_built(
+    tensors: Tensors, key: str, value: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        model_from_tensors(tensors | {key: value}, TOY_HEADS)
+
+
 def test_a_configuration_gives_the_heads_and_must_agree(tensors: Tensors, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SETTINGS))

@@ -1,4 +1,4 @@
-"""Pieces that several stages share: attention over windows that are not yet full, and folded linear maps.
+"""Pieces that several stages share: attention over windows that are not yet full, folded maps, encoders' layers.
 
 What depends on the number of valid rows alone is a table with one row for each number, looked up by Gather: a
 handful of small operations a frame would otherwise cost more than the networks of a small model.
@@ -6,10 +6,22 @@ handful of small operations a frame would otherwise cost more than the networks 
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["MASKED", "Attention", "folded", "key_masks", "linear_from", "table_row"]
+__all__ = [
+    "MASKED",
+    "Attention",
+    "EncoderLayer",
+    "folded",
+    "key_masks",
+    "linear_from",
+    "plain_convolution",
+    "table_row",
+]
 
 # Large enough that a masked key's softmax weight is exactly 0 in float32 and float16, small enough for float16.
 MASKED = -1e4
@@ -85,3 +97,35 @@ class Attention(nn.Module):
     def _output(self, mixed: Tensor) -> Tensor:
         result: Tensor = self.out(mixed.flatten(1))
         return result
+
+
+class EncoderLayer(nn.Module):
+    """The parts of one layer of a wav2vec 2.0 encoder (transformers' class); where the norms stand is the encoder's."""
+
+    def __init__(self, layer: Any, heads: int) -> None:
+        super().__init__()
+        parts = (layer.attention.q_proj, layer.attention.k_proj, layer.attention.v_proj)
+        weights, biases = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        scale = (weights.shape[1] // heads) ** -0.5
+        self.attention = Attention(weights, biases, layer.attention.out_proj, heads, scale)
+        self.norm, self.final_norm = layer.layer_norm, layer.final_layer_norm
+        self.expand, self.contract = layer.feed_forward.intermediate_dense, layer.feed_forward.output_dense
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Return the feed-forward part of x (L, A), without norm or residual."""
+        return cast(Tensor, self.contract(F.gelu(self.expand(x))))
+
+
+def plain_convolution(normed: Any) -> nn.Conv1d:
+    """Return the convolution with its weight norm folded: weight = g · v / ‖v‖."""
+    plain = nn.Conv1d(
+        normed.in_channels,
+        normed.out_channels,
+        normed.kernel_size[0],
+        padding=normed.padding[0],
+        groups=normed.groups,
+        device="meta",
+    )
+    plain.weight = nn.Parameter(normed.weight.detach(), requires_grad=False)
+    plain.bias = nn.Parameter(normed.bias.detach(), requires_grad=False)
+    return plain
