@@ -91,7 +91,7 @@ def test_nothing_is_written_when_a_stage_computes_something_else(
     monkeypatch.setattr(DecodeStage, "_temporal", lambda self, latents, valid: right(self, latents, valid) * 1.01)
     stage, check = Stages(model, TINY_OPTIONS.contract(model.config), 2e-4).decode()
     assert not check.passed
-    monkeypatch.setattr(exporter, "_stages", lambda *_: ([stage], [check]))
+    monkeypatch.setattr(exporter, "_add_stages", lambda draft, *_: draft.add(stage, check))
     with pytest.raises(ExportError, match=r"no bundle was written\ndecode .*FAILED"):
         export_model(model, tmp_path / "bundle", TINY_OPTIONS, name="tiny")
     assert list(tmp_path.iterdir()) == []
