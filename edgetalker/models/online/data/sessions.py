@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.files import write_whole
 from edgetalker.models.online.data import degrade
-from edgetalker.models.online.data.phones import PHONE_INDEX, VOWELS, Segment
+from edgetalker.models.online.data.phones import PHONE_INDEX, Segment
+from edgetalker.models.online.data.prosody import accents, speech_of
 from edgetalker.models.online.data.synths import speak
 from edgetalker.models.online.data.text import practice, sentence
 from edgetalker.models.online.data.upper import EMOTIONS, Mood, Prosody, animate
@@ -99,10 +100,10 @@ def targets(heard: Array, clean: Array, segments: list[Segment], rng: np.random.
     """Build a session from a sound as it is heard, the clean sound behind it, and its phones."""
     frames = heard.size * FPS // RATE
     phone = phone_track(segments, frames)
-    stress, accent = _prosody(clean, phone)
+    stress, accent = accents(clean, phone)
     touch = contacts(segments, frames)
     viseme = blend(segments, frames, stress)
-    prosody = Prosody(accent, _speech(phone))
+    prosody = Prosody(accent, speech_of(phone))
     motion, controls = [], []
     for _ in range(DRAWS):
         mood = _mood(frames, rng)
@@ -120,28 +121,6 @@ def targets(heard: Array, clean: Array, segments: list[Segment], rng: np.random.
         heard if keep_sound else np.zeros(0, np.float32),
         times,
     )
-
-
-def _speech(phone: NDArray[np.uint8]) -> Array:
-    """Return 1 from the first to the last phone of a phrase; pauses of up to 0.2 s belong to it."""
-    voice = (phone != 0).astype(np.float32)
-    width = int(0.2 * FPS)
-    near = np.convolve(voice, np.ones(2 * width + 1), "same") > 0
-    held = np.convolve(near.astype(np.float32), np.ones(2 * width + 1), "same") > 2 * width + 0.5
-    return np.asarray(np.maximum(held, voice), np.float32)
-
-
-def _prosody(clean: Array, phone: NDArray[np.uint8]) -> tuple[Array, Array]:
-    """Return stress (about 1) and accents (bumps of about 1) from the loudness of vowels against their mean."""
-    frames = phone.size
-    rows = clean[: frames * RATE // FPS]
-    power = np.array([np.mean(piece**2) for piece in np.array_split(rows, frames)])
-    decibels = 10 * np.log10(power + 1e-7)
-    vowel = np.isin(phone, [PHONE_INDEX[name] for name in VOWELS])
-    usual = float(np.median(decibels[vowel])) if vowel.any() else 0.0
-    stress = np.where(vowel, np.clip(1.0 + (decibels - usual) / 15.0, 0.7, 1.3), 1.0).astype(np.float32)
-    accent = np.where(vowel & (decibels > usual + 1.5), 1.0, 0.0).astype(np.float32)
-    return stress, np.convolve(accent, np.ones(3) / 3, "same").astype(np.float32)
 
 
 def _mood(frames: int, rng: np.random.Generator) -> Mood:
