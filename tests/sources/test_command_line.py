@@ -59,6 +59,7 @@ def test_pcm_on_a_clock_is_paced_unless_it_is_recorded(words: list[str], paced: 
 def test_what_is_written_at_once_takes_its_time_on_a_clock_and_none_without() -> None:
     clock = FakeClock()
     with opened(parsed(*PCM), clock) as source:
+        source.inner._thread.join()  # all of it lies there: time without sound would be another case
         count = 0
         while not source.ended:
             count += len(source.read(RATE, 1.0))
