@@ -9,6 +9,9 @@ TORCH_VERSION ?= 2.13.0
 TORCH ?= torch==$(TORCH_VERSION)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 TEST_EXTRAS = cpu,audio,net,view,serve,a2f-client,export,calibration,cuda,rtx,dev
+# As many tests at a time as the machine has cores; a file's tests stay together.
+JOBS ?= auto
+PYTEST = EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -n $(JOBS) --dist loadfile
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
@@ -87,11 +90,11 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff format .
 
 test: $(VENV)/.dev lint types
-	EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term:skip-covered
 	@{ $(PORTAUDIO); } || echo "not tested: $(NO_PORTAUDIO); STRICT=1 refuses this"
 
 test-slow: $(VENV)/.dev
-	EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 # FUZZ_ARGS="--seed 7 --seconds 60 checkpoints" tries one target for a minute.
 FUZZ_ARGS ?= --seconds 3600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests compare numbers, and two of them may run side by side
 
@@ -16,6 +17,11 @@ from edgetalker.engines.bundle import Bundle
 # A busy machine is no failure: no test is judged by how long an example took.
 settings.register_profile("edgetalker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edgetalker")
+
+# Run under nohup or in a script's background, the tests' children would inherit that these are ignored, and honour it.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number is signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

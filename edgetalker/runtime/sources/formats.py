@@ -99,8 +99,12 @@ def readers(file: IO[bytes], start: bytes, *, pipe: bool) -> Iterator[Reader]:
         size = kept.seek(0, io.SEEK_END)
         starts = _starts(kept, kind, size)
         for begin, end in zip(starts, [*starts[1:], size], strict=True):
-            stop = end if kind == "MP3" else min(end, _promised_end(kept, kind, begin) or end)
-            reader = _open(kept, begin, stop, whole=len(starts) == 1, noisy=kind in ("MP3", "AAC", None))
+            promised = _promised_end(kept, kind, begin)
+            window = _Window(kept, begin, end if kind == "MP3" else min(end, promised or end))
+            if kind == "CAF" and (promised or 0) > end:
+                at = _caf_data(kept, begin + 8) - begin
+                window.mended = at + 4, (end - begin - at - 12).to_bytes(8, "big")
+            reader = _open(kept, window, whole=len(starts) == 1, noisy=kind in ("MP3", "AAC", None))
             reader.notes += _leftovers(kept, kind, begin, end)
             yield reader
     finally:
@@ -122,7 +126,7 @@ def _spooled(start: bytes, pipe: IO[bytes]) -> IO[bytes]:
     return kept
 
 
-def _open(file: IO[bytes], start: int, end: int, *, whole: bool, noisy: bool) -> Reader:
+def _open(file: IO[bytes], window: _Window, *, whole: bool, noisy: bool) -> Reader:
     """Open one stream with libsndfile; what that does not know (or is missing for), with ffmpeg where it is."""
     reason, hint = "a package that reads it is not installed", install("audio")
     try:
@@ -131,7 +135,7 @@ def _open(file: IO[bytes], start: int, end: int, *, whole: bool, noisy: bool) ->
         pass
     else:
         try:
-            return _SoundFileReader(_Window(file, start, end), soundfile, noisy=noisy)
+            return _SoundFileReader(window, soundfile, noisy=noisy)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             reason = re.sub(r"^Error opening .*?>: ", "", str(error))
             hint = "ffmpeg -i IN -ar 16000 OUT.wav makes a file that plays; with ffmpeg installed it is read directly"
@@ -145,6 +149,8 @@ class _Window(io.RawIOBase):
 
     def __init__(self, file: IO[bytes], start: int, end: int) -> None:
         self._file, self._start, self._size, self._at = file, start, end - start, 0
+        self.mended: tuple[int, bytes] = 0, b""
+        """Where, and what is read there instead: libsndfile refuses a CAF file whose size goes beyond its end."""
 
     def readable(self) -> bool:
         return True
@@ -167,6 +173,9 @@ class _Window(io.RawIOBase):
     def readinto(self, into: Any) -> int:
         data = _bytes(self._file, self._start + self._at, max(0, min(len(into), self._size - self._at)))
         into[: len(data)] = data
+        for at, byte in enumerate(self.mended[1], self.mended[0] - self._at):
+            if 0 <= at < len(data):
+                into[at : at + 1] = bytes([byte])
         self._at += len(data)
         return len(data)
 
@@ -360,15 +369,24 @@ def _promised_end(file: IO[bytes], kind: str | None, start: int) -> int | None:
     return None
 
 
-def _caf_end(file: IO[bytes], at: int) -> int | None:
-    """CAF has no size of its own: it ends after its `data` chunk, or the chunks that follow."""
-    data = False
+def _caf_chunks(file: IO[bytes], at: int) -> Iterator[tuple[bytes, int, int | None]]:
+    """Yield (name, offset, end) of the chunks; end is None for one that reaches as far as the file."""
     while len(head := _bytes(file, at, 12)) == 12 and re.fullmatch(rb"(?!caff)[\x20-\x7e]{4}", head[:4]):
         size = int.from_bytes(head[4:], "big", signed=True)
+        yield head[:4], at, None if size < 0 else at + 12 + size
         if size < 0:
-            return None
-        data, at = data or head[:4] == b"data", at + 12 + size
-    return at if data else None
+            return
+        at += 12 + size
+
+
+def _caf_end(file: IO[bytes], at: int) -> int | None:
+    """CAF has no size of its own: it ends after its `data` chunk, or the chunks that follow."""
+    chunks = list(_caf_chunks(file, at))
+    return chunks[-1][2] if any(name == b"data" for name, _, _ in chunks) else None
+
+
+def _caf_data(file: IO[bytes], at: int) -> int:
+    return next(start for name, start, _ in _caf_chunks(file, at) if name == b"data")
 
 
 def _mp4_end(file: IO[bytes], at: int) -> int | None:
