@@ -23,8 +23,9 @@ import numpy as np
 from benchmarks.soak_live import free_port
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
+from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.live import Live, Report
-from edgetalker.runtime.loop import Options, rehearse
+from edgetalker.runtime.loop import Options
 from edgetalker.runtime.sources.file import FileSource, LoopedSource
 from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.talker import Talker

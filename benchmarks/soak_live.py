@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame
+from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.live import Live, Report
-from edgetalker.runtime.loop import Observer, Options, rehearse
+from edgetalker.runtime.loop import Observer, Options
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.file import LoopedSource
 from edgetalker.runtime.sources.live import PacedSource

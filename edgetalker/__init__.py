@@ -21,8 +21,9 @@ if TYPE_CHECKING:
         UserError,
     )
     from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
+    from edgetalker.runtime.ladder import rehearse
     from edgetalker.runtime.live import Live
-    from edgetalker.runtime.loop import Loop, Observer, Options, Tally, drive, rehearse
+    from edgetalker.runtime.loop import Loop, Observer, Options, Tally, drive
     from edgetalker.runtime.model import Model
     from edgetalker.runtime.sinks.sink import Sink
     from edgetalker.runtime.stream import stream
@@ -36,7 +37,8 @@ _PLACES = {
     ),
     "edgetalker.runtime.frame": "Frame MotionLayout Outcome",
     "edgetalker.runtime.live": "Live",
-    "edgetalker.runtime.loop": "Loop Observer Options Tally drive rehearse",
+    "edgetalker.runtime.ladder": "rehearse",
+    "edgetalker.runtime.loop": "Loop Observer Options Tally drive",
     "edgetalker.runtime.model": "Model",
     "edgetalker.runtime.sinks.sink": "Sink",
     "edgetalker.runtime.stream": "stream",

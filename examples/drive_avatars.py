@@ -10,8 +10,8 @@ import threading
 
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
+from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.live import Live
-from edgetalker.runtime.loop import rehearse
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.talker import Talker

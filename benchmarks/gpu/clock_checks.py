@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from benchmarks.gpu.setting import Setting
 from edgetalker.engines.bundle import Bundle
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.loop import Loop, Options, rehearse
+from edgetalker.runtime.ladder import rehearse
+from edgetalker.runtime.loop import Loop, Options
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.stats import Summary
 

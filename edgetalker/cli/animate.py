@@ -27,7 +27,8 @@ from edgetalker.engines.files import checked_target
 from edgetalker.outputs import is_receiver, sinks_for, split_file
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame
-from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, Tally, rehearse
+from edgetalker.runtime.ladder import rehearse
+from edgetalker.runtime.loop import LATE_POLICIES, Loop, Observer, Options, Tally
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.talker import Talker

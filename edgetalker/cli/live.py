@@ -31,8 +31,9 @@ from edgetalker.cli.status import Status, delivered
 from edgetalker.engines.errors import DeviceError
 from edgetalker.outputs import sinks_for
 from edgetalker.runtime.clock import SystemClock
+from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.live import Live, Report
-from edgetalker.runtime.loop import LATE_POLICIES, Options, rehearse
+from edgetalker.runtime.loop import LATE_POLICIES, Options
 from edgetalker.runtime.sinks.play import player_for
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker

@@ -1,11 +1,18 @@
-"""Chooses the fullest schedule that still fits into the time that is left."""
+"""What each schedule costs, and the fullest one that still fits into the time that is left."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["ExponentialQuantile", "Ladder"]
+from edgetalker.runtime.clock import Clock, SystemClock
+from edgetalker.runtime.spread import Plan
+
+if TYPE_CHECKING:
+    from edgetalker.runtime.talker import Talker
+
+__all__ = ["ExponentialQuantile", "Ladder", "rehearse"]
 
 
 class ExponentialQuantile:
@@ -105,3 +112,27 @@ class Ladder:
     def costs(self) -> Mapping[tuple[str, int], float]:
         """Return the expected tail cost in ns of every (schedule, kind) that ran."""
         return {key: self.predict(*key) for key in self._usual}
+
+
+def rehearse(talker: Talker, schedules: Sequence[str] = (), clock: Clock | None = None, times: int = 3) -> Ladder:
+    """Return a ladder that knows what each schedule costs (default: all), before the first frame is due, and fix
+    which piece of a spread group runs in which slot.
+
+    Each schedule is made `times` times on silence; the talker is then as new.
+    """
+    now = (clock or SystemClock()).now_ns
+    ladder = Ladder(schedules or talker.schedules)
+    period = int(1e9 / talker.manifest.motion.fps)
+    plans = {}
+    spread = talker.spread
+    for schedule in ladder.schedules:
+        labels, costs = spread.measure(schedule, talker.device.synchronize, now, times) if spread else ([], [])
+        for _ in range(times):
+            for kind, cost in talker.rehearse(schedule, clock=now):
+                ladder.learn(schedule, cost, kind=kind)
+        if spread is not None:
+            slack = period - ladder.predict(schedule) - period / 10  # a tenth for the sinks and the clock
+            plans[schedule] = Plan.of(labels, costs, spread.slots, max(slack, 0.0), period)
+    if spread is not None:
+        spread.plan = plans
+    return ladder

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError, UserError, nearest
 from edgetalker.runtime.clock import Clock, Pace, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.ladder import Ladder
+from edgetalker.runtime.ladder import Ladder, rehearse
+from edgetalker.runtime.options import no_schedule
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
-from edgetalker.runtime.spread import Plan
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "Tally", "drive", "rehearse"]
+__all__ = ["LATE_POLICIES", "LatePolicy", "Loop", "Observer", "Options", "Tally", "drive"]
 
 LatePolicy = Literal["hold", "skip", "send"]
 LATE_POLICIES: tuple[LatePolicy, ...] = ("hold", "skip", "send")
@@ -516,29 +516,6 @@ def _advanced(loop: Loop, errors: list[Exception]) -> bool:
         return False
 
 
-def rehearse(talker: Talker, schedules: Sequence[str] = (), clock: Clock | None = None, times: int = 3) -> Ladder:
-    """Return a ladder that knows what each schedule costs (default: all), before the first frame is due, and fix
-    which piece of a spread group runs in which slot.
-
-    Each schedule is made `times` times on silence; the talker is then as new.
-    """
-    clock = clock or SystemClock()
-    ladder = Ladder(schedules or talker.schedules)
-    period = int(1e9 / talker.manifest.motion.fps)
-    plans = {}
-    for schedule in ladder.schedules:
-        for _ in range(times):
-            for kind, cost in talker.rehearse(schedule, clock=clock.now_ns):
-                ladder.learn(schedule, cost, kind=kind)
-        if talker.spread is not None:
-            labels, costs = talker.measure_parts(schedule, clock=clock.now_ns, times=times)
-            slack = period - ladder.predict(schedule) - period / 10  # a tenth for the sinks and the clock
-            plans[schedule] = Plan.of(labels, costs, talker.spread.slots, max(slack, 0.0), period)
-    if talker.spread is not None:
-        talker.spread.plan = plans
-    return ladder
-
-
 def _check(talker: Talker, source: Source, options: Options) -> None:
     rate = talker.manifest.audio.rate
     if source.rate != rate:
@@ -549,5 +526,4 @@ def _check(talker: Talker, source: Source, options: Options) -> None:
         known = f"known are {', '.join(LATE_POLICIES)}"
         raise OptionError(f"late policy `{options.late}` is unknown; {known}{nearest(options.late, LATE_POLICIES)}")
     if options.schedule is not None and options.schedule not in talker.schedules:
-        known = f"the bundle has {', '.join(talker.schedules)}"
-        raise OptionError(f"no schedule `{options.schedule}`; {known}{nearest(options.schedule, talker.schedules)}")
+        raise no_schedule(options.schedule, talker.schedules, "prepared are")

@@ -5,65 +5,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.engine import Device, Engine
 from edgetalker.engines.errors import InputError, OptionError, nearest
-from edgetalker.runtime.talker import Talker, TalkerOptions
+from edgetalker.runtime.options import ModelOptions, given
+from edgetalker.runtime.talker import Talker
 
-__all__ = ["DEVICES", "Model", "ModelOptions", "bundled", "find_bundle"]
+__all__ = ["DEVICES", "Model", "bundled", "find_bundle"]
 
 DEVICES = ("host", "cuda")
 HOST_ENGINES = ("auto", "ort", "torch")
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 """Bundles that ship with the package."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """Where and how stages run.
-
-    device: `host`, `cuda`, or an open device (which stays the caller's). engine: on cuda `auto`, `tensorrt`, `rtx`,
-    `lean` or `torch`; on the host `auto`, `ort` or `torch`. precision: `fp32` or one that `convert` added. threads: of
-    an engine on the CPU. gpu: which GPU. wait: how the host waits for it (`spin`, `yield`, `block`). poison: fill fresh
-    buffers with NaN, so that a read before a write shows (tests).
-    """
-
-    device: str | Device = "host"
-    engine: str = "auto"
-    precision: str = "fp32"
-    threads: int = 1
-    gpu: int = 0
-    wait: str = "spin"
-    poison: bool = False
-
-
-def given(kind: type[T], options: Mapping[str, Any]) -> T:
-    """Return the options as a `kind`. Raises OptionError for a name that it does not have."""
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for name in options:
-        if name not in known:
-            raise OptionError(f"no option `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
-    return kind(**options)
-
-
-def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a model's options and a talker's. Raises OptionError for a name that neither has."""
-    of_model, of_talker = ({field.name for field in fields(kind)} for kind in (ModelOptions, TalkerOptions))
-    for name in options:
-        if name not in of_model | of_talker:
-            known = sorted(of_model | of_talker)
-            raise OptionError(f"no option `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
-    return (
-        {name: value for name, value in options.items() if name in of_model},
-        {name: value for name, value in options.items() if name in of_talker},
-    )
 
 
 class Model:

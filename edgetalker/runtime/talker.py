@@ -1,7 +1,7 @@
 """One speaker: what was heard, the state that one frame leaves for the next, and the call that makes a frame.
 
 `make` allocates nothing on the device, binds nothing and captures nothing. It reads like the frame: choose what is due,
-fill, launch, wait, copy. Everything that it launches was captured when the talker was made (program.py).
+fill, launch, wait, copy. Everything that it launches was captured when the talker was made (captured.py, program.py).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.engine import Array, Buffer, Engine
-from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.engine import Array, Buffer
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.runtime.captured import Captured
 from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.inputs import Inbound, NoiseSource, Values, chosen
-from edgetalker.runtime.memory import INBOUND, Memory
-from edgetalker.runtime.program import Around, Granularity, Part, Program, Replay
+from edgetalker.runtime.inputs import Values, chosen
+from edgetalker.runtime.options import ModelOptions, TalkerOptions, given, no_schedule, split
+from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.spread import Spread
@@ -36,38 +37,9 @@ if TYPE_CHECKING:
     from edgetalker.runtime.model import Model
     from edgetalker.runtime.sinks.play import Player
 
-__all__ = ["Snapshot", "Talker", "TalkerOptions"]
+__all__ = ["Snapshot", "Talker"]
 
 RATES = (1000, 768_000)
-
-
-@dataclass(frozen=True)
-class TalkerOptions:
-    """How a talker is made.
-
-    seed, stream: key of the noise (default 0, 0). With a seed every utterance, the sound between two resets, has
-    the same noise; without one each has its own, so that no two turns blink alike. Row k of a lock-step bundle uses
-    stream + k. graphs: `step` captures a graph for each stage run and schedule row, `frame` one for the whole
-    frame, `eager` none; all give the same frames (default: `frame` on cuda, where a launch costs; `step` on the
-    host). timings: bracket every piece with marks, so that `durations` can tell where the frame's time went.
-    schedules: those to prepare (default: all); the others cannot be played. schedule: the one that `make` plays by
-    default (default: the fullest). rate: samples a second of what `hear` takes (default: the bundle's; others need
-    `edgetalker[audio]`). rest: ease the mouth to rest while nobody speaks. play: where the sound is played at its
-    own pace, however fast it comes: the number or name of a sound card (`` is the default one), a file `.wav`,
-    `null`, or a Player; `position` says which second can be heard. noise: fills the noise instead of the counter's
-    (tests).
-    """
-
-    seed: int | None = None
-    stream: int = 0
-    graphs: Granularity | None = None
-    timings: bool = False
-    schedules: Sequence[str] | None = None
-    schedule: str | None = None
-    rate: int | None = None
-    rest: bool = False
-    play: str | Player | None = None
-    noise: NoiseSource | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +60,7 @@ class Snapshot:
     utterance: int = 0
 
 
-class Talker:
+class Talker(Captured):
     """One talker, or several in lock-step where the bundle was made so.
 
     Any thread may call it, one at a time: a second one waits. `set` and `feed` never wait. Talkers of one model are
@@ -102,78 +74,45 @@ class Talker:
         for the shipped talker) that is opened for this talker alone and closed with it. options: of TalkerOptions and,
         with a bundle, of ModelOptions. Raises UserError subclasses for what is missing, wrong or unknown.
         """
-        from edgetalker.runtime.model import Model, given, split
+        from edgetalker.runtime.model import Model
 
         if isinstance(model, Model):
             self._prepare(model, given(TalkerOptions, options))
             model.join(self)
             return
-        for_model, for_talker = split(options)
+        for_model, for_talker = split(options, ModelOptions, TalkerOptions)
         model = Model(model, **for_model)
         try:
-            self._prepare(model, given(TalkerOptions, for_talker))
+            self._prepare(model, TalkerOptions(**for_talker))
         except BaseException:
             model.close()
             raise
         model.join(self, alone=True)
 
     def _prepare(self, model: Model, options: TalkerOptions) -> None:
-        manifest, device = model.bundle.manifest, model.device
-        self.model, self.options = model, options
-        self.bundle, self.device, self.manifest = model.bundle, device, manifest
-        self._mapped = bool(device.facts().get("integrated"))
-        self._lock = model.lock if device.kind == "cuda" else threading.RLock()
-        audio, fps = manifest.audio, manifest.motion.fps
+        audio, delay = model.bundle.manifest.audio, model.bundle.manifest.motion.delay
         self.rate = _rate(options.rate, audio.rate)
-        self.schedules = _chosen(manifest.ladder, options.schedules)
+        super().__init__(model, options)
+        host = self.device.kind == "host"
+        self._lock = threading.RLock() if host else model.lock
+        self._mapped = bool(self.device.facts().get("integrated"))
         self._schedule = options.schedule or self.schedules[0]
         if self._schedule not in self.schedules:
-            raise OptionError(_no_schedule(self._schedule, self.schedules, "prepared are"))
-        self.clock, self._delay = SampleClock(audio.rate, fps, audio.lookahead, audio.block), manifest.motion.delay
+            raise no_schedule(self._schedule, self.schedules, "prepared are")
+        self.clock, self._delay = SampleClock(audio.rate, self.layout.fps, audio.lookahead, audio.block), delay
         # Room for two seconds that come at once, and for the block that the frames of the one before wait for.
         self._backlog = 2 * audio.rate + self.clock.end(0) + self.clock.boundary(audio.spread)
         self.window = AudioWindow(audio.window, backlog=self._backlog)
         self._converter = Converter(self.rate, audio.rate)
-        self._memory = Memory(device, self.bundle, self.schedules)
-        names = [name for name, tensor in manifest.tensors.items() if tensor.role in INBOUND]
-        staging = {name: device.staging(self._memory.buffer(name)) for name in names}
-        keys = options.seed, options.stream, manifest.talkers
-        self._inbound = Inbound(manifest.tensors, staging, fps, options.noise, keys)
-        self.audio, self.controls, self.inputs = self._inbound.audio, self._inbound.controls, self._inbound.tracks
-        graphs: Granularity = options.graphs or ("frame" if device.kind == "cuda" else "step")
-        self._program = Program(
-            manifest, model.engines, self._memory, self.schedules, graphs=graphs, timings=options.timings
-        )
-        self._groups, self._frames, self._period = self._program.groups, self._program.frames, self._program.period
         spread = [group for group in self._groups if group.spread]
-        self.spread = Spread(spread, self.clock, audio.spread, host=device.kind == "host") if spread else None
-        repeat = manifest.skipped == "repeat"
-        self._repeats = {name: self._program.repeats(name) for name in self.schedules} if repeat else {}
-        self._restart = device.launcher([device.capture("reset", self._memory.reset)])
-        self._staged = _one(device.staging(self._program.motion), manifest.talkers)
-        self._motion = np.zeros(self._staged.shape, np.float32)
-        self.motion = self._motion.view()
-        self.motion.flags.writeable = False
-        self.layout = self._layout()
+        self.spread = Spread(spread, self.clock, audio.spread, host=host) if spread else None
         self.rest = MouthRest(self.layout, audio.rate) if options.rest else None
         self.player = _player(options.play, self.layout)
-        self.watch(None)
         self.index = self.heard = self.needs = 0
         self._ran: list[int] = []
-        self._last: tuple[Replay, ...] = ()
         self._last_schedule, self.broken = self.schedules[0], False
         self._restart_pending = False
         self._begin()
-
-    def _layout(self) -> MotionLayout:
-        motion = self.manifest.motion
-        extra: dict[str, Any] = {
-            "bundle": self.manifest.name, "family": self.manifest.family, "audio": asdict(self.manifest.audio),
-        }  # fmt: skip
-        mesh = self.manifest.tensors.get("triangles")
-        if motion.kind == "vertices" and mesh is not None and mesh.file:
-            extra["triangles"] = self.bundle.array(mesh.file).reshape(-1, 3).tolist()
-        return MotionLayout(motion.kind, self._motion.shape, motion.fps, motion.names, motion.units, extra)
 
     # Sound, settings and values from outside
 
@@ -317,10 +256,6 @@ class Talker:
         """Return the buffer that the next frame's steps see for a reference such as `history` or `latents[phase]`."""
         return self._program.see(text, self.index)
 
-    def staging(self, name: str) -> Array:
-        """Return the host's side of an input that frames fill, or of the motion."""
-        return self.device.staging(self._program.see(name, 0))
-
     @property
     def due(self) -> int:
         """Which groups the next frame runs, a bit each: frames of different `due` differ in cost."""
@@ -334,7 +269,7 @@ class Talker:
     def _refusal(self, schedule: str) -> OptionError:
         if self.model.closed:
             return OptionError("the talker's model is closed", hint="open it again")
-        return OptionError(_no_schedule(schedule, self.schedules, "prepared are"))
+        return no_schedule(schedule, self.schedules, "prepared are")
 
     def _due(self, schedule: str) -> tuple[Replay, ...]:
         index = self.index
@@ -498,22 +433,6 @@ class Talker:
             yield due, clock() - start
         self._begin()
 
-    def measure_parts(
-        self, schedule: str, *, clock: Callable[[], int] = time.perf_counter_ns, times: int = 3
-    ) -> tuple[list[str], list[int]]:
-        """Return label and least cost in ns of each piece that is spread. The talker is as new afterwards."""
-        assert self.spread is not None
-        parts = self.spread.parts(schedule)
-        costs = [[self._timed(part, clock) for part in parts] for _ in range(times)]
-        self._begin()
-        return [part.labels[0] for part in parts], [min(of_part) for of_part in zip(*costs, strict=True)]
-
-    def _timed(self, replay: Replay, clock: Callable[[], int]) -> int:
-        start = clock()
-        replay.launch()
-        self.device.synchronize()
-        return clock() - start
-
     def save(self) -> Snapshot:
         """Return a copy of all that the next frames depend on. Costs a download of every buffer."""
         with self._lock:
@@ -595,36 +514,6 @@ class Talker:
         self._converter = Converter(self.rate, self.manifest.audio.rate)
         return [frame for frame in frames if frame.index >= 0]
 
-    # For profilers, tests and calibration
-
-    @property
-    def motion_buffer(self) -> Buffer:
-        """The motion on the device, complete after `make`; on cuda it is a `__cuda_array_interface__` and DLPack."""
-        return self._program.motion
-
-    def watch(self, around: Around | None) -> None:
-        """Let `around` make every call of a frame (upload, launches, download, the wait); None: as before."""
-        for replay in self.replays:
-            replay.watch(around)
-        wait = Part("wait", "wait", self.device.synchronize)
-        calls: list[Callable[[], None] | None] = []
-        for part in (*self._program.edges, wait):
-            if part is None or (around is None and part is not wait and not self.device.copies):
-                calls.append(None)  # a call less where there is nothing to copy
-            else:
-                calls.append(part.call if around is None else partial(around, part))
-        self._upload, self._download, self._wait = calls[0], calls[1], calls[2] or wait.call
-
-    @property
-    def replays(self) -> tuple[Replay, ...]:
-        """Everything that frames launch."""
-        return self._program.replays
-
-    @property
-    def engines(self) -> Mapping[str, Engine]:
-        """The stages' engines by name."""
-        return self.model.engines
-
     def end(self, index: int) -> int:
         """Return the sample after the last one that frame `index` sees (the audio contract)."""
         return self.clock.end(index)
@@ -635,36 +524,6 @@ class Talker:
         name = self.schedules[0]
         begins = self.spread is not None and self.spread.shown != self.index // self.clock.block
         return begins or self._frames[name, self.index % self._period].hears or any(r.hears for r in self._due(name))
-
-    def addresses(self) -> Mapping[str, int]:
-        """Return the address of every buffer; constant for the talker's life."""
-        return self._memory.addresses()
-
-    def read(self, name: str) -> Array:
-        """Return a copy of any tensor as it is now."""
-        return self.device.read(self._memory.buffer(name))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the talker's buffers."""
-        return self._memory.nbytes()
-
-    def labels(self) -> tuple[str, ...]:
-        """Return the names of the last frame's pieces in order: `audio`, `condition`, `denoise[0]`, …"""
-        return tuple(label for replay in self._last for label in replay.labels)
-
-    def durations(self) -> list[int]:
-        """Return the device time of each piece of the last frame in ns. Raises OptionError without `timings`."""
-        return [self.device.elapsed(first, last) for replay in self._last for first, last in replay.marks()]
-
-    def starts(self) -> list[int]:
-        """Return when each piece of the last frame began on the device, in ns after the first; needs `timings`."""
-        marks = [first for replay in self._last for first, _ in replay.marks()]
-        return [self.device.elapsed(marks[0], first) for first in marks]
-
-    def pieces(self) -> tuple[str, ...]:
-        """Return the labels of all pieces, each once."""
-        return tuple(dict.fromkeys(label for replay in self.replays for label in replay.labels))
 
     def orphan(self) -> None:
         """The model closes: what was captured must not be launched again."""
@@ -709,22 +568,3 @@ def _rate(rate: int | None, own: int) -> int:
     if rate is not None and not RATES[0] <= rate <= RATES[1]:
         raise OptionError(f"a rate of {rate} samples a second; {RATES[0]} to {RATES[1]} were wanted")
     return rate or own
-
-
-def _chosen(ladder: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
-    if wanted is None:
-        return ladder
-    for name in wanted:
-        if name not in ladder:
-            raise OptionError(_no_schedule(name, ladder, "the bundle has"))
-    return tuple(name for name in ladder if name in wanted)
-
-
-def _no_schedule(name: str, known: Sequence[str], what: str) -> str:
-    return f"no schedule `{name}`; {what} {', '.join(known)}{nearest(name, known)}"
-
-
-def _one(values: Array, talkers: int) -> NDArray[np.float32]:
-    """One talker's values are shown without the talkers' axis."""
-    view: NDArray[np.float32] = values[0] if talkers == 1 and values.ndim > 1 else values
-    return view

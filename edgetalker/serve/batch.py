@@ -20,7 +20,8 @@ from edgetalker.runtime.clock import Clock, SystemClock
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
-from edgetalker.runtime.model import Model, given
+from edgetalker.runtime.model import Model
+from edgetalker.runtime.options import given
 from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions

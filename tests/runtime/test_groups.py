@@ -21,7 +21,8 @@ from edgetalker.engines.errors import BundleError, OptionError
 from edgetalker.engines.host import HostDevice, HostGraph
 from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
-from edgetalker.runtime.loop import Loop, Observer, Options, rehearse
+from edgetalker.runtime.ladder import rehearse
+from edgetalker.runtime.loop import Loop, Observer, Options
 from edgetalker.runtime.program import GRANULARITIES
 from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.spread import Plan

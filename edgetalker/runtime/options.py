@@ -1,0 +1,87 @@
+"""What a user may choose: of a model, of its talkers. Checked by name; a schedule's name, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edgetalker.engines.engine import Device
+from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.runtime.inputs import NoiseSource
+from edgetalker.runtime.program import Granularity
+
+if TYPE_CHECKING:
+    from edgetalker.runtime.sinks.play import Player
+
+__all__ = ["ModelOptions", "TalkerOptions", "given", "no_schedule", "split"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Where and how stages run.
+
+    device: `host`, `cuda`, or an open device (which stays the caller's). engine: on cuda `auto`, `tensorrt`, `rtx`,
+    `lean` or `torch`; on the host `auto`, `ort` or `torch`. precision: `fp32` or one that `convert` added. threads: of
+    an engine on the CPU. gpu: which GPU. wait: how the host waits for it (`spin`, `yield`, `block`). poison: fill fresh
+    buffers with NaN, so that a read before a write shows (tests).
+    """
+
+    device: str | Device = "host"
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int = 1
+    gpu: int = 0
+    wait: str = "spin"
+    poison: bool = False
+
+
+@dataclass(frozen=True)
+class TalkerOptions:
+    """How a talker is made.
+
+    seed, stream: key of the noise (default 0, 0). With a seed every utterance, the sound between two resets, has
+    the same noise; without one each has its own, so that no two turns blink alike. Row k of a lock-step bundle uses
+    stream + k. graphs: `step` captures a graph for each stage run and schedule row, `frame` one for the whole
+    frame, `eager` none; all give the same frames (default: `frame` on cuda, where a launch costs; `step` on the
+    host). timings: bracket every piece with marks, so that `durations` can tell where the frame's time went.
+    schedules: those to prepare (default: all); the others cannot be played. schedule: the one that `make` plays by
+    default (default: the fullest). rate: samples a second of what `hear` takes (default: the bundle's; others need
+    `edgetalker[audio]`). rest: ease the mouth to rest while nobody speaks. play: where the sound is played at its
+    own pace, however fast it comes: the number or name of a sound card (`` is the default one), a file `.wav`,
+    `null`, or a Player; `position` says which second can be heard. noise: fills the noise instead of the counter's
+    (tests).
+    """
+
+    seed: int | None = None
+    stream: int = 0
+    graphs: Granularity | None = None
+    timings: bool = False
+    schedules: Sequence[str] | None = None
+    schedule: str | None = None
+    rate: int | None = None
+    rest: bool = False
+    play: str | Player | None = None
+    noise: NoiseSource | None = None
+
+
+def given(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Return the options as a `kind`. Raises OptionError for a name that it does not have."""
+    return kind(**split(options, kind)[0])
+
+
+def split(options: Mapping[str, Any], *kinds: type[Any]) -> list[dict[str, Any]]:
+    """Return those of the options that are each kind's. Raises OptionError for a name that none of them has."""
+    names = [[field.name for field in fields(kind)] for kind in kinds]
+    known = sorted({name for of_kind in names for name in of_kind})
+    for name in options:
+        if name not in known:
+            raise OptionError(f"no option `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
+    return [{name: value for name, value in options.items() if name in of_kind} for of_kind in names]
+
+
+def no_schedule(name: str, known: Sequence[str], what: str) -> OptionError:
+    """Return what is said of a schedule that is not there. what: such as `the bundle has`."""
+    return OptionError(f"no schedule `{name}`; {what} {', '.join(known)}{nearest(name, known)}")
