@@ -15,7 +15,7 @@ PYTEST = EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -n $(JOBS) --dist l
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
-.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest test-agents lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
+.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest test-agents test-ray lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-slow             the tests that take more than five seconds each"
 	@echo "make fuzz                  changed inputs for an hour each; nothing but errors that say what is wrong"
 	@echo "make test-agents           the plug-ins for Pipecat and LiveKit, in an environment of their own"
+	@echo "make test-ray              the fleet, on a Ray of this machine, in an environment of its own"
 	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
 	@echo "make test-lowest           the device side with the oldest versions that pyproject.toml allows"
 	@echo "make test-torch-cuda       PyTorch for CUDA on the driver double, without a GPU (2.5 GB of wheels)"
@@ -101,13 +102,20 @@ FUZZ_ARGS ?= --seconds 3600
 fuzz: $(VENV)/.dev
 	$(VENV)/bin/python -m tests.fuzz $(FUZZ_ARGS)
 
-test-all: test test-slow test-pythons test-lowest test-agents
+test-all: test test-slow test-pythons test-lowest test-agents test-ray
 
 # Pipecat and LiveKit want older packages than the other tests: an environment of their own.
 test-agents: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)-agents
 	$(VENV)-agents/bin/python -m pip install --quiet --disable-pip-version-check ".[cpu,pipecat,livekit]" pytest hypothesis
 	PYTHONPATH=. $(VENV)-agents/bin/python -m pytest -q -p no:cacheprovider -W default tests/agents
+
+# Ray brings packages of its own, too; it starts a cluster on this machine.
+RAY_TESTS = tests/serve/test_fleet.py
+test-ray: $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check ".[ray]" pytest hypothesis
+	PYTHONPATH=. $(VENV)-ray/bin/python -m pytest -q -p no:cacheprovider -W default $(RAY_TESTS)
 
 # The device side must run on every Python named in pyproject.toml: numpy, ONNX Runtime, no torch.
 test-pythons:
@@ -154,4 +162,4 @@ wheelhouse: $(VENV)/bin/python
 	@echo "there: pip install --no-index --find-links wheelhouse \"edgetalker[$(EXTRAS)]\""
 
 clean:
-	rm -rf $(VENV) $(VENV)-agents $(OUT) build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) $(VENV)-agents $(VENV)-ray $(OUT) build dist wheelhouse *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -25,7 +25,7 @@ from edgetalker.serve.options import Address, Door
 from edgetalker.serve.seat import Event
 from edgetalker.serve.session import Session
 
-__all__ = ["A2fServer", "map_emotions"]
+__all__ = ["A2fServer", "A2fService", "map_emotions"]
 
 _log = logging.getLogger("edgetalker.serve.a2f")
 PATIENCE = 2.0
@@ -55,14 +55,9 @@ class A2fServer:
     def __init__(self, batch: Batch, where: Address, door: Door | None = None, metrics: Metrics | None = None) -> None:
         """Raises OptionError for an address that other machines reach without a token, or for a bundle that makes no
         ARKit shapes."""
-        if batch.layout.kind != "arkit":
-            raise OptionError(
-                f"the bundle makes `{batch.layout.kind}` motion; Audio2Face's clients want ARKit's shapes",
-                hint="serve it over WebSocket alone: --http without --grpc",
-            )
-        self.batch, self.where, self.door = batch, where, door or Door()
+        self.where, self.door = where, door or Door()
         self.door.check(where)
-        self.metrics = metrics or Metrics(batch)
+        self._service = A2fService(batch, self.door, metrics)
         self.port = where.port
 
     async def __aenter__(self) -> A2fServer:
@@ -82,7 +77,7 @@ class A2fServer:
             ],
         )
         handler = grpc.stream_stream_rpc_method_handler(
-            self.process,
+            self._service.process,
             request_deserializer=kinds["AudioWithEmotionStream"].FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
@@ -105,8 +100,22 @@ class A2fServer:
     async def __aexit__(self, *_: object) -> None:
         await self._server.stop(1.0)
 
+
+class A2fService:
+    """What answers a stream, whoever carries it: the server above, or a fleet (fleet.py)."""
+
+    def __init__(self, batch: Batch, door: Door, metrics: Metrics | None = None) -> None:
+        """Raises OptionError for a bundle that makes no ARKit shapes."""
+        if batch.layout.kind != "arkit":
+            raise OptionError(
+                f"the bundle makes `{batch.layout.kind}` motion; Audio2Face's clients want ARKit's shapes",
+                hint="serve it over WebSocket alone: --http without --grpc",
+            )
+        self.batch, self.door = batch, door
+        self.metrics = metrics or Metrics(batch)
+
     async def process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answer one stream."""
+        """Answer one stream of messages. Of gRPC's context, `invocation_metadata` and `abort` are used."""
         import grpc
 
         shown = dict(context.invocation_metadata() or ())
@@ -207,6 +216,7 @@ class _Stream:
     async def talk(self, session: Session, requests: AsyncIterator[Any], metrics: Metrics) -> AsyncIterator[Any]:
         """Yield the frames, while the sound is taken beside them."""
         reader = asyncio.create_task(self._read(session, requests))
+        reader.add_done_callback(lambda task: task.cancelled() or task.exception())  # who has gone is told nothing
         try:
             async for event in session.events():
                 if event.error is not None:
