@@ -12,6 +12,7 @@ from edgetalker.cli.options import (
     add_bundle,
     add_controls,
     add_device,
+    add_voice,
     exit_code,
     milliseconds,
     natural,
@@ -54,6 +55,7 @@ def add_parser(subparsers: Any) -> None:
         help=".npz .jsonl .csv (Live Link Face) .glb .png, `-` (JSON lines), or a receiver: vmc://host:39540",
     )
     add_timing(parser)
+    add_voice(parser.add_argument_group("voice", "with it the mouth rests while nobody speaks"), "none")
     add_controls(parser)
     add_device(parser)
     parser.add_argument(
@@ -86,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     sinks = sinks_for(args.output, args.speech)
     if args.trace is not None:
         checked_target(args.trace)
-    session = session_from(args, timings=args.trace is not None)
+    rest = {} if args.voice is None else {"rest": True, "voice": args.voice}
+    session = session_from(args, timings=args.trace is not None, **rest)
     try:
         set_controls(session, args)
         return _play(args, session, sinks)

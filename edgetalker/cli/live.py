@@ -18,6 +18,7 @@ from edgetalker.cli.options import (
     add_bundle,
     add_controls,
     add_device,
+    add_voice,
     exit_code,
     milliseconds,
     on_signals,
@@ -37,6 +38,7 @@ from edgetalker.runtime.loop import LATE_POLICIES, Options
 from edgetalker.runtime.sinks.play import player_for
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker
+from edgetalker.runtime.voice import for_a_microphone
 
 __all__ = ["add_parser", "run"]
 
@@ -93,6 +95,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="ease the mouth to rest while nobody speaks (default: yes)",
     )
+    add_voice(group, "silero with --mic where ONNX Runtime is installed, else energy")
 
 
 def _add_timing(parser: argparse.ArgumentParser) -> None:
@@ -131,12 +134,17 @@ def run(args: argparse.Namespace) -> int:
     log_as(args.log, quiet=args.quiet)
     _check(args)
     sinks = sinks_for(targets(args.to), args.speech)
-    session = session_from(args)
+    session = session_from(args, voice=_voice(args))
     try:
         set_controls(session, args)
         return _play(args, session, sinks)
     finally:
         session.close()
+
+
+def _voice(args: argparse.Namespace) -> str:
+    """Return the detector: a room holds more than voices, a file of speech or an agent's stream little else."""
+    return args.voice or (for_a_microphone() if args.mic and args.rest else "energy")
 
 
 def _check(args: argparse.Namespace) -> None:

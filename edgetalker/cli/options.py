@@ -20,12 +20,14 @@ from edgetalker.runtime.program import GRANULARITIES
 from edgetalker.runtime.sinks.options import Option, switch
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker
+from edgetalker.runtime.voice import DETECTORS
 
 __all__ = [
     "add_bundle",
     "add_controls",
     "add_device",
     "add_table",
+    "add_voice",
     "bundle_path",
     "bundled",
     "exit_code",
@@ -87,8 +89,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=natural, metavar="N", help="seed of the noise, the same after each reset")
 
 
-def session_from(args: argparse.Namespace, *, timings: bool = False) -> Talker:
-    """Open the talker that the options of `add_bundle` and `add_device` describe."""
+def add_voice(group: argparse._ArgumentGroup, default: str) -> None:
+    """Add which detector says that somebody speaks. default: what happens without the option."""
+    group.add_argument(
+        "--voice",
+        choices=DETECTORS,
+        help=f"what tells a voice: its level, or Silero's network, which knows music and typing (default: {default})",
+    )
+
+
+def session_from(args: argparse.Namespace, *, timings: bool = False, **more: Any) -> Talker:
+    """Open the talker that the options of `add_bundle` and `add_device` describe; more: other options of a talker."""
     on_gpu = {"gpu": args.gpu, "wait": args.wait} if args.device == "cuda" else {}
     return Talker(
         args.bundle,
@@ -99,6 +110,7 @@ def session_from(args: argparse.Namespace, *, timings: bool = False) -> Talker:
         threads=args.threads,
         seed=args.seed,
         timings=timings,
+        **more,
         **on_gpu,
     )
 

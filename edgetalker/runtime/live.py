@@ -9,7 +9,6 @@ from edgetalker.runtime.clock import Clock, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
-from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sinks.net.sender import NetworkSink
 from edgetalker.runtime.sinks.play import Player, player_for
 from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
@@ -137,7 +136,7 @@ class Live:
         self.sinks = (*sinks, *([] if self.player is None else [self.player]))
         self.meter = DelayMeter(talker)
         if rest and talker.rest is None:
-            talker.rest = MouthRest(talker.layout, source.rate)
+            talker.rest = talker.mouth_rest()
         self.loop = Loop(
             talker,
             self.source,

@@ -49,10 +49,11 @@ class TalkerOptions:
     host). timings: bracket every piece with marks, so that `durations` can tell where the frame's time went.
     schedules: those to prepare (default: all); the others cannot be played. schedule: the one that `make` plays by
     default (default: the fullest). rate: samples a second of what `hear` takes (default: the bundle's; others need
-    `edgetalker[audio]`). rest: ease the mouth to rest while nobody speaks. play: where the sound is played at its
-    own pace, however fast it comes: the number or name of a sound card (`` is the default one), a file `.wav`,
-    `null`, or a Player; `position` says which second can be heard. noise: fills the noise instead of the counter's
-    (tests).
+    `edgetalker[audio]`). rest: ease the mouth to rest while nobody speaks. voice: which
+    detector says that somebody speaks: `energy`, or `silero`, which knows music, typing and coughs and wants ONNX
+    Runtime. play: where the sound is played at its own pace, however fast it comes: the number or name of a sound card
+    (`` is the default one), a file `.wav`, `null`, or a Player; `position` says which second can be heard. noise: fills
+    the noise instead of the counter's (tests).
     """
 
     seed: int | None = None
@@ -63,6 +64,7 @@ class TalkerOptions:
     schedule: str | None = None
     rate: int | None = None
     rest: bool = False
+    voice: str = "energy"
     play: str | Player | None = None
     noise: NoiseSource | None = None
 

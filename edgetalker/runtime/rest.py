@@ -8,17 +8,30 @@ smoothed level of the last two seconds, as in minimum statistics (Martin 2001): 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 
-__all__ = ["MouthRest", "NoiseFloor", "VoiceActivity", "speech_shapes"]
+__all__ = ["MouthRest", "NoiseFloor", "Voice", "VoiceActivity", "speech_shapes"]
 
 NEVER = -(1 << 62)
 CLICK_SHARE = 0.9
 """A voice has two pulses or more in 32 ms, and rings after each: no 4 ms of it hold this much."""
+
+
+class Voice(Protocol):
+    """Hears sound in order and remembers when there last was a voice. hang: seconds that speech outlasts it."""
+
+    hang: float
+
+    def hear(self, samples: NDArray[np.float32]) -> None: ...
+
+    def speaking(self, sample: int, hang: float) -> bool: ...
+
+    def reset(self) -> None: ...
 
 
 class NoiseFloor:
@@ -63,6 +76,7 @@ class VoiceActivity:
         if rate < 8000:
             raise ValueError(f"{rate} samples a second hold too little of a voice; 8000 are wanted")
         self.rate, self.clear, self.near, self.quiet = rate, clear, near, quiet
+        self.hang = 0.25
         self.hop = rate // 100
         self._size = rate * 32 // 1000
         self._slots = np.arange(0, self._size - self._size // 16, self._size // 16)
@@ -148,15 +162,18 @@ class MouthRest:
         layout: MotionLayout,
         rate: int,
         *,
-        hang: float = 0.25,
+        hang: float | None = None,
         attack: float = 0.04,
         release: float = 0.2,
-        activity: VoiceActivity | None = None,
+        activity: Voice | None = None,
     ) -> None:
-        """rate: samples a second of what `hear` takes. Times in seconds."""
-        self.activity = activity or VoiceActivity(rate)
+        """rate: samples a second of what `hear` takes. Times in seconds; hang: the detector's own where it is None.
+
+        activity: the detector (`runtime.voice.detector`); by default VoiceActivity.
+        """
+        self.activity: Voice = activity or VoiceActivity(rate)
         self.gain = 0.0
-        self._hang = hang
+        self._hang = self.activity.hang if hang is None else hang
         self._rise, self._fall = (1 / (max(time, 1e-6) * float(layout.fps)) for time in (attack, release))
         self._shapes = speech_shapes(layout)
         self._motion = np.zeros(layout.shape, np.float32)

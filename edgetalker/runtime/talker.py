@@ -31,6 +31,7 @@ from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.spread import Spread
+from edgetalker.runtime.voice import detector
 
 if TYPE_CHECKING:
     from edgetalker.engines.bundle import Bundle
@@ -106,13 +107,18 @@ class Talker(Captured):
         self._converter = Converter(self.rate, audio.rate)
         spread = [group for group in self._groups if group.spread]
         self.spread = Spread(spread, self.clock, audio.spread, host=host) if spread else None
-        self.rest = MouthRest(self.layout, audio.rate) if options.rest else None
+        self.rest = self.mouth_rest() if options.rest else None
         self.player = _player(options.play, self.layout)
         self.index = self.heard = self.needs = 0
         self._ran: list[int] = []
         self._last_schedule, self.broken = self.schedules[0], False
         self._restart_pending = False
         self._begin()
+
+    def mouth_rest(self) -> MouthRest:
+        """Return a new stage that rests this talker's mouth, with the detector of its options. Raises as `detector`."""
+        rate = self.manifest.audio.rate
+        return MouthRest(self.layout, rate, activity=detector(self.options.voice, rate))
 
     # Sound, settings and values from outside
 

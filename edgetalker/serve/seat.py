@@ -18,7 +18,6 @@ from edgetalker.engines.errors import OptionError, UserError
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.inputs import Values
 from edgetalker.runtime.loop import Tally
-from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.talker import Talker
 
@@ -138,7 +137,7 @@ class Seat:
         for control in talker.controls.values():
             control.set(control.tensor.default)
             control.settle()
-        talker.rest = MouthRest(talker.layout, audio.rate) if options.rest else None
+        talker.rest = talker.mouth_rest() if options.rest else None
 
     def send(self, command: Command) -> None:
         """Take a command; it acts at the next tick. A reset overtakes what waits. From any thread."""
