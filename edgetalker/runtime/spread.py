@@ -15,10 +15,16 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgetalker.runtime.clock import SampleClock
 from edgetalker.runtime.program import Group, Replay
 
 __all__ = ["Aside", "Plan", "Spread"]
+
+Fill = Callable[[int, "NDArray[np.float32] | None"], None]
+"""Fills and uploads what a block that begins with frame `index` hears: of what was heard, or of this window."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +160,19 @@ class Spread:
     frames see. plan: by schedule; without one everything runs at the block's border.
     """
 
-    def __init__(self, groups: Sequence[Group], clock: SampleClock, slots: int, *, host: bool) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        clock: SampleClock,
+        slots: int,
+        *,
+        host: bool,
+        fill: Fill,
+        restart: Callable[[], None],
+    ) -> None:
+        """fill: makes ready what a block hears. restart: puts the talker's states back to their start."""
         self._groups, self._clock, self.slots, self._host = tuple(groups), clock, slots, host
+        self._fill, self._restart, self._stale = fill, restart, False
         self.plan: Mapping[str, Plan] = {}
         self.aside = Aside()
         weakref.finalize(self, self.aside.end)  # a talker that was forgotten and not closed leaves no thread
@@ -163,8 +180,18 @@ class Spread:
         self._schedule = ""
 
     def reset(self) -> None:
-        """Throw away what was begun. A piece that runs aside goes on to its end; `aside.join` waits for it."""
+        """Begin anew, and throw away what was begun. A piece that runs aside still writes, so that states are put back
+        when it has ended: by what comes next, which waits for it."""
         self.done = self.shown = -1
+        self._stale = self.aside.busy()
+        if not self._stale:
+            self._restart()
+
+    def _settle(self) -> None:
+        if self._stale:
+            self.aside.join()
+            self._restart()
+            self._stale = False
 
     def parts(self, schedule: str) -> list[Replay]:
         """Return the pieces of one block in order, each a replay of its own."""
@@ -189,36 +216,47 @@ class Spread:
         slot = index - 1 - (following * block - self.slots)
         return slot if slot >= 0 and following > self.shown and heard >= self._clock.end(following * block) else -1
 
-    def work(self, index: int, heard: int, schedule: str, hold: Callable[[int], None]) -> None:
-        """Run what the plan has up to the slot before frame `index`. `hold` fills the inputs of the block's start."""
+    def work(self, index: int, heard: int, schedule: str, *, ready: bool) -> None:
+        """Run what the plan has up to the slot before frame `index`; all that is left where it begins a block and is
+        ready."""
+        block, within = divmod(index, self._clock.block)
+        if within == 0 and block != self.shown and ready:
+            self._settle()
+            self._finish(block, schedule, None)
+        elif not self.aside.busy():
+            self._settle()
+            self._next(index, heard, schedule)
+
+    def _next(self, index: int, heard: int, schedule: str) -> None:
         slot, following = self.slot(index, heard), -(-index // self._clock.block)
         if slot < 0 or (self.done >= 0 and self._block != following):
             return  # pieces of a block whose first frame was passed over are finished by `complete`
         if self.done < 0:
-            self._hold(following, schedule, hold)
+            self._hold(following, schedule, None)
         plan = self.plan.get(self._schedule)
         if plan is not None:
             self._run(plan.until(slot), plan, wait=False)
 
-    def finish(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
-        """Do now what of `block` is not done yet, and wait for it."""
-        if self.done < 0 or self._block != block:
-            self._hold(block, schedule, hold)
-        self._run(len(self.parts(self._schedule)), None, wait=True)
-
-    def complete(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
-        """See that the frames of `block` are shown its results."""
+    def complete(self, block: int, schedule: str, window: NDArray[np.float32] | None) -> None:
+        """See that the frames of `block` are shown its results. window: what it hears, None: what was heard."""
+        self._settle()
         if block == self.shown:
             return
-        self.finish(block, schedule, hold)
+        self._finish(block, schedule, window)
         for group in self._groups:
             if group.show is not None:
                 group.show.launch()
         self.done, self.shown = -1, block
 
-    def _hold(self, block: int, schedule: str, hold: Callable[[int], None]) -> None:
+    def _finish(self, block: int, schedule: str, window: NDArray[np.float32] | None) -> None:
+        """Do now what of `block` is not done yet, and wait for it."""
+        if self.done < 0 or self._block != block:
+            self._hold(block, schedule, window)
+        self._run(len(self.parts(self._schedule)), None, wait=True)
+
+    def _hold(self, block: int, schedule: str, window: NDArray[np.float32] | None) -> None:
         self.aside.join()
-        hold(block * self._clock.block)
+        self._fill(block * self._clock.block, window)
         for group in self._groups:
             if group.hold is not None:
                 group.hold.launch()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -105,14 +104,16 @@ class Talker(Captured):
         self._backlog = 2 * audio.rate + self.clock.end(0) + self.clock.boundary(audio.spread)
         self.window = AudioWindow(audio.window, backlog=self._backlog)
         self._converter = Converter(self.rate, audio.rate)
-        spread = [group for group in self._groups if group.spread]
-        self.spread = Spread(spread, self.clock, audio.spread, host=host) if spread else None
+        self.spread: Spread | None = None
+        if spread := [group for group in self._groups if group.spread]:
+            self.spread = Spread(
+                spread, self.clock, audio.spread, host=host, fill=self._fill_block, restart=self._put_back
+            )
         self.rest = self.mouth_rest() if options.rest else None
         self.player = _player(options.play, self.layout)
         self.index = self.heard = self.needs = 0
         self._ran: list[int] = []
         self._last_schedule, self.broken = self.schedules[0], False
-        self._restart_pending = False
         self._begin()
 
     def mouth_rest(self) -> MouthRest:
@@ -213,50 +214,44 @@ class Talker(Captured):
         """
         with self._lock:
             start = time.perf_counter_ns()
-            name = schedule or self._schedule
-            frame = self._frames.get((name, self.index % self._period))
-            if frame is None:
-                raise self._refusal(name)
-            launches = self._prepare_frame(name, frame, window)
+            frame = self._prepared(schedule, window)
             frame.launch()
             if self._download is not None:
                 self._download()
             self._wait()
-            self._last, self._last_schedule = (*launches, frame), name
-            return self._frame(name, start)
+            return self._frame(start)
 
-    def _prepare_frame(self, name: str, frame: Replay, window: NDArray[np.float32] | None) -> tuple[Replay, ...]:
-        """Fill and upload what the next frame reads, and run the groups that are due; return these."""
+    def _prepared(self, schedule: str | None, window: NDArray[np.float32] | None) -> Replay:
+        """Fill and upload what the next frame reads, run the groups that are due, and return the frame's own work."""
+        name, index = schedule or self._schedule, self.index
+        frame = self._frames.get((name, index % self._period))
+        if frame is None:
+            raise self._refusal(name)
         launches = self._due(name) if self._groups else ()
-        index = self.index
         self._inbound.glide(index)
         if self.spread is not None:
-            self._restart_if_pending()
-            self.spread.complete(index // self.clock.block, name, partial(self._hold, window))
+            self.spread.complete(index // self.clock.block, name, window)
         hears = frame.hears or (bool(launches) and any(replay.hears for replay in launches))
         self._fill(index, window, hears=hears)
         if self._upload is not None:
             self._upload()
         for replay in launches:
             replay.launch()
-        return launches
+        self._last, self._last_schedule = (*launches, frame), name
+        return frame
 
     # Frames whose steps run elsewhere, together with other talkers' (edgetalker.serve)
 
     def prepare(self, schedule: str | None = None) -> str:
         """Do all of `make` that comes before the steps of every frame; return the schedule. `finish` does the rest."""
         with self._lock:
-            name = schedule or self._schedule
-            frame = self._frames.get((name, self.index % self._period))
-            if frame is None:
-                raise self._refusal(name)
-            self._last, self._last_schedule = (*self._prepare_frame(name, frame, None), frame), name
-            return name
+            self._prepared(schedule, None)
+            return self._last_schedule
 
     def finish(self, start_ns: int) -> Frame:
         """Return the frame whose motion and states now lie in the talker's buffers. start_ns: when work on it began."""
         with self._lock:
-            return self._frame(self._last_schedule, start_ns)
+            return self._frame(start_ns)
 
     def buffer(self, text: str) -> Buffer:
         """Return the buffer that the next frame's steps see for a reference such as `history` or `latents[phase]`."""
@@ -298,7 +293,7 @@ class Talker(Captured):
             self.window.read(end, self.audio[0])
         self._inbound.fill(index, min(end, self.window.size))
 
-    def _frame(self, schedule: str, start: int) -> Frame:
+    def _frame(self, start: int) -> Frame:
         for slot, group in enumerate(self._groups):
             self._ran[slot] = self.index // group.every
         self.broken = not math.isfinite(float(self._staged.sum()))
@@ -312,7 +307,7 @@ class Talker(Captured):
             sample=self.needs,
             time=self.clock.frame_time(self.index - self._delay),
             motion=motion,
-            schedule=schedule,
+            schedule=self._last_schedule,
             cost_ns=time.perf_counter_ns() - start,
             inputs=self._inbound.values,
         )
@@ -353,37 +348,25 @@ class Talker(Captured):
     def work(self) -> None:
         """Run what the plan has for this slot of the next block, if its sound has come; before a block's first frame,
         all that is left of it. Called between frames."""
-        if self.spread is None:
-            return
-        with self._lock:
-            block, within = divmod(self.index, self.clock.block)
-            hold = partial(self._hold, None)
-            if within == 0 and block != self.spread.shown and self.ready():
-                self._restart_if_pending()
-                self.spread.finish(block, self._last_schedule, hold)
-            elif not self.spread.aside.busy():
-                self._restart_if_pending()
-                self.spread.work(self.index, self.window.total, self._last_schedule, hold)
+        if self.spread is not None:
+            with self._lock:
+                self.spread.work(self.index, self.window.total, self._last_schedule, ready=self.ready())
 
-    def _hold(self, window: NDArray[np.float32] | None, index: int) -> None:
-        """Fill what a block that begins with frame `index` hears, for its groups to hold."""
+    def _fill_block(self, index: int, window: NDArray[np.float32] | None) -> None:
         self._fill(index, window, hears=True)
         if self._upload is not None:
             self._upload()
-
-    def _restart_if_pending(self) -> None:
-        if self._restart_pending and self.spread is not None:
-            self.spread.aside.join()
-            self._restart()
-            self._restart_pending = False
 
     # State
 
     def heal(self) -> None:
         """Put every state back to its start and go on with the next frame: what mends a history that holds NaN."""
         with self._lock:
-            self._restart()
-            self.device.synchronize()
+            self._put_back()
+
+    def _put_back(self) -> None:
+        self._restart()
+        self.device.synchronize()
 
     def reseed(self, seed: int, stream: int) -> None:
         """Take the noise of another (seed, stream) from the next frame on, in every utterance that follows.
@@ -410,12 +393,7 @@ class Talker(Captured):
             self._begin()
 
     def _begin(self) -> None:
-        self._restart_pending = self.spread is not None and self.spread.aside.busy()
-        if self.spread is not None:
-            self.spread.reset()
-        if not self._restart_pending:  # else a piece of the block that was thrown away still writes; make() waits
-            self._restart()
-            self.device.synchronize()
+        self._put_back() if self.spread is None else self.spread.reset()
         self.window.reset()
         self.heard = self.index = 0
         self.needs = self.clock.end(0)
@@ -433,7 +411,7 @@ class Talker(Captured):
         silence = None if self.audio is None else np.zeros(self.audio.shape, np.float32)
         for _ in range(2 if self._groups else 1):
             if self.spread is not None:
-                self.spread.complete(0, schedule, partial(self._hold, silence))
+                self.spread.complete(0, schedule, silence)
             due, start = self.due, clock()
             self.make(schedule, window=silence)
             yield due, clock() - start
