@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec
 from edgetalker.engines.errors import BundleError, InputError, OptionError, nearest
-from edgetalker.engines.files import sha256_of
+from edgetalker.engines.files import read_regular, sha256_of
 from edgetalker.engines.kinds import kind_of_file
 from edgetalker.engines.manifest import FORMAT, VERSION, Manifest, parse
 from edgetalker.engines.verify import contradictions
@@ -25,6 +26,7 @@ from edgetalker.engines.verify import contradictions
 __all__ = ["MANIFEST", "Bundle", "check_target", "pack"]
 
 MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,10 @@ class Bundle:
         return self.manifest.precisions[precision].get(stage, self.manifest.stages[stage].file)
 
     def array(self, file: str) -> Array:
-        """Load an array file of the bundle. Never unpickles."""
-        values: Array = np.load(self.path / file, allow_pickle=False)
+        """Load an array file of the bundle. Never unpickles. Raises InputError."""
+        values = read_arrays(self.path / file)
+        if isinstance(values, dict):
+            raise InputError(f"{self.path / file} holds several arrays; one (.npy) was wanted")
         return values
 
     def table(self, schedule: str) -> Array:
@@ -128,13 +132,13 @@ class Bundle:
     def _loaded(self, file: str) -> Array | None:
         try:
             return self.array(file)
-        except (ValueError, OSError, EOFError):
+        except InputError:
             return None
 
 
 def _read_manifest(folder: Path) -> bytes:
     try:
-        return (folder / MANIFEST).read_bytes()
+        return read_regular(folder / MANIFEST, _LARGEST_MANIFEST)
     except FileNotFoundError:
         what = "it holds no manifest.json" if folder.is_dir() else "there is no such folder"
         below = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
@@ -171,8 +175,9 @@ def _digest_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             continue
         try:
             found = sha256_of(folder / name)
-        except OSError as error:
-            yield f"file `{name}` cannot be read: {error.strerror}"
+        except (OSError, ValueError) as error:  # ValueError: a name with a NUL, or one that no file system can spell
+            shown = name if name.isprintable() else ascii(name)[1:-1]
+            yield f"file `{shown}` cannot be read: {getattr(error, 'strerror', None) or error}"
             continue
         if found != digest:
             yield f"file `{name}` has SHA-256 {found[:12]}…, the manifest says {digest[:12]}…"

@@ -18,7 +18,7 @@ from typing import IO
 
 from edgetalker.engines.errors import OutputError
 
-__all__ = ["PartFile", "checked_target", "reported", "sha256_of", "write_whole"]
+__all__ = ["PartFile", "checked_target", "open_regular", "read_regular", "reported", "sha256_of", "write_whole"]
 
 _log = logging.getLogger("edgetalker.files")
 
@@ -226,10 +226,27 @@ def checked_target(path: Path | str) -> Path:
     return target
 
 
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to be read whole. Raises OSError for a folder, a device and a pipe too, whose end may never come."""
+    opened = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    raise OSError(errno.EINVAL, "it is a folder, a device or a pipe", str(path))
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the bytes of a file. Raises OSError as `open_regular` does, and for more than `most` bytes."""
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+        return file.read()
+
+
 def sha256_of(path: Path | str) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits, read in pieces of 1 MiB."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    with open_regular(Path(path)) as file:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

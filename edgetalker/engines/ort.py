@@ -168,7 +168,7 @@ def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors come as exceptions; its own lines beside them are a second message
     # Spinning workers steal the cores that the sound and the senders need between frames.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if profile is not None:
@@ -176,9 +176,9 @@ def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network
         options.profile_file_prefix = str(profile)
     given, called = (model, "it") if isinstance(model, bytes) else (_named(model), model.name)
     try:
-        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(given, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's exceptions share no base class but Exception
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EngineError(
             f"stage `{stage}`: ONNX Runtime {ort.__version__} refuses {called}: {first}",
             hint="export the bundle again, or install a newer onnxruntime",

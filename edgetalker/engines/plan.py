@@ -18,7 +18,7 @@ from typing import Any
 from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.files import sha256_of, write_whole
+from edgetalker.engines.files import open_regular, read_regular, sha256_of, write_whole
 from edgetalker.engines.machine import Gpu, Machine
 from edgetalker.engines.manifest import Stage
 from edgetalker.engines.reader import Reader
@@ -44,6 +44,7 @@ __all__ = [
 
 _FORMAT = "edgetalker-plan"
 _VERSION = 1
+_LARGEST_RECORD, _LARGEST_PLAN = 1 << 24, 1 << 36
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def read_record(path: Path) -> PlanRecord:
     """Read a record. Raises EngineError listing every fault of form."""
     faults: list[str] = []
     try:
-        root = Reader(json.loads(path.read_bytes()), "", faults)
+        root = Reader(json.loads(read_regular(path, _LARGEST_RECORD)), "", faults)
     except (OSError, ValueError, RecursionError) as error:
         raise EngineError(f"{path} cannot be read: {error}", hint=_HINT) from None
     if (root.take("format", str), root.take("version", int)) != (_FORMAT, _VERSION):
@@ -225,7 +226,11 @@ def judge(found: Found, bundle: Bundle, machine: Machine) -> Verdict:
     record = found.record
     if record is None:
         return Verdict(State.DAMAGED, (found.fault,))
-    size = found.path.stat().st_size
+    try:
+        with open_regular(found.path) as file:
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        return Verdict(State.DAMAGED, (f"it cannot be read: {error.strerror}",))
     if size != record.plan_bytes:
         return Verdict(State.DAMAGED, (f"{size} bytes, {record.plan_bytes} were built",))
     stale, foreign = tuple(_stale(record, bundle, machine)), tuple(_foreign(record, machine))
@@ -269,7 +274,10 @@ def read_plan(found: Found) -> bytes:
     """Return the plan's bytes. Raises EngineError when a single one is not as it was built."""
     if found.record is None:
         raise EngineError(f"{found.path}: {found.fault}")
-    data = found.path.read_bytes()
+    try:
+        data = read_regular(found.path, _LARGEST_PLAN)
+    except OSError as error:
+        raise EngineError(f"{found.path} cannot be read: {error.strerror}", hint=_HINT) from None
     digest = hashlib.sha256(data).hexdigest()
     if digest == found.record.plan_sha256:
         return data

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import InputError
 
 __all__ = ["read_clip"]
@@ -19,22 +20,16 @@ def read_clip(path: Path, width: int, longest: int) -> NDArray[np.float32]:
     Raises:
         InputError: no such array, or one that does not fit.
     """
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            values = loaded
-        else:
-            with loaded:
-                key = "motion" if "motion" in loaded.files else loaded.files[0] if len(loaded.files) == 1 else None
-                if key is None:
-                    raise InputError(f"{path} holds {', '.join(loaded.files)}; an array named `motion` was wanted")
-                values = loaded[key]
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no array file (.npy or .npz): {error}") from None
+    values = read_arrays(path)
+    if isinstance(values, dict):
+        key = "motion" if "motion" in values else next(iter(values)) if len(values) == 1 else None
+        if key is None:
+            raise InputError(f"{path} holds {', '.join(values)}; an array named `motion` was wanted")
+        values = values[key]
     if values.ndim != 2 or values.shape[1] != width or values.dtype.kind != "f" or not 1 <= len(values) <= longest:
         raise InputError(
             f"{path} is {values.dtype} of {values.shape}; floats (frames, {width}), 1 to {longest} of them, were wanted"
         )
-    if not np.isfinite(values).all():
-        raise InputError(f"{path} holds NaN or infinite values")
+    if not fits(values):
+        raise InputError(f"{path} holds NaN, infinite or huge values")
     return values.astype(np.float32)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import InputError
 from edgetalker.face.names import ARKIT_SHAPES
 from edgetalker.runtime.frame import MotionLayout, Outcome
@@ -33,16 +34,10 @@ def read_recording(path: Path | str) -> Recording:
     unpickled.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name in _KNOWN}
-            found = ", ".join(archive.files) or "nothing"
-    except OSError as fault:
-        raise InputError(f"{path}: {fault.strerror or fault}") from None
-    except Exception as fault:  # a broken archive: zip, zlib, struct, the header's own parser and memory all object
-        raise InputError(f"{path} is no readable .npz of motion: {fault}") from None
-    if "motion" not in arrays or "fps" not in arrays:
-        raise InputError(f"{path} has {found}; `motion` and `fps` were wanted")
+    arrays = read_arrays(path, _KNOWN)
+    if not isinstance(arrays, dict) or "motion" not in arrays or "fps" not in arrays:
+        found = ", ".join(arrays) if isinstance(arrays, dict) else "one array"
+        raise InputError(f"{path} has {found or 'nothing of a recording'}; `motion` and `fps` were wanted")
     faults = list(_faults(arrays))
     if faults:
         raise InputError("\n".join([f"{path}:", *(f"  - {fault}" for fault in faults)]))
@@ -56,7 +51,7 @@ _KNOWN = ("motion", "fps", "names", "outcome", "triangles", *_NUMBERS)
 
 def _faults(arrays: dict[str, NDArray[Any]]) -> Iterator[str]:
     motion, fps = arrays["motion"], arrays["fps"].ravel()
-    if motion.ndim < 2 or not motion.size or motion.dtype.kind != "f" or not np.isfinite(motion).all():
+    if motion.ndim < 2 or not motion.size or motion.dtype.kind != "f" or not fits(motion):
         yield f"motion is {motion.shape} of {motion.dtype}; frames of finite numbers were wanted"
         return
     whole = len(fps) == 2 and fps.dtype.kind in "iu" and fps[1] > 0

@@ -116,3 +116,17 @@ def test_an_unknown_precision_names_the_command_that_makes_it(toy: Bundle) -> No
     with pytest.raises(OptionError) as caught:
         toy.onnx("audio", "fp16")
     assert "edgetalker convert" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a\0b", "null"), ("dev", "a folder, a device or a pipe"), ("/dev/zero", "lies outside the bundle")],
+)
+def test_files_that_cannot_be_read(name: str, text: str, tmp_path: Path) -> None:
+    folder = toy_bundle(tmp_path / "b").path
+    (folder / "dev").symlink_to("/dev/zero")  # its end never comes
+    document = json.loads((folder / "manifest.json").read_text())
+    document["files"][name] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=text):
+        Bundle.open(folder)

@@ -134,6 +134,7 @@ def change(*path: str | int, to: Any) -> dict[str, Any]:
         (change("program", 2, "outputs", "x_next", to="noise"), "which nobody may write"),
         (change("program", 2, "carry", to={"x_next": "cnod"}), "is not an output and an input"),
         (change("program", 2, "rows", to=False), "has a carry from row to row, but no rows"),
+        (change("program", 2, "outputs", "x_next", to=""), "`` is none of `name`"),
         (change("program", 3, "to", to="motion"), "not a whole number of its rows"),
         (change("program", 4, "inputs", "memory", to="memory_next"), "reads and writes `memory_next`"),
         (change("program", 5, "from", to="features"), "copies float32[2,4] to float32[1,4]"),

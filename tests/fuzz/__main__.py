@@ -6,7 +6,7 @@ import argparse
 import importlib
 import time
 
-TARGETS = ("checkpoints", "configurations", "sounds")
+TARGETS = ("arrays", "checkpoints", "configurations", "manifests", "plans", "sounds", "stages")
 
 
 def main() -> None:

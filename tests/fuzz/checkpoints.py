@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import resource
-import signal
 import struct
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
-import numpy as np
 import torch
 from safetensors.torch import save
 
-from edgetalker.engines.errors import UserError
 from edgetalker.models.streamingtalker import load_checkpoint, read_tensors
+from tests.fuzz.trying import NUMBERS, Random, cut, flip, splice, tries
 from tests.models.streamingtalker.conftest import TINY, TINY_UNTOLD
 
-MOST_MEMORY = 1 << 30
-HANG_SECONDS = 120  # far beyond what any example takes on a busy machine
-NUMBERS = (0, 1, -1, 2, 127, 255, 1 << 15, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1)
-
-Random = np.random.Generator
 Mutation = Callable[[bytes, Random], bytes]
-
-
-class Wrong(AssertionError):  # noqa: N818 - a finding, not an error of the code that finds it
-    """What came of one example; names the seed that makes it again."""
 
 
 def small_tensors() -> dict[str, torch.Tensor]:
@@ -49,24 +33,6 @@ def saved(tensors: dict[str, torch.Tensor], **options: object) -> bytes:
     file = io.BytesIO()
     torch.save({"state_dict": tensors, "epoch": 3}, file, **options)  # type: ignore[arg-type]
     return file.getvalue()
-
-
-def flip(content: bytes, random: Random) -> bytes:
-    changed = bytearray(content)
-    for _ in range(int(random.integers(1, 4))):
-        changed[int(random.integers(len(changed)))] ^= 1 << int(random.integers(8))
-    return bytes(changed)
-
-
-def cut(content: bytes, random: Random) -> bytes:
-    return content[: int(random.integers(len(content)))]
-
-
-def splice(content: bytes, random: Random) -> bytes:
-    first, second = sorted(int(place) for place in random.integers(len(content), size=2))
-    piece = content[first : min(second, first + 512)]
-    at = int(random.integers(len(content)))
-    return content[:at] + piece + content[at:]
 
 
 def head_bytes(content: bytes, random: Random) -> bytes:
@@ -151,44 +117,12 @@ def run(examples: int | None, seconds: float | None, seed: int) -> int:
         *((old, mutation) for mutation in (flip, cut, head_bytes)),
         *((safe, mutation) for mutation in (cut, head_bytes, in_header)),
     ]
-    before, started = peak_bytes(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "changed.ckpt"
-        for count in itertools.count():
-            if count == examples or (seconds is not None and time.monotonic() - started > seconds):
-                return count
+
+        def make(random: Random, count: int) -> tuple[str, Path]:
             content, mutation = kinds[count % len(kinds)]
-            path.write_bytes(mutation(content, np.random.default_rng(seed + count)))
-            try:
-                with watched():
-                    load_checkpoint(path, untold=TINY_UNTOLD)
-            except Exception as error:
-                path.rename(Path(tempfile.gettempdir()) / f"fuzz-{seed + count}.ckpt")
-                raise Wrong(f"seed {seed + count}, {mutation.__name__}: {type(error).__name__}: {error}") from error
-            if peak_bytes() - before > MOST_MEMORY:
-                raise Wrong(f"seed {seed + count}, {mutation.__name__}: took {peak_bytes() - before} bytes more")
-    return 0
+            path.write_bytes(mutation(content, random))
+            return mutation.__name__, path
 
-
-class watched(suppress):  # noqa: N801 - a context manager, named as its base is
-    """Passes over UserError; interrupts what hangs."""
-
-    def __init__(self) -> None:
-        super().__init__(UserError)
-
-    def __enter__(self) -> None:
-        self._before = signal.signal(signal.SIGALRM, hang)
-        signal.alarm(HANG_SECONDS)
-
-    def __exit__(self, *exception: object) -> bool:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, self._before)
-        return bool(super().__exit__(*exception))  # type: ignore[arg-type]
-
-
-def hang(_number: int, _frame: FrameType | None) -> None:
-    raise TimeoutError(f"took more than {HANG_SECONDS} s")
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return tries(make, lambda path: load_checkpoint(path, untold=TINY_UNTOLD), examples, seconds, seed)

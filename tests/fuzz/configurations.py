@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from edgetalker.cli.config import targets
 from edgetalker.cli.main import whole_parser
-from edgetalker.engines.errors import UserError
 from edgetalker.outputs import sink_for
-
-Random = np.random.Generator
+from tests.fuzz.trying import Random, tries
 
 SEEDS = (
     'speech = "a.wav"\nloop = true\nto = ["vmc://127.0.0.1:39540"]\nduration = 1.5\n',
@@ -39,10 +33,6 @@ VALUES = (
     "0xffffffffffffffffffffffff 'a.b.c' '.csv' '-' 'NUL' '1e9' '60000/1001' '29.97' \"''\" { joy = 1e400 } "
     "'\"' { url = 1 } { url = 'vmc://' } [1, 2] [{}]"
 ).split(" ")
-
-
-class Wrong(AssertionError):  # noqa: N818 - a finding, not an error of the code that finds it
-    """What came of one example; names the seed that makes it again."""
 
 
 @contextmanager
@@ -82,22 +72,16 @@ def changed(random: Random) -> bytes:
 
 def run(examples: int | None, seconds: float | None, seed: int) -> int:
     """Try changed configurations; return how many. Raises Wrong for anything but a UserError."""
-    parser, started = whole_parser(), time.monotonic()
+    parser = whole_parser()
+
+    def make(random: Random, _: int) -> tuple[str, Path]:
+        Path("live.toml").write_bytes(changed(random))
+        return "changed", Path("live.toml")
+
+    def attempt(path: Path) -> None:
+        args = parser.parse_args(["live", "--config", str(path)])
+        for url, options in targets(args.settings.merge(args, args.config).to):
+            sink_for(url, options)
+
     with tempfile.TemporaryDirectory() as folder, inside(folder):
-        path = Path("live.toml")
-        for count in itertools.count():
-            if count == examples or (seconds is not None and time.monotonic() - started > seconds):
-                return count
-            path.write_bytes(changed(np.random.default_rng(seed + count)))
-            try:
-                args = parser.parse_args(["live", "--config", str(path)])
-                merged = args.settings.merge(args, args.config)
-                for url, options in targets(merged.to):
-                    sink_for(url, options)
-            except UserError:
-                continue
-            except Exception as error:
-                found = Path(tempfile.gettempdir()) / f"fuzz-{seed + count}.toml"
-                found.write_bytes(path.read_bytes())
-                raise Wrong(f"seed {seed + count}, kept as {found}: {type(error).__name__}: {error}") from error
-    return 0
+        return tries(make, attempt, examples, seconds, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import signal
 import tempfile
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 
 import numpy as np
 import soundfile
@@ -21,10 +19,9 @@ from hypothesis import strategies as st
 
 from edgetalker.engines.errors import InputError
 from edgetalker.runtime.sources.file import FileSource
+from tests.fuzz.trying import HANG_SECONDS, MOST_MEMORY, Wrong, hang, peak_bytes
 
 RATE = 16000
-MOST_MEMORY = 1 << 30
-HANG_SECONDS = 120  # far beyond what any example takes on a busy machine
 NUMBERS = (
     0,
     1,
@@ -53,10 +50,6 @@ KINDS = (
     ),
     *(("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")),
 )
-
-
-class Wrong(AssertionError):  # noqa: N818 - a finding, not an error of the code that finds it
-    """What came of one example."""
 
 
 @lru_cache(maxsize=64)
@@ -141,14 +134,6 @@ def play(path: Path) -> None:
             if heard.dtype != np.float32 or not np.isfinite(heard).all() or np.abs(heard).max(initial=0) > 1:
                 raise Wrong(f"{heard.dtype}, {heard.min()} to {heard.max()}")
         source.warnings()
-
-
-def hang(_number: int, _frame: FrameType | None) -> None:
-    raise TimeoutError(f"took more than {HANG_SECONDS} s")
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def run(examples: int | None, seconds: float | None, seed: int) -> int:

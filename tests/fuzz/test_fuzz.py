@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.fuzz import configurations, sounds
-from tests.fuzz.checkpoints import Wrong, run
+from tests.fuzz import arrays, configurations, manifests, plans, sounds, stages
+from tests.fuzz.checkpoints import run
+from tests.fuzz.trying import Wrong
 
 
 def test_changed_checkpoints_a_few() -> None:
@@ -38,7 +39,7 @@ def test_the_sound_target_sees_a_traceback_and_sound_that_is_none(monkeypatch: p
         "edgetalker.runtime.sources.convert.Converter._inspected",
         lambda self, values: np.full(values.shape, 9, np.float32),
     )
-    with pytest.raises(sounds.Wrong, match="float"):
+    with pytest.raises(Wrong, match="float"):
         sounds.run(examples=100, seconds=None, seed=5)
 
 
@@ -60,5 +61,43 @@ def test_the_configurations_target_sees_a_traceback(monkeypatch: pytest.MonkeyPa
         raise ZeroDivisionError
 
     monkeypatch.setattr("tests.fuzz.configurations.sink_for", broken)
-    with pytest.raises(configurations.Wrong, match="ZeroDivisionError"):
+    with pytest.raises(Wrong, match="ZeroDivisionError"):
         configurations.run(examples=200, seconds=None, seed=5)
+
+
+TARGETS = {"arrays": arrays, "manifests": manifests, "plans": plans, "stages": stages}
+
+
+@pytest.mark.parametrize(("target", "examples"), [("arrays", 60), ("manifests", 120), ("plans", 25), ("stages", 40)])
+def test_changed_parts_of_a_bundle_a_few(target: str, examples: int) -> None:
+    assert TARGETS[target].run(examples=examples, seconds=None, seed=0) == examples
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_changed_parts_of_a_bundle_for_a_minute(target: str) -> None:
+    assert TARGETS[target].run(examples=None, seconds=60, seed=100_000) >= 25
+
+
+@pytest.mark.parametrize(
+    ("target", "broken"),
+    [
+        ("arrays", "tests.fuzz.arrays.read_recording"),
+        ("manifests", "tests.fuzz.manifests.describe"),
+        ("plans", "tests.fuzz.plans.plan_rows"),
+        ("stages", "edgetalker.runtime.model.Model.talker"),
+    ],
+)
+def test_a_target_sees_a_traceback(target: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(broken, breaks)
+    with pytest.raises(Wrong, match="ZeroDivisionError"):
+        TARGETS[target].run(examples=40, seconds=None, seed=5)
+
+
+def test_what_takes_too_much_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fuzz.trying.MOST_MEMORY", -1)
+    with pytest.raises(Wrong, match="bytes more"):
+        plans.run(examples=1, seconds=None, seed=0)

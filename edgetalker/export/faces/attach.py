@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.export.faces.arkit import ArkitStage, Fit, fit_of, lines, motion_names
 from edgetalker.export.faces.flame import Flame, FlameStage, read_flame
@@ -105,11 +106,10 @@ def attach(
 def _coefficients(path: Path | None) -> NDArray[Any] | None:
     if path is None:
         return None
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no array file (.npy): {error}") from None
-    return np.asarray(values, np.float64).reshape(-1)
+    values = read_arrays(path)
+    if isinstance(values, dict) or values.dtype.kind not in "fiu":
+        raise InputError(f"{path} is no array file (.npy) of numbers")
+    return values.astype(np.float64).reshape(-1)
 
 
 def _jaw_directions(flame: Flame) -> NDArray[np.float64]:

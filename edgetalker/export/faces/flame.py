@@ -9,13 +9,14 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
 from edgetalker.export.faces.pickled import PickleError, array_of
 from edgetalker.models.weights.pickled import describe
@@ -78,8 +79,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any] | str]:
         if path.stat().st_size > _MOST_BYTES:
             raise InputError(f"{path} has {path.stat().st_size / 1e9:.1f} GB; a FLAME file has some 60 MB")
         if zipfile.is_zipfile(path):
-            with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in _KEYS if key in file.files}
+            return dict(cast("dict[str, NDArray[Any]]", read_arrays(path, _KEYS)))
         content = describe(path.read_bytes(), _MOST_BYTES)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is neither an .npz of arrays nor a pickle: {error}") from None

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
 
@@ -102,7 +103,7 @@ def read_mesh(path: Path) -> tuple[Array, NDArray[np.int32] | None]:
     """
     if path.suffix.lower() == ".obj":
         return _read_obj(path)
-    values = _reading(path, lambda file: np.load(file, allow_pickle=False))
+    values = read_arrays(path)
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != 3 or values.dtype.kind != "f":
         raise InputError(f"{path} holds no floats (V, 3)")
     return values.astype(np.float64), None
@@ -116,11 +117,12 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, Array]:
-    with np.load(path, allow_pickle=False) as file:
-        wrong = [name for name in file.files if file[name].ndim != 2 or file[name].shape[1] != 3]
-        if wrong:
-            raise ValueError(f"`{wrong[0]}` is {file[wrong[0]].shape}; (V, 3) was wanted")
-        return {name: file[name].astype(np.float64) for name in file.files}
+    found = read_arrays(path)
+    found = found if isinstance(found, dict) else {path.stem: found}
+    for name, values in found.items():
+        if values.ndim != 2 or values.shape[1] != 3 or values.dtype.kind not in "fiu":
+            raise ValueError(f"`{name}` is {values.dtype} of {values.shape}; numbers (V, 3) were wanted")
+    return {name: values.astype(np.float64) for name, values in found.items()}
 
 
 def _read_obj(path: Path) -> tuple[Array, NDArray[np.int32]]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.export.streamingtalker.options import ExportOptions
@@ -81,12 +82,12 @@ def regions_of(config: Config, lips: Path | None = None, upper: Path | None = No
 def _indices(path: Path, count: int) -> NDArray[np.int64]:
     try:
         if path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False)
+            values = read_arrays(path)
         else:
             values = np.array([int(word) for word in path.read_text().replace(",", " ").split()])
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is no list of vertices: {error}") from None
-    if values.ndim != 1 or values.dtype.kind not in "iu" or not len(values):
+    if isinstance(values, dict) or values.ndim != 1 or values.dtype.kind not in "iu" or not len(values):
         raise InputError(f"{path} is no list of vertices: whole numbers, .npy or text, were wanted")
     if values.min() < 0 or values.max() >= count:
         raise InputError(f"{path} names vertices {values.min()} to {values.max()}; the face has 0 to {count - 1}")

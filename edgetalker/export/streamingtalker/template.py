@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.engines.mesh import read_template as read_mesh
 from edgetalker.export.faces.pickled import PickleError, array_of
@@ -39,8 +40,8 @@ def read_template(
             f"template {path} is {values.dtype} of {values.shape}; floats of ({vertices}, 3) were wanted",
             hint="is it of the dataset that the checkpoint was trained on?",
         )
-    if not np.isfinite(values).all():
-        raise InputError(f"template {path} holds NaN or infinite values")
+    if not fits(values):
+        raise InputError(f"template {path} holds NaN, infinite or huge values")
     return values.astype(np.float32).reshape(1, -1, 3), triangles
 
 
@@ -54,8 +55,7 @@ def _arrays(path: Path) -> Any:
         if pickled:
             content = describe(path.read_bytes(), _MOST_BYTES)
             return content.items if isinstance(content, Made) and content.items else content
-        loaded = np.load(path, allow_pickle=False)
-        return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        return read_arrays(path)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
             f"template {path} is no array file (.npy), mesh (.ply, .obj) or pickle of arrays: {error}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import socket
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, nearest
 from edgetalker.runtime.clock import Clock
 from edgetalker.runtime.inputs import Track
@@ -73,8 +73,8 @@ class FileValues:
             times, values = self._npz() if path.suffix == ".npz" else self._csv()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
-        wrong = values.shape != (len(times), len(places)) or not np.isfinite(values).all()
-        if wrong or not np.isfinite(times).all() or not len(times):
+        wrong = values.shape != (len(times), len(places)) or not fits(values)
+        if wrong or not fits(times) or not len(times):
             raise InputError(
                 f"{path}: {len(times)} times and values of shape {list(values.shape)}; finite times (n,) and values "
                 f"(n, {len(places)}) were wanted"
@@ -82,15 +82,13 @@ class FileValues:
         order = np.argsort(times, kind="stable")
         self._times, self._values, self._given = times[order], values[order].astype(np.float32), 0
 
-    def _npz(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
-        try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                key = next((key for key in (f"input.{self.name}", self.name, "values") if key in stored), None)
-                if key is None or "time" not in stored:
-                    raise InputError(f"{self._path} has no `time`, or neither of `{self.name}` and `values`")
-                return np.asarray(stored["time"], np.float64).reshape(-1), np.asarray(stored[key], np.float64)
-        except (ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{self._path} is no npz of numbers: {error}") from None
+    def _npz(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        keys = (f"input.{self.name}", self.name, "values")
+        stored = read_arrays(self._path, ("time", *keys))
+        key = next((key for key in keys if key in stored), None) if isinstance(stored, dict) else None
+        if key is None or not isinstance(stored, dict) or "time" not in stored:
+            raise InputError(f"{self._path} has no `time`, or neither of `{self.name}` and `values`")
+        return stored["time"].reshape(-1), stored[key]
 
     def _csv(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
         try:
