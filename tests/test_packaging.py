@@ -30,6 +30,8 @@ def test_the_wheel_carries_what_runs_and_nothing_else(wheel: zipfile.ZipFile) ->
         "edgetalker/data/speech.wav",
         "edgetalker/bundles/talker/manifest.json",
         "edgetalker/viewer/static/index.html",
+        "edgetalker/viewer/static/edgetalker.js",
+        "edgetalker/serve/static/talk.css",
         "edgetalker/cli/main.py",
     ):
         assert wanted in names

@@ -1,7 +1,7 @@
 """Talkers over WebSocket, and what an operator asks over HTTP, on one port.
 
-`/v1/talk` is the WebSocket (protocol.py), `/healthz`, `/readyz` and `/metrics` answer plain GETs, `/` is a page that
-sends the browser's microphone. The server is that of the viewer and the sink `ws://`.
+`/v1/talk` is the WebSocket (protocol.py), `/healthz`, `/readyz` and `/metrics` answer plain GETs, `/` is a page with our
+face, and `/edgetalker.js` the client that other pages load, too. The server is that of the viewer and the sink `ws://`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgetalker.engines.errors import UserError
 from edgetalker.runtime.web.admission import Admission
-from edgetalker.runtime.web.server import Answer, Asset, Limits, Reply, Route, Server, Socket
+from edgetalker.runtime.web.server import Answer, Limits, Reply, Route, Server, Socket
 from edgetalker.serve.batch import Batch
 from edgetalker.serve.metrics import Metrics
 from edgetalker.serve.options import Address, Door
 from edgetalker.serve.protocol import ProtocolError, dump, encode_frame, fault_message, layout_message, read_message
 from edgetalker.serve.session import Session
-from edgetalker.viewer.files import content_policy, page_assets
+from edgetalker.viewer.files import content_policy, page_assets, read_assets
 from edgetalker.viewer.scene import face_asset
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ __all__ = ["WebServer"]
 
 _log = logging.getLogger("edgetalker.serve.server")
 PAGE = Path(__file__).parent / "static"
-SCRIPT = "text/javascript; charset=utf-8"
 
 
 class WebServer:
@@ -54,11 +53,10 @@ class WebServer:
             named=self.where.loopback,  # the page and what operators ask need no token
             note=lambda reason: self.metrics.refused.labels(reason).inc(),
         )
-        page = (PAGE / "index.html").read_bytes()
+        page = read_assets(PAGE)
         routes: dict[str, Route] = {
-            **page_assets(),  # the viewer's, for its face
-            "/": Asset("text/html; charset=utf-8", page),
-            **{f"/{name}": Asset(SCRIPT, (PAGE / name).read_bytes()) for name in ("talk.js", "recorder.js")},
+            **page_assets(),  # the viewer's, for its face and for edgetalker.js
+            **page,
             "/face.glb": await asyncio.to_thread(face_asset),
             "/healthz": Answer(self._health),
             "/readyz": Answer(self._readiness),
@@ -72,7 +70,7 @@ class WebServer:
             Limits(message=self.door.message, queue=8, close=2.0),
             routes=routes,
             denied=(HTTPStatus.UNAUTHORIZED, "wrong token"),
-            policy=content_policy(page),
+            policy=content_policy(page["/"].body),
             tls=self.door.tls(),
             extra="serve",
         )

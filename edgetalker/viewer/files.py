@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetalker.runtime.web.server import Asset
 
-__all__ = ["content_policy", "page_assets", "wav_bytes"]
+__all__ = ["content_policy", "page_assets", "read_assets", "wav_bytes"]
 
 STATIC = Path(__file__).resolve().parent / "static"
 _TYPES = {
@@ -29,11 +29,16 @@ _TYPES = {
 @lru_cache(maxsize=1)
 def page_assets() -> dict[str, Asset]:
     """Return URL path -> asset for every file that ships with the page; `/` is the page itself."""
+    return read_assets(STATIC)
+
+
+def read_assets(folder: Path) -> dict[str, Asset]:
+    """Return URL path -> asset for every file of a page's folder; `/` is its index.html."""
     assets = {}
-    for file in sorted(STATIC.rglob("*")):
+    for file in sorted(folder.rglob("*")):
         if file.suffix in _TYPES:
-            path = "/" + file.relative_to(STATIC).as_posix()
-            assets[path] = Asset(_TYPES[file.suffix], file.read_bytes())
+            path = "/" + file.relative_to(folder).as_posix()
+            assets[path] = Asset(_TYPES[file.suffix], file.read_bytes(), foreign=True)
     assets["/"] = assets["/index.html"]
     return assets
 

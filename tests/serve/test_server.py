@@ -208,7 +208,8 @@ def test_http(batch: Batch) -> None:
         status, page = await asyncio.to_thread(fetch, server, "/")
         assert status == 200
         assert "talk.js" in page
-        assert (await asyncio.to_thread(fetch, server, "/recorder.js"))[0] == 200
+        for path in ("/edgetalker.js", "/stage.js", "/three/three.module.min.js", "/three/loaders/GLTFLoader.js"):
+            assert (await asyncio.to_thread(fetch, server, path))[0] == 200, path
         for path in ("/server.py", "/../server.py", "/static/talk.js", "/%2e%2e/server.py", "/nothing"):
             assert (await asyncio.to_thread(fetch, server, path))[0] == 404, path
         assert (await asyncio.to_thread(fetch, server, "/v1/talk"))[0] == 426
@@ -235,6 +236,9 @@ def test_only_those_who_may(batch: Batch) -> None:
         own: dict[str, Any] = {"origin": "https://our.example", "additional_headers": known}
         async with client(server, **own) as ws:
             await ws.recv()
+        module = "/edgetalker.js"  # for pages that were let in, and for no others
+        assert (await asyncio.to_thread(fetch, server, module, Origin="https://our.example"))[0] == 200
+        assert (await asyncio.to_thread(fetch, server, module, Origin="https://evil.example"))[0] == 403
 
     run(batch, talk, token=TOKEN, origins=("https://our.example",))
 

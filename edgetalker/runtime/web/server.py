@@ -41,11 +41,13 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Asset:
-    """Bytes to serve. private: without the token it is as if it were not there."""
+    """Bytes to serve. private: without the token it is as if it were not there. foreign: pages of other origins may
+    load it, if they are let in at all."""
 
     type: str
     body: bytes
     private: bool = False
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,7 @@ class Server:
         if route is None or (isinstance(route, Asset) and route.private and not known):
             return self._response(Reply(http.HTTPStatus.NOT_FOUND, "not found\n"))
         if isinstance(route, Asset):
-            return self._response(Reply(http.HTTPStatus.OK, route.body, route.type))
+            return self._response(Reply(http.HTTPStatus.OK, route.body, route.type), foreign=route.foreign)
         if not known and (isinstance(route, Socket) or route.private):
             return self._response(Reply(*self.admission.turn_away(*self._denied, reason="wrong token")))
         if isinstance(route, Answer):
@@ -185,7 +187,7 @@ class Server:
         finally:
             self._count[route] -= 1
 
-    def _response(self, reply: Reply) -> Response:
+    def _response(self, reply: Reply, *, foreign: bool = False) -> Response:
         from websockets.datastructures import Headers
         from websockets.http11 import Response
 
@@ -202,6 +204,9 @@ class Server:
                 "Connection": "close",
             }
         )
+        if foreign:
+            del headers["Cross-Origin-Resource-Policy"]
+            headers["Access-Control-Allow-Origin"] = "*"
         return Response(reply.status, http.HTTPStatus(reply.status).phrase, headers, body)
 
 

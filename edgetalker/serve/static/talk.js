@@ -1,56 +1,55 @@
-// Sends the browser's microphone to /v1/talk and shows the motion that comes back on the viewer's face.
+// The server's own page: a microphone or a sound file, and our face that says it. Also an example of edgetalker.js.
 
+import { EdgeTalker } from './edgetalker.js';
 import { Stage } from './stage.js';
 
 const byId = (id) => document.getElementById(id);
+const say = (text) => { byId('state').textContent = text; };
 const stage = new Stage(byId('face'));
-let socket = null;
-let names = null; // of the face's values; null: the motion is not for our face
+const talker = new EdgeTalker(location.href, { token: location.hash.slice(1), idle: true });
 
-function say(text) { byId('state').textContent = text; }
+talker.addEventListener('error', ({ detail }) => say(detail.message));
+talker.addEventListener('state', ({ detail }) => say({ open: 'connected', closed: 'not connected', connecting: 'connecting' }[detail]));
 
-async function layout(message) {
-  if (message.kind !== 'arkit') return say(`motion of the kind ${message.kind} has no face here`);
-  await stage.showFace('face.glb', message.names);
-  names = message.names;
+function slider(name) {
+  const label = document.createElement('label');
+  const input = document.createElement('input');
+  Object.assign(input, { type: 'range', min: 0, max: 1, step: 0.01, value: 0 });
+  input.oninput = () => talker.set('emotion', { [name]: Number(input.value) }).catch(() => {});
+  label.append(`${name} `, input);
+  return label;
 }
 
-async function speak() {
-  const audio = new AudioContext();
-  const media = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: true } });
-  await audio.audioWorklet.addModule('recorder.js');
-  const recorder = new AudioWorkletNode(audio, 'recorder');
-  audio.createMediaStreamSource(media).connect(recorder);
-  const token = location.hash.slice(1);
-  const scheme = location.protocol === 'https:' ? 'wss:' : 'ws:';
-  socket = new WebSocket(`${scheme}//${location.host}/v1/talk${token ? '?token=' + encodeURIComponent(token) : ''}`);
-  socket.onopen = () => {
-    socket.send(JSON.stringify({ type: 'start', rate: audio.sampleRate }));
-    recorder.port.onmessage = (event) => {
-      if (socket.readyState === WebSocket.OPEN && socket.bufferedAmount < 65536) socket.send(event.data);
-    };
-    say('speak');
-  };
-  socket.onmessage = (event) => {
-    const message = JSON.parse(event.data);
-    if (message.type === 'layout') layout(message).catch((error) => say(String(error)));
-    if (message.type === 'frame' && names) stage.pose(names.map((name) => message.shapes[name]));
-    if (message.type === 'error') say(message.message);
-  };
-  socket.onclose = (event) => {
-    say(`closed: ${event.reason || event.code}`);
-    for (const track of media.getTracks()) track.stop();
-    audio.close();
-  };
+async function listen() {
+  if (talker.microphone) talker.stopListening();
+  else await talker.listen();
+  byId('speak').textContent = talker.microphone ? 'Stop' : 'Microphone';
 }
 
-byId('speak').onclick = () => speak().catch((error) => say(String(error)));
-byId('again').onclick = () => {
-  if (socket?.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type: 'reset' }));
-};
-say('not connected');
+async function play(file) {
+  if (!file) return;
+  talker.audio ??= new AudioContext();
+  await talker.speak(await talker.audio.decodeAudioData(await file.arrayBuffer()));
+}
 
-(function draw() {
+const tried = (work) => work.catch((fault) => say(fault.message));
+byId('speak').onclick = () => tried(listen());
+byId('file').onchange = ({ target }) => tried(play(target.files[0])).then(() => { target.value = ''; });
+byId('again').onclick = () => talker.reset();
+
+function tick() {
+  requestAnimationFrame(tick);
+  if (talker.update()) stage.stale = true;
   stage.draw();
-  requestAnimationFrame(draw);
-})();
+}
+
+async function start() {
+  await stage.showFace('./face.glb', []);
+  talker.attach(stage.shown, { head: stage.head });
+  requestAnimationFrame(tick);
+  const layout = await talker.connect();
+  byId('controls').replaceChildren(...(layout.controls.emotion ?? []).map(slider));
+}
+
+window.edgetalker = { talker, stage, probe: () => ({ state: talker.state, shown: talker.shown, stats: talker.stats }) };
+tried(start());
