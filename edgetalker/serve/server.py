@@ -1,7 +1,7 @@
 """Talkers over WebSocket, and what an operator asks over HTTP, on one port.
 
-`/v1/talk` is the WebSocket (protocol.py), `/healthz`, `/readyz` and `/metrics` answer plain GETs, `/` is a page with our
-face, and `/edgetalker.js` the client that other pages load, too. The server is that of the viewer and the sink `ws://`.
+`/v1/talk` is the WebSocket (protocol.py), `/healthz`, `/readyz` and `/metrics` answer plain GETs, `/` is a page with
+our face, and `/edgetalker.js` the client that other pages load, too. The server is that of the viewer and the sink `ws://`.
 """
 
 from __future__ import annotations

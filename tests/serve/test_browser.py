@@ -1,4 +1,4 @@
-"""edgetalker.js in a real Chromium against a real server: sound and face in step, barge-in, a broken connection, faults."""
+"""edgetalker.js in a real Chromium against a real server: sound and face in step, barge-in, a lost connection, faults."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def test_names_of_all_spellings_and_frames_as_the_server_packs_them(tmp_path: Pa
         "const bytes = readFileSync('frame.bin');"
         "const frame = readFrame(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));"
         "const names = ['EyeBlinkLeft', 'eyeBlinkLeft', 'eyeBlink_L', 'blendShape1.eyeBlink_L', 'eye_blink_left'];"
-        "console.log(JSON.stringify([{...frame, values: [...frame.values]}, names.map(plainName), plainName('JawRight')]));"
+        "const told = [{...frame, values: [...frame.values]}, names.map(plainName), plainName('JawRight')];"
+        "console.log(JSON.stringify(told));"
     )
     done = subprocess.run([node, "read.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True)
     found, names, jaw = json.loads(done.stdout)
@@ -169,7 +170,9 @@ def test_the_face_that_is_applied_belongs_to_the_sound_that_is_played_within_a_f
         # A frame is on for 1/30 s from its time on; how far outside of that was it heard?
         offsets = np.array([max(time - now, now - time - 1 / FPS, 0.0) for time, now, _ in shown])
         middle = np.array([now - time - 0.5 / FPS for time, now, _ in shown])
-        print(f"offset ms: median {1e3 * np.median(middle):+.1f}, 95 % within {1e3 * np.quantile(abs(middle), 0.95):.1f}")
+        print(
+            f"offset ms: median {1e3 * np.median(middle):+.1f}, 95 % within {1e3 * np.quantile(abs(middle), 0.95):.1f}"
+        )
         assert float(np.median(offsets)) < 1 / FPS
         assert tab.problems == []
 
@@ -213,7 +216,9 @@ def test_a_stream_cut_anywhere_is_said_without_a_gap(tab: Tab, batch: Batch) -> 
             """(async () => {
               const { talker } = window.edgetalker;
               const times = [];
-              talker.addEventListener('frame', ({ detail }) => detail.rate === 16000 && times.push([detail.time, detail.sound.length]));
+              talker.addEventListener('frame', ({ detail: { rate, time, sound } }) => {
+                if (rate === 16000) times.push([time, sound.length]);
+              });
               let at = 44;
               const stream = new ReadableStream({ pull(out) {
                 if (at >= window.bytes.length) return out.close();
@@ -291,7 +296,8 @@ def test_faults_are_told_with_what_mends_them(tab: Tab, batch: Batch) -> None:
               const two = new EdgeTalker(location.href, {{ token: '{TOKEN}' }});
               const away = new EdgeTalker('http://127.0.0.1:9');
               const mesh = {{ morphTargetDictionary: {{ smile: 0 }}, morphTargetInfluences: [0] }};
-              const beep = (talker) => talker.speak((async function* () {{ yield new Int16Array(48000); }})(), {{ rate: 16000 }});
+              const still = async function* () {{ yield new Int16Array(48000); }};
+              const beep = (talker) => talker.speak(still(), {{ rate: 16000 }});
               const first = beep(one);
               await new Promise((done) => one.addEventListener('begin', done, {{ once: true }}));
               const found = [

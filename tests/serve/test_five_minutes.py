@@ -85,7 +85,9 @@ def test_from_the_wheel_to_a_face_that_speaks_in_a_browser(tmp_path: Path) -> No
         took = time.monotonic() - began
         picture = tab.picture()
         if folder := os.environ.get("EDGETALKER_SCREENSHOTS"):
-            pytest.importorskip("PIL.Image").fromarray(picture.astype(np.uint8)).save(Path(folder) / "browser-agent.png")
+            pytest.importorskip("PIL.Image").fromarray(picture.astype(np.uint8)).save(
+                Path(folder) / "browser-agent.png"
+            )
         tab.until("window.edgetalker.current === null")
         stats = tab.js("window.edgetalker.stats")
         assert tab.problems == []

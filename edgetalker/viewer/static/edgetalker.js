@@ -2,7 +2,7 @@
 // One ES module, no build step, no dependency. docs/browser.md has the manual.
 //
 //   import { EdgeTalker } from './edgetalker.js';
-//   const talker = new EdgeTalker('http://127.0.0.1:8080');
+//   const talker = new EdgeTalker(location.href); // or the server's address
 //   talker.attach(gltf.scene);                            // whatever has morphTargetDictionary
 //   renderer.setAnimationLoop(() => { talker.update(); renderer.render(scene, camera); });
 //   await talker.speak(audioBuffer);                      // after a click: browsers want one before they play sound
