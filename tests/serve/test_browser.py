@@ -1,4 +1,4 @@
-"""edgetalker.js in a real Chromium against a real server: sound and face in step, barge-in, a lost connection, faults."""
+"""edgetalker.js in a real Chromium, against a real server: in step, barge-in, a lost connection, faults."""
 
 from __future__ import annotations
 
