@@ -35,12 +35,13 @@ def block(language: str) -> str:
 @contextmanager
 def running(*words: str, cwd: Path) -> Iterator[subprocess.Popen[bytes]]:
     alone = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
-    process = subprocess.Popen(words, cwd=cwd, env=alone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(20)
+    with (cwd / f"{Path(words[-1]).stem}.log").open("wb") as log:
+        process = subprocess.Popen(words, cwd=cwd, env=alone, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(20)
 
 
 def answers(port: int) -> bool:
@@ -76,7 +77,8 @@ def test_from_the_wheel_to_a_face_that_speaks_in_a_browser(tmp_path: Path) -> No
     ):
         for port in (8080, 8000):  # a person waits until both say that they are there
             while not answers(port):
-                assert time.monotonic() - began < PATIENCE
+                said = {log.name: log.read_text() for log in work.glob("*.log")}
+                assert time.monotonic() - began < PATIENCE, said
                 time.sleep(0.2)
         tab.open("http://127.0.0.1:8000/")
         tab.until("window.edgetalker.shown")
