@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 def _options(args: argparse.Namespace) -> Options:
     from edgetalker.measure.profile import Options
 
-    shared = {name: getattr(args, name) for name in ("frames", "graphs", "threads", "trace")}
+    shared = {name: getattr(args, name) for name in ("frames", "threads", "trace")}
     looks = {name: getattr(args, name) for name in ("layers", "kernels", "nvtx")}
     return Options(schedules=tuple(args.schedule or ()), **shared, **looks)
 

@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 import tracemalloc
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from edgetalker import __version__
+from edgetalker.runtime.loop import rehearse
 from edgetalker.runtime.stats import Summary, table
 from edgetalker.runtime.talker import Talker
 
@@ -62,12 +64,16 @@ class BenchReport:
     peak_bytes: int
     against: str
     schedules: dict[str, ScheduleFigures] = field(default_factory=dict)
+    plans: Mapping[str, list[str]] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return the report for people."""
         lines = [f"{self.bundle} on {self.device}, {self.engine}, {self.precision}"]
         for name, figures in self.schedules.items():
             lines += ["", *self._schedule(name, figures)]
+        for name, plan in self.plans.items():
+            lines += ["", f"on a clock a block's pieces run in the slots of the frames before it ({name}):"]
+            lines += [f"  {line}" for line in plan]
         lines += [
             "",
             f"opened in {self.open_ns / 1e6:.0f} ms, first frame {self.first_ns / 1e6:.1f} ms after that; "
@@ -123,6 +129,7 @@ class BenchReport:
             "peak_bytes": self.peak_bytes,
             "against": self.against,
             "schedules": schedules,
+            "plans": dict(self.plans),
         }
 
 
@@ -160,7 +167,10 @@ class Bench:
                 if progress is not None:
                     progress.write(f"schedule {name}: {self._frames} frames …\n")
                 schedules[name] = self._measure(name, plain, marked, other)
-            engines = plain.engines.values()
+            engines, plans = plain.engines.values(), {}
+            if plain.spread is not None:
+                rehearse(plain, list(schedules))
+                plans = {name: plan.lines() for name, plan in plain.spread.plan.items()}
             return BenchReport(
                 bundle=f"{plain.manifest.name} ({plain.manifest.family})",
                 device=plain.device.describe(),
@@ -173,11 +183,13 @@ class Bench:
                 peak_bytes=peak_bytes(),
                 against=self._against,
                 schedules=schedules,
+                plans=plans,
             )
 
     def _measure(self, name: str, plain: Talker, marked: Talker, other: Talker | None) -> ScheduleFigures:
-        frame = frame_times(plain, name, self._frames)
-        stages, rows, overhead = self._split(marked, name)
+        frames = whole_blocks(plain, self._frames)
+        frame = frame_times(plain, name, frames)
+        stages, rows, overhead = self._split(marked, name, frames)
         period = 1e9 / float(plain.manifest.motion.fps)
         return ScheduleFigures(
             rows=len(plain.bundle.table(name)),
@@ -187,16 +199,16 @@ class Bench:
             overhead=overhead,
             misses=sum(cost > period for cost in frame),
             kept=kept_bytes(plain, name),
-            against=Summary.of(frame_times(other, name, self._frames)) if other else None,
+            against=Summary.of(frame_times(other, name, frames)) if other else None,
         )
 
-    def _split(self, session: Talker, name: str) -> tuple[dict[str, Summary], Summary | None, Summary]:
+    def _split(self, session: Talker, name: str, frames: int) -> tuple[dict[str, Summary], Summary | None, Summary]:
         session.reset()
         sound = made_up_sound(session)
         by_stage: dict[str, list[int]] = {}
         rows: list[int] = []
         overhead: list[int] = []
-        for count in range(_WARM + self._frames):
+        for count in range(_WARM + frames):
             frame = session.make(name, window=sound if session.listens else None)
             spent = session.durations()
             if count < _WARM:
@@ -215,6 +227,11 @@ def _add_stages(by_stage: dict[str, list[int]], labels: tuple[str, ...], spent: 
         totals[stage] = totals.get(stage, 0) + cost
     for stage, cost in totals.items():
         by_stage.setdefault(stage, []).append(cost)
+
+
+def whole_blocks(session: Talker, frames: int) -> int:
+    """Return as many frames, but no fewer than a block has, so that what runs once in a block is among them."""
+    return max(frames, session.clock.block)
 
 
 def frame_times(session: Talker, schedule: str, frames: int) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgetalker.engines.engine import Device, Engine
 from edgetalker.engines.errors import MissingPackageError, UserError
-from edgetalker.measure.bench import Opener, frame_times, made_up_sound
+from edgetalker.measure.bench import Opener, frame_times, made_up_sound, whole_blocks
 from edgetalker.measure.floor import Rates, StageCost, measure_rates, stage_cost
 from edgetalker.measure.meter import HOST_PARTS, HostMeter, Kernels, Span, load_nvtx
 from edgetalker.measure.report import Layer, Piece, ProfileReport, ScheduleProfile, TracedFrame, write_trace
@@ -38,7 +38,6 @@ class Options:
 
     frames: int = 300
     schedules: tuple[str, ...] = ()
-    graphs: str = "step"
     threads: int = 1
     trace: Path | None = None
     layers: bool = False
@@ -69,13 +68,13 @@ def profile(opener: Opener, options: Options, *, progress: TextIO | None = None)
             "kind": device.kind,
             "engine": ", ".join(sorted({type(engine).__name__ for engine in engines})),
             "fps": float(session.manifest.motion.fps),
+            "graphs": session.options.graphs or "step",  # each alone where its time is wanted
             "health": _health_of(device),
             "layers": _noted(notes, "layers", layers_of, session.engines) or {} if options.layers else {},
         }
     return ProfileReport(
         **found,
         precision=precision,
-        graphs=options.graphs,
         rates=rates,
         schedules=schedules,
         kernels=_noted(notes, "kernels", _kernels_of, opener, names[0]) or () if options.kernels else (),
@@ -190,6 +189,7 @@ class Profiler:
 
     def run(self, schedule: str, frames: int, *, progress: TextIO | None = None) -> ScheduleProfile:
         """Time `frames` frames of one schedule after a warm-up; half of those without marks before, half after."""
+        frames = whole_blocks(self._session, frames)
         if progress is not None:
             progress.write(f"schedule {schedule}: {frames} frames …\n")
         unmarked = self._without_marks(schedule, frames - frames // 2)
@@ -212,7 +212,9 @@ class Profiler:
         )
 
     def _without_marks(self, schedule: str, frames: int) -> list[int]:
-        return frame_times(self._plain, schedule, frames) if self._plain is not None and frames else []
+        if self._plain is None or not frames:
+            return []
+        return frame_times(self._plain, schedule, whole_blocks(self._plain, frames))
 
     def _with_marks(self, schedule: str, frames: int) -> tuple[_Series, Mapping[str, int]]:
         session = self._session

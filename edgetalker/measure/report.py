@@ -254,7 +254,8 @@ def _table(profile: ScheduleProfile, fps: float) -> Iterator[str]:
         yield f"{'without marks':<{width}}{_plain(profile.unmarked)}"
     period = 1e9 / fps
     whole = profile.unmarked or profile.frame
-    yield f"the median frame takes {100 * whole.median / period:.1f} % of a frame at {fps:g} fps"
+    median, mean = (100 * ns / period for ns in (whole.median, whole.mean))
+    yield f"the median frame takes {median:.1f} % of a frame at {fps:g} fps, the mean one {mean:.1f} %"
     yield from (f"warning: {warning}" for warning in profile.warnings)
 
 

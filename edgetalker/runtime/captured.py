@@ -118,7 +118,10 @@ class Captured:
         return self._memory.nbytes()
 
     def labels(self) -> tuple[str, ...]:
-        """Return the names of the last frame's pieces in order: `audio`, `condition`, `denoise[0]`, …"""
+        """Return the names of the last frame's pieces in order: `audio`, `condition`, `denoise[0]`, …
+
+        Pieces that were spread over the frames before are those of the first frame that sees their results.
+        """
         return tuple(label for replay in self._last for label in replay.labels)
 
     def durations(self) -> list[int]:

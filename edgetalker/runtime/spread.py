@@ -237,16 +237,20 @@ class Spread:
         if plan is not None:
             self._run(plan.until(slot), plan, wait=False)
 
-    def complete(self, block: int, schedule: str, window: NDArray[np.float32] | None) -> None:
-        """See that the frames of `block` are shown its results. window: what it hears, None: what was heard."""
+    def complete(self, block: int, schedule: str, window: NDArray[np.float32] | None) -> Sequence[Replay]:
+        """See that the frames of `block` are shown its results. window: what it hears, None: what was heard.
+
+        Returns the block's pieces; none when its results were shown already.
+        """
         self._settle()
         if block == self.shown:
-            return
+            return ()
         self._finish(block, schedule, window)
         for group in self._groups:
             if group.show is not None:
                 group.show.launch()
         self.done, self.shown = -1, block
+        return self.parts(self._schedule)
 
     def _finish(self, block: int, schedule: str, window: NDArray[np.float32] | None) -> None:
         """Do now what of `block` is not done yet, and wait for it."""

@@ -222,22 +222,26 @@ class Talker(Captured):
             return self._frame(start)
 
     def _prepared(self, schedule: str | None, window: NDArray[np.float32] | None) -> Replay:
-        """Fill and upload what the next frame reads, run the groups that are due, and return the frame's own work."""
+        """Fill and upload what the next frame reads, run the groups that are due, and return the frame's own work.
+
+        Noted for `labels` and `durations`: also the pieces of a block whose results this frame is the first to see.
+        """
         name, index = schedule or self._schedule, self.index
         frame = self._frames.get((name, index % self._period))
         if frame is None:
             raise self._refusal(name)
         launches = self._due(name) if self._groups else ()
+        ahead: Sequence[Replay] = ()
         self._inbound.glide(index)
         if self.spread is not None:
-            self.spread.complete(index // self.clock.block, name, window)
+            ahead = self.spread.complete(index // self.clock.block, name, window)
         hears = frame.hears or (bool(launches) and any(replay.hears for replay in launches))
         self._fill(index, window, hears=hears)
         if self._upload is not None:
             self._upload()
         for replay in launches:
             replay.launch()
-        self._last, self._last_schedule = (*launches, frame), name
+        self._last, self._last_schedule = (*ahead, *launches, frame), name
         return frame
 
     # Frames whose steps run elsewhere, together with other talkers' (edgetalker.serve)

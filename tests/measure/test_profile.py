@@ -15,6 +15,7 @@ import pytest
 from edgetalker.cli import profile as command
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.host import HostDevice
+from edgetalker.measure.bench import Bench
 from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.meter import HOST_PARTS, HostMeter
 from edgetalker.measure.profile import Options, Profiler, layers_of, profile, warnings_for
@@ -26,6 +27,7 @@ from edgetalker.runtime.talker import Talker
 from tests.support.toy import toy_bundle
 
 pytest.importorskip("onnxruntime")
+CHUNKED = Path(__file__).parents[1] / "data" / "bundles" / "toy_artalk"
 RATES = Rates(1e9, 1e9, ("made up",))
 
 
@@ -62,6 +64,25 @@ def test_every_stage_and_every_row_has_its_line(session: Talker) -> None:
     assert whole.floor_ns == whole.cost.floor_ns(1e9, 1e9)
     assert set(profile.host) == set(HOST_PARTS)
     assert profile.frame.median >= profile.host["enqueue"].median > 0
+
+
+def test_a_block_that_is_spread_has_a_line_a_stage_however_few_frames_are_asked_for() -> None:
+    with Talker(CHUNKED, timings=True) as session:
+        profile = Profiler(session, RATES).run("full", 3)
+    pieces = {piece.name: piece for piece in profile.pieces}
+    scales = [f"scale_{scale}" for scale in range(1, 6)]
+    assert list(pieces) == ["audio", "style", "condition", *scales, "decode", "encode", "finish", "move"]
+    assert {piece.times.count for name, piece in pieces.items() if name != "move"} == {1}
+    assert all(pieces[name].launches == 1 and pieces[name].floor_ns for name in scales)
+    assert profile.frame.count == pieces["move"].times.count == 25
+
+
+def test_bench_tells_the_plan_of_a_block_that_is_spread() -> None:
+    report = Bench(lambda *, timings: Talker(CHUNKED, timings=timings), frames=5).run()
+    assert {"scale_1", "scale_5", "encode"} < set(report.schedules["full"].stages)
+    (lines,) = report.plans.values()
+    assert lines[0].startswith("slot 0: audio ") and lines[0] in report.text()
+    assert report.as_dict()["plans"] == {"full": lines}
 
 
 def test_launches_follow_the_granularity(folder: Path) -> None:

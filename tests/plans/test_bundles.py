@@ -53,7 +53,15 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return with_fp16(TALKER, tmp_path_factory.mktemp("talker") / "talker")
 
 
-@pytest.fixture(params=["tiny", pytest.param("talker", marks=pytest.mark.slow)])
+@pytest.fixture(scope="session")
+def chunked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """ARTalk, whose chunks are made by stages of their own: one a scale of tokens."""
+    return with_fp16(DATA / "toy_artalk", tmp_path_factory.mktemp("chunked") / "chunked")
+
+
+@pytest.fixture(
+    params=["tiny", pytest.param("talker", marks=pytest.mark.slow), pytest.param("chunked", marks=pytest.mark.slow)]
+)
 def real(request: pytest.FixtureRequest) -> Bundle:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Bundle)

@@ -129,8 +129,10 @@ class _Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return x (n, width) and its keys and values; rows: gates, scales (plus 1) and shifts, (n, width) each."""
         gate1, gate2, scale1, scale2, shift1, shift2 = rows
-        q, k, v = torch.split(self.all(_norm(x) * scale1 + shift1).unflatten(1, (3 * self.heads, -1)), self.heads, 1)
-        q, k = _unit(q).transpose(0, 1) * self.temperature, _unit(k)
+        split = self.all(_norm(x) * scale1 + shift1).unflatten(1, (3 * self.heads, -1))
+        both, v = torch.split(split, [2 * self.heads, self.heads], 1)
+        q, k = torch.split(_unit(both), self.heads, 1)
+        q = q.transpose(0, 1) * self.temperature
         key, value = k.flatten(1), v.flatten(1)
         keys, values = self._split(torch.cat([past_key, key])), self._split(torch.cat([past_value, value]))
         mixed = torch.softmax(q @ keys.transpose(1, 2), dim=-1) @ values
@@ -148,7 +150,8 @@ def _norm(x: Tensor) -> Tensor:
 
 def _unit(x: Tensor) -> Tensor:
     """Return x scaled to length 1 over its last axis."""
-    return x / torch.sqrt(x.square().sum(dim=-1, keepdim=True)).clamp_min(_LEAST_LENGTH)
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp_min(_LEAST_LENGTH)
 
 
 def _stacked(linears: list[nn.Linear]) -> nn.Linear:
