@@ -16,7 +16,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 
 from edgetalker import __version__
-from edgetalker.runtime.loop import rehearse
+from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.stats import Summary, table
 from edgetalker.runtime.talker import Talker
 
