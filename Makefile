@@ -111,7 +111,7 @@ test-agents: $(VENV)/bin/python
 	PYTHONPATH=. $(VENV)-agents/bin/python -m pytest -q -p no:cacheprovider -W default tests/agents
 
 # Ray brings packages of its own, too; it starts a cluster on this machine.
-RAY_TESTS = tests/serve/test_fleet.py
+RAY_TESTS = tests/serve/test_fleet.py tests/test_corpus.py
 test-ray: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)-ray
 	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check ".[ray]" pytest hypothesis

@@ -132,6 +132,7 @@ def test_lines_on_stdout(toy: Bundle, tmp_path: Path) -> None:
     header, *lines = map(json.loads, done.stdout.splitlines())
     assert header["format"] == "edgetalker-motion"
     assert len(lines) > 3
+    speech = write_wav(tmp_path / "a.wav", 60)  # more than fits into a pipe, so that it is seen to break
     head = f"{' '.join(map(shlex.quote, words))} | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", head], capture_output=True, check=False)
     assert (done.returncode, b"Traceback" in done.stderr) == (141, False), done.stderr

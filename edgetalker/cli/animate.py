@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.corpus import add_corpus, animate_corpus, is_corpus
 from edgetalker.cli.options import (
     add_bundle,
     add_controls,
@@ -42,7 +43,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "animate",
         help="speech in, face motion out",
-        description="Makes face motion from a sound file, from raw PCM on stdin (`-`) or from a microphone (--mic).",
+        description="Makes face motion from a sound file, from raw PCM on stdin (`-`) or from a microphone (--mic); "
+        "from a folder of sound files a folder of motion files.",
     )
     add_source(parser)
     add_bundle(parser)
@@ -61,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="times of every frame and step: .json (Perfetto) or .csv"
     )
+    add_corpus(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
 
 
@@ -82,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the main job. Exit code 0, or 128 + the signal that ended it early."""
     if args.list_inputs:
         return list_inputs()
+    if is_corpus(args):
+        return animate_corpus(args)
+    if args.ray is not None:
+        raise OptionError("--ray is for many sounds", hint="a folder, or a .txt with a path a line, as SPEECH")
     check_source(args, "edgetalker animate SPEECH.wav, or `-` for raw PCM on stdin, or --mic")
     # A receiver shows frames as they come: sent faster than they sound, they would only be dropped.
     args.realtime = args.realtime or args.mic or any(is_receiver(target) for target in args.output)
