@@ -11,7 +11,16 @@ from typing import Any
 from edgetalker.cli.options import natural, positive
 from edgetalker.engines.errors import OptionError
 
-__all__ = ["add_export", "add_face", "add_talker", "add_talker_face", "add_tolerance", "exported", "face_options"]
+__all__ = [
+    "add_export",
+    "add_face",
+    "add_talker",
+    "add_talker_face",
+    "add_tolerance",
+    "exported",
+    "face_options",
+    "untold",
+]
 
 
 def add_talker(parser: argparse.ArgumentParser) -> None:
@@ -22,12 +31,23 @@ def add_talker(parser: argparse.ArgumentParser) -> None:
 
 
 def add_talker_face(group: Any) -> None:
-    """Add whose face a StreamingTalker moves, and the heads that its tensors may not tell."""
+    """Add whose face a StreamingTalker moves, and what its tensors may not tell."""
     group.add_argument("--identity", type=natural, default=0, metavar="N", help="training identity (0)")
     group.add_argument("--template", type=Path, metavar="FILE", help="neutral face: .ply, .obj, .npy, templates.pkl")
     group.add_argument("--subject", metavar="NAME", help="whose face, where the template's file holds several")
     group.add_argument("--audio-heads", type=positive, metavar="N", help="of the audio encoder, if not published size")
     group.add_argument("--vae-heads", type=positive, metavar="N", help="of the VAE, if not of published size")
+    group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
+    group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
+    group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
+    group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
+
+
+def untold(args: argparse.Namespace) -> Any:
+    """Return the Untold of what `add_talker_face` was given."""
+    from edgetalker.models.streamingtalker import Untold
+
+    return Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation)
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from edgetalker.cli.options import bundle_path, natural, positive
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import checked_target, write_whole
 
-__all__ = ["add_comparison", "add_parser", "compare_bundle", "run"]
+__all__ = ["add_comparison", "add_parser", "check_comparison", "compare_bundle", "run"]
 
 T = TypeVar("T")
 
@@ -93,6 +93,16 @@ def run(args: argparse.Namespace) -> int:
     return compare_bundle(bundle_path(args.bundle), args, choices)
 
 
+def check_comparison(args: argparse.Namespace) -> None:
+    """Say before the minutes that the work takes what can be said of its files. Raises UserError subclasses."""
+    for target in (args.json, args.png):
+        if target is not None:
+            checked_target(target)
+    for given in (args.speech, args.lips, args.upper_face):
+        if given is not None and not given.exists():
+            raise InputError(f"{given}: no such file")
+
+
 def compare_bundle(path: Path, args: argparse.Namespace, choices: Mapping[str, Sequence[Any]] | None = None) -> int:
     """Print the distances of a bundle, or of the contracts of a sweep, and write what was asked for."""
     try:
@@ -105,6 +115,7 @@ def compare_bundle(path: Path, args: argparse.Namespace, choices: Mapping[str, S
     from edgetalker.engines.bundle import Bundle
     from edgetalker.runtime.sources.file import read_whole
 
+    check_comparison(args)
     bundle = Bundle.open(path)
     model = load_checkpoint(
         args.checkpoint, args.vae, comparing.untold_of(bundle), ignore_extra=args.ignore_extra, say=say

@@ -15,13 +15,16 @@ from edgetalker.cli.checkpoints import (
     add_tolerance,
     exported,
     face_options,
+    untold,
 )
-from edgetalker.cli.compare import add_comparison, compare_bundle
+from edgetalker.cli.compare import add_comparison, check_comparison, compare_bundle
 from edgetalker.cli.export_artalk import add_artalk
 from edgetalker.cli.options import natural, positive
-from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.errors import MissingPackageError, OptionError
 
 __all__ = ["add_parser", "run"]
+
+_COMPARISON = ("json", "png", "lips", "upper_face")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -106,20 +109,20 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def _add_network(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("network")
     add_talker_face(group)
-    group.add_argument("--fps", type=positive, metavar="N", help="frames a second (VOCASET 30, BIWI 25)")
-    group.add_argument("--period", type=positive, metavar="N", help="frames of the positions' period (the file tells)")
-    group.add_argument("--activation", choices=("relu", "gelu"), help="of the condition network (by dataset)")
-    group.add_argument("--condition-heads", type=positive, default=4, metavar="N", help="of the condition network (4)")
     add_tolerance(group)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
+    if (speech := getattr(args, "compare", None)) is not None:
+        args.speech = speech
+        check_comparison(args)
+    elif without := [name for name in _COMPARISON if getattr(args, name, None) is not None]:
+        raise OptionError(f"--{without[0].replace('_', '-')} is for a comparison", hint="add --compare SPEECH.wav")
     report = args.export(args)
     size = sum(file.stat().st_size for file in report.bundle.path.rglob("*") if file.is_file())
     print(f"{report.bundle.path}: {len(report.checks)} stages, {size / 1e6:.1f} MB, in {report.seconds:.0f} s")
-    if getattr(args, "compare", None) is not None:
-        args.speech = args.compare
+    if speech is not None:
         return compare_bundle(report.bundle.path, args)
     return 0
 
@@ -127,7 +130,6 @@ def run(args: argparse.Namespace) -> int:
 def _export_streamingtalker(args: argparse.Namespace) -> Any:
     try:
         from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
-        from edgetalker.models.streamingtalker import Untold
     except ImportError as error:
         raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     options = ExportOptions(
@@ -147,7 +149,7 @@ def _export_streamingtalker(args: argparse.Namespace) -> Any:
         identity=args.identity,
         template=args.template,
         subject=args.subject,
-        untold=Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation),
+        untold=untold(args),
         tolerance=args.tolerance,
         face=face_options(args),
     )

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from edgetalker.cli.checkpoints import add_talker, add_talker_face
+from edgetalker.cli.checkpoints import add_talker, add_talker_face, untold
 from edgetalker.cli.options import natural, positive
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
 from edgetalker.outputs import is_receiver, sink_for
@@ -49,14 +49,13 @@ def run(args: argparse.Namespace) -> int:
 
         from edgetalker.export.streamingtalker.compare import Clip, published
         from edgetalker.export.streamingtalker.template import read_template
-        from edgetalker.models.streamingtalker import Untold, load_checkpoint, make_schedule
+        from edgetalker.models.streamingtalker import load_checkpoint, make_schedule
     except ImportError as error:
         raise MissingPackageError(str(error.name), "running PyTorch", extra="export") from None
     from edgetalker.runtime.frame import Frame, MotionLayout
     from edgetalker.runtime.sources.file import read_whole
 
-    untold = Untold(args.audio_heads, args.vae_heads)
-    model = load_checkpoint(args.checkpoint, args.vae, untold, ignore_extra=args.ignore_extra, say=say)
+    model = load_checkpoint(args.checkpoint, args.vae, untold(args), ignore_extra=args.ignore_extra, say=say)
     config = model.config
     if args.identity >= config.identities:
         raise OptionError(f"identity {args.identity}; the network has 0 to {config.identities - 1}")
@@ -71,15 +70,17 @@ def run(args: argparse.Namespace) -> int:
     schedule = make_schedule(args.steps)
     clip = Clip(samples, frames, torch.eye(config.identities)[[args.identity]], rest, schedule, args.seed)
     started = time.monotonic()
-    vertices = published(model, clip, args.path)
     extra = {"checkpoint": args.checkpoint.name, "path": args.path}
     units = "metres" if config.dataset == "vocaset" else ""
-    layout = MotionLayout("vertices", vertices.shape[1:], Fraction(config.frame_rate), (), units, extra)
+    shape = (config.vertex_values // 3, 3)
+    layout = MotionLayout("vertices", shape, Fraction(config.frame_rate), (), units, extra)
     opened = []
     try:
-        for sink in sinks:
+        for sink in sinks:  # before the work: one that cannot show vertices says so here
             sink.open(layout)
             opened.append(sink)
+        vertices = published(model, clip, args.path)
+        for sink in opened:
             sink.hear(samples.numpy(), 16000)
             for index, motion in enumerate(vertices):
                 end = (index + 1) * 16000 // config.frame_rate

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import checked_target, write_whole
 
 __all__ = ["add_parser", "run"]
 
@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
     from edgetalker.models.online.score import Clip, hear, score, still
     from edgetalker.runtime.sources.file import read_whole
 
+    if args.json and args.json != "-":
+        checked_target(args.json)
     ruler = LipRuler(args.face) if args.face is not None else None
     clips = []
     for name, motion, sound, text in _pairs(args):

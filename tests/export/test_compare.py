@@ -129,4 +129,48 @@ def test_a_clip_offline(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert np.abs(takes["predict"] - takes["streaming_inference"]).max() > 1e-3
     assert "14 frames of predict" in capsys.readouterr().err
     assert main(["offline", str(TINY), str(speech), "-o", "vmc://127.0.0.1", *heads]) == 64
+    fps = ["-o", str(tmp_path / "fps.npz"), "--fps", "60"]
+    assert main(["offline", str(TINY), str(speech), *fps, *heads]) == 0
+    with np.load(tmp_path / "fps.npz") as arrays:
+        assert (arrays["fps"].tolist(), len(arrays["motion"])) == ([60, 1], 28)
     assert main(["offline", str(TINY), str(speech), "-o", str(tmp_path / "a.npz"), "--identity", "8", *heads]) == 64
+
+
+def test_files_that_cannot_be_are_told_before_the_work(
+    windowed: Commanded,
+    speech: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def works(*_: object, **__: object) -> None:
+        raise AssertionError("the work began")
+
+    for place in ("models.streamingtalker.load_checkpoint", "export.streamingtalker.export_streamingtalker"):
+        monkeypatch.setattr(f"edgetalker.{place}", works)
+    export = ["export", "streamingtalker", str(TINY), "-o", str(tmp_path / "new")]
+    for wrong, code in (
+        (["--json", str(tmp_path / "no" / "d.json")], 74),
+        (["--png", str(tmp_path)], 74),
+        (["--lips", str(tmp_path / "no.txt")], 65),
+    ):
+        assert main(words("compare", windowed, speech, *wrong)) == code
+        assert main([*export, "--compare", str(speech), *wrong]) == code
+        assert main([*export, *wrong]) == 64
+    assert main([*export, "--compare", str(tmp_path / "no.wav")]) == 65
+    messages = capsys.readouterr().err
+    assert messages.count("error:") == 10 and "add --compare SPEECH.wav" in messages
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_clip_offline_into_a_file_that_cannot_hold_it(
+    speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def works(*_: object, **__: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("edgetalker.export.streamingtalker.compare.published", works)
+    heads = ["--audio-heads", "4", "--vae-heads", "4"]
+    assert main(["offline", str(TINY), str(speech), "-o", str(tmp_path / "a.png"), *heads]) == 64
+    assert "curves need motion with names" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
