@@ -24,7 +24,7 @@ from benchmarks.soak_live import free_port
 from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.ladder import rehearse
-from edgetalker.runtime.live import Live, Report
+from edgetalker.runtime.live import Live, LiveReport
 from edgetalker.runtime.loop import Options
 from edgetalker.runtime.sources.file import FileSource, LoopedSource
 from edgetalker.runtime.sources.live import PacedSource
@@ -54,7 +54,7 @@ def listen(port: int, arrivals: dict[int, int]) -> None:
             time.sleep(0.05)
 
 
-def play(talker: Talker, args: argparse.Namespace) -> tuple[Report, list[float]]:
+def play(talker: Talker, args: argparse.Namespace) -> tuple[LiveReport, list[float]]:
     """Return the run's report and the client's delays in ms, one for each frame it got."""
     audio, fps = talker.manifest.audio, talker.manifest.motion.fps
     clock, port, arrivals = SystemClock(), free_port(), dict[int, int]()
@@ -71,7 +71,7 @@ def play(talker: Talker, args: argparse.Namespace) -> tuple[Report, list[float]]
     return report, [(arrivals[index] - spoken) * 1e-6 for index, spoken in middle]
 
 
-def summary(report: Report, delays: list[float]) -> dict[str, Any]:
+def summary(report: LiveReport, delays: list[float]) -> dict[str, Any]:
     """Return what is printed."""
     (parts,) = report.delays.values()
     percentiles = np.percentile(delays, [50, 95, 99, 100]) if delays else np.full(4, np.nan)

@@ -32,7 +32,7 @@ from edgetalker.outputs import sink_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.ladder import rehearse
-from edgetalker.runtime.live import Live, Report
+from edgetalker.runtime.live import Live, LiveReport
 from edgetalker.runtime.loop import Observer, Options
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.file import LoopedSource
@@ -197,7 +197,7 @@ def soak(args: argparse.Namespace) -> dict[str, Any]:
     return summary(report, watch, received, threading.active_count() - before)
 
 
-def play(args: argparse.Namespace, sinks: list[Sink]) -> tuple[Report, Minutes]:
+def play(args: argparse.Namespace, sinks: list[Sink]) -> tuple[LiveReport, Minutes]:
     session = Talker(args.bundle, threads=1)
     fps, rate = session.manifest.motion.fps, session.manifest.audio.rate
     clock = FastClock(args.speed) if args.speed != 1 else SystemClock()
@@ -219,7 +219,7 @@ def sound(args: argparse.Namespace, rate: int) -> Source:
     return FileSource(args.sound, rate)
 
 
-def summary(report: Report, watch: Minutes, received: dict[str, int], threads_left: int) -> dict[str, Any]:
+def summary(report: LiveReport, watch: Minutes, received: dict[str, int], threads_left: int) -> dict[str, Any]:
     """Return what is printed, with `faults` that fail the run."""
     sent = report.tally.due - sum(n for outcome, n in report.tally.outcomes.items() if outcome.value == "skipped")
     early = watch.memory[len(watch.memory) // 4] if watch.memory else 0

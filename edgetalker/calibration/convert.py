@@ -6,10 +6,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,15 @@ from numpy.typing import NDArray
 from edgetalker.calibration.eightbit import EIGHT_BITS, narrow
 from edgetalker.calibration.emulate import half_error
 from edgetalker.calibration.onestep import OneStep
-from edgetalker.calibration.report import GOAL, Report
+from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts, record_inputs
 from edgetalker.calibration.sound import recordings, sound_of
 from edgetalker.calibration.stage import ConvertedStage, convert_stage
 from edgetalker.engines.bundle import MANIFEST, Bundle
-from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, nearest
+from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, Progress, nearest, unheard
 from edgetalker.engines.files import sha256_of, write_whole
 
-__all__ = ["PRECISIONS", "ConvertOptions", "Said", "add_precision", "convert"]
-
-Said = Callable[[str, float], None]
-"""Told what is being done and the share of it that is done."""
+__all__ = ["PRECISIONS", "ConvertOptions", "add_precision", "convert"]
 
 _EMULATED = "emulated"
 _HOST = "-host"
@@ -59,28 +57,23 @@ class ConvertOptions:
     budget: float = 120.0
 
 
-def convert(bundle: Bundle, options: ConvertOptions, *, output: Path | None = None, said: Said | None = None) -> Report:
+def convert(
+    bundle: Bundle, options: ConvertOptions, *, output: Path | None = None, progress: Progress = unheard
+) -> ConvertReport:
     """Convert every stage, compare ten minutes of motion, write stages and report into the bundle, or into a copy.
 
     A bundle appears whole: an interrupt leaves it as it was. Raises InputError when the sound or the place to write
     does not serve, NothingQuantisedError when nothing would be in 8 bits, MissingPackageError without onnx,
     onnxruntime or matplotlib.
     """
-    tell = said or (lambda what, share: None)
     _check_options(bundle, options)
     _check_place(bundle, output)
     sound = sound_of(options.audio, bundle.manifest.audio.rate, min(max(options.seconds, 30.0), 600.0))
     _check_sound(sound, bundle.manifest.audio.rate, options)
-    recorded = record_inputs(
-        bundle,
-        sound,
-        options.observed,
-        _kept(bundle, options),
-        seed=options.seed,
-        tick=_ticker(tell, "observing ranges"),
-    )
-    work = _to_half if options.precision == "fp16" else _to_eight_bits
-    return work(bundle, options, sound, recorded, output, tell)
+    kept = _kept(bundle, options)
+    recorded = record_inputs(bundle, sound, options.observed, kept, seed=options.seed, progress=progress)
+    conversion = _Conversion(bundle, options, sound, recorded, output, progress)
+    return conversion.to_half() if options.precision == "fp16" else conversion.to_eight_bits()
 
 
 def _kept(bundle: Bundle, options: ConvertOptions) -> int:
@@ -90,122 +83,122 @@ def _kept(bundle: Bundle, options: ConvertOptions) -> int:
     return min(options.observed, _FITTED) if many else options.kept
 
 
-def _to_half(
-    bundle: Bundle,
-    options: ConvertOptions,
-    sound: NDArray[np.float32],
-    recorded: Mapping[str, list[Inputs]],
-    output: Path | None,
-    tell: Said,
-) -> Report:
-    stages = []
-    for place, (name, inputs) in enumerate(recorded.items()):
-        tell(f"converting {name}", place / len(recorded))
-        if name not in options.hold:
-            stages.append(convert_stage(name, bundle.onnx(name), inputs, options.limit))
-    rounded = {stage.name: error for stage in stages for error in _rounded(bundle, stage, recorded[stage.name], tell)}
-    held: dict[str, float] = {}
-    while True:
-        files = {
-            "fp16": {stage.name: stage.onnx for stage in stages if stage.onnx},
-            _EMULATED: {stage.name: stage.emulated for stage in stages if stage.onnx},
-        }
-        with _draft(bundle, "fp16", files) as draft:
-            loops = [_divergence(draft, _EMULATED, name, sound, options, tell) for name in bundle.manifest.ladder]
-            report = Report(
-                bundle.manifest.name, "fp16", _heard(options), stages, loops, rounded, goal=options.goal, held=held
-            )
-            drifts = {} if report.met is not False or not stages else _by_stage(bundle, draft, options, sound, tell)
-            report = replace(report, harm=drifts)
-            if drifts and "auto" in options.hold:
-                worst = max(drifts, key=drifts.__getitem__)
-                held[worst] = drifts[worst]
-                stages = [stage for stage in stages if stage.name != worst]
-                continue
-            _finish(draft, bundle, "fp16", report, output)
-            return report
+@dataclass(frozen=True)
+class _Conversion:
+    """One conversion at work. recorded: stage -> what it read. output: where a copy goes, None: into the bundle."""
 
+    bundle: Bundle
+    options: ConvertOptions
+    sound: NDArray[np.float32]
+    recorded: Mapping[str, list[Inputs]]
+    output: Path | None
+    progress: Progress
 
-def _by_stage(
-    bundle: Bundle, draft: Bundle, options: ConvertOptions, sound: NDArray[np.float32], tell: Said
-) -> dict[str, float]:
-    """Return stage -> the worst schedule's drift with that stage alone in the precision."""
-    found = {}
-    for stage in draft.manifest.precisions[_EMULATED]:
-        alone = {"fp16": {}, _EMULATED: {stage: draft.onnx(stage, _EMULATED).read_bytes()}}
-        with _draft(bundle, "fp16", alone) as single:
-            short = replace(options, seconds=min(options.seconds, 20.0))
-            loops = [_divergence(single, _EMULATED, name, sound, short, tell) for name in bundle.manifest.ladder]
-        found[stage] = max(loop.error for loop in loops)
-    return found
-
-
-def _to_eight_bits(
-    bundle: Bundle,
-    options: ConvertOptions,
-    sound: NDArray[np.float32],
-    recorded: Mapping[str, list[Inputs]],
-    output: Path | None,
-    tell: Said,
-) -> Report:
-    pass_, folder = narrow(
-        bundle=bundle,
-        precision=options.precision,
-        recorded=recorded,
-        sound=sound,
-        goal=options.goal,
-        hold=[name for name in options.hold if name != "auto"],
-        limit=options.limit,
-        seed=options.seed,
-        budget=options.budget,
-        tell=tell,
-    )
-    with folder, closing(pass_):
-        for trial in range(_TRIES):
-            pass_.write()
-            stages = pass_.found.stages
+    def to_half(self) -> ConvertReport:
+        """Convert to FP16, with stages held in FP32 as long as `auto` finds one that has to be."""
+        bundle, options = self.bundle, self.options
+        stages = []
+        for place, (name, inputs) in enumerate(self.recorded.items()):
+            self.progress(f"converting {name}", place / len(self.recorded))
+            if name not in options.hold:
+                stages.append(convert_stage(name, bundle.onnx(name), inputs, options.limit))
+        rounded = {stage.name: error for stage in stages for error in self._rounded(stage)}
+        held: dict[str, float] = {}
+        while True:
             files = {
-                options.precision: {stage.name: stage.gpu for stage in stages if stage.gpu},
-                _EMULATED: {stage.name: stage.emulated for stage in stages if stage.emulated},
+                "fp16": {stage.name: stage.onnx for stage in stages if stage.onnx},
+                _EMULATED: {stage.name: stage.emulated for stage in stages if stage.onnx},
             }
-            if hosted := {stage.name: stage.host for stage in stages if stage.host}:
-                files[options.precision + _HOST] = hosted
-            with _draft(bundle, options.precision, files) as draft:
-                loops = {
-                    name: [
-                        _divergence(draft, name, schedule, sound, options, tell) for schedule in bundle.manifest.ladder
-                    ]
-                    for name in files
-                    if name != options.precision
+            with _draft(bundle, "fp16", files) as draft:
+                report = self._report(stages, self._loops(draft, _EMULATED), rounded, held=held)
+                drifts = {} if report.met is not False or not stages else self._by_stage(draft)
+                report = replace(report, harm=drifts)
+                if drifts and "auto" in options.hold:
+                    worst = max(drifts, key=drifts.__getitem__)
+                    held[worst] = drifts[worst]
+                    stages = [stage for stage in stages if stage.name != worst]
+                    continue
+                self._finish(draft, report)
+                return report
+
+    def to_eight_bits(self) -> ConvertReport:
+        """Convert to 8 bits, with fewer layers narrow where the long closed loop misses the goal."""
+        bundle, options = self.bundle, self.options
+        pass_, folder = narrow(
+            bundle=bundle,
+            precision=options.precision,
+            recorded=self.recorded,
+            sound=self.sound,
+            goal=options.goal,
+            hold=[name for name in options.hold if name != "auto"],
+            limit=options.limit,
+            seed=options.seed,
+            budget=options.budget,
+            progress=self.progress,
+        )
+        with folder, closing(pass_):
+            for trial in range(_TRIES):
+                pass_.write()
+                stages = pass_.found.stages
+                files = {
+                    options.precision: {stage.name: stage.gpu for stage in stages if stage.gpu},
+                    _EMULATED: {stage.name: stage.emulated for stage in stages if stage.emulated},
                 }
-                report = Report(
-                    bundle.manifest.name,
-                    options.precision,
-                    _heard(options),
-                    [],
-                    loops[_EMULATED],
-                    {},
-                    goal=options.goal,
-                    narrow=pass_.found,
-                    host_loop=loops.get(options.precision + _HOST, []),
-                )
-                missed = max(loop.error for found in loops.values() for loop in found) / options.goal
-                if missed < 1.0 or trial + 1 == _TRIES or pass_.found.taken == 1:
-                    _finish(draft, bundle, options.precision, report, output)
-                    return report
-            pass_.tighten(missed)
-    raise AssertionError("the last try returns")
+                if hosted := {stage.name: stage.host for stage in stages if stage.host}:
+                    files[options.precision + _HOST] = hosted
+                with _draft(bundle, options.precision, files) as draft:
+                    loops = {name: self._loops(draft, name) for name in files if name != options.precision}
+                    host_loop = loops.get(options.precision + _HOST, [])
+                    report = self._report([], loops[_EMULATED], {}, narrow=pass_.found, host_loop=host_loop)
+                    missed = max(loop.error for found in loops.values() for loop in found) / options.goal
+                    if missed < 1.0 or trial + 1 == _TRIES or pass_.found.taken == 1:
+                        self._finish(draft, report)
+                        return report
+                pass_.tighten(missed)
+        raise AssertionError("the last try returns")
 
+    def _report(
+        self, stages: list[ConvertedStage], loops: list[Divergence], rounded: Mapping[str, OneStep], **more: Any
+    ) -> ConvertReport:
+        name, options = self.bundle.manifest.name, self.options
+        heard = f"{options.audio}" if options.audio else "a made-up voice"
+        return ConvertReport(name, options.precision, heard, stages, loops, rounded, options.goal, **more)
 
-def _finish(draft: Bundle, bundle: Bundle, precision: str, report: Report, output: Path | None) -> None:
-    _add_files(draft.path, {f"{precision}/report.json": report.to_json(), f"{precision}/report.png": report.to_png()})
-    _forget(draft.path, _EMULATED)
-    Bundle.open(draft.path)
-    _install(draft.path, output or bundle.path, precision, new=output is not None)
+    def _rounded(self, stage: ConvertedStage) -> Iterator[OneStep]:
+        """Yield the pessimistic error where PyTorch is there to compute it."""
+        if not stage.onnx:
+            return
+        self.progress(f"rounding every node of {stage.name}", 0.0)
+        inputs = self.recorded[stage.name]
+        full = self.bundle.onnx(stage.name).read_bytes()
+        with suppress(MissingPackageError):
+            yield half_error(full, stage.onnx, inputs[:: max(1, len(inputs) // 3)][:3])
 
+    def _by_stage(self, draft: Bundle) -> dict[str, float]:
+        """Return stage -> the worst schedule's drift with that stage alone in the precision."""
+        found = {}
+        for stage in draft.manifest.precisions[_EMULATED]:
+            alone = {"fp16": {}, _EMULATED: {stage: draft.onnx(stage, _EMULATED).read_bytes()}}
+            with _draft(self.bundle, "fp16", alone) as single:
+                loops = self._loops(single, _EMULATED, min(self.options.seconds, 20.0))
+            found[stage] = max(loop.error for loop in loops)
+        return found
 
-def _heard(options: ConvertOptions) -> str:
-    return f"{options.audio}" if options.audio else "a made-up voice"
+    def _loops(self, draft: Bundle, precision: str, seconds: float | None = None) -> list[Divergence]:
+        """Compare a precision of a draft with FP32 in every schedule, over the options' seconds or these."""
+        frames = max(1, round((seconds or self.options.seconds) * draft.manifest.motion.fps))
+        seed = self.options.seed
+        return [
+            compare_rollouts(draft, precision, self.sound, frames, schedule, seed=seed, progress=self.progress)
+            for schedule in draft.manifest.ladder
+        ]
+
+    def _finish(self, draft: Bundle, report: ConvertReport) -> None:
+        name = report.precision
+        _add_files(draft.path, {f"{name}/report.json": report.to_json(), f"{name}/report.png": report.to_png()})
+        _forget(draft.path, _EMULATED)
+        Bundle.open(draft.path)
+        _install(draft.path, self.output or self.bundle.path, name, new=self.output is not None)
 
 
 def _check_options(bundle: Bundle, options: ConvertOptions) -> None:
@@ -244,29 +237,6 @@ def _check_place(bundle: Bundle, output: Path | None) -> None:
     place = bundle.path if output is None else output.parent
     if not os.access(place, os.W_OK):
         raise InputError(f"{place} cannot be written", hint="add --output FOLDER to write a copy of the bundle")
-
-
-def _ticker(tell: Said, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: tell(what, done / max(1, total))
-
-
-def _rounded(bundle: Bundle, stage: ConvertedStage, inputs: list[Inputs], tell: Said) -> Iterator[OneStep]:
-    """Yield the pessimistic error where PyTorch is there to compute it."""
-    if not stage.onnx:
-        return
-    tell(f"rounding every node of {stage.name}", 0.0)
-    try:
-        yield half_error(bundle.onnx(stage.name).read_bytes(), stage.onnx, inputs[:: max(1, len(inputs) // 3)][:3])
-    except MissingPackageError:
-        return
-
-
-def _divergence(
-    draft: Bundle, precision: str, schedule: str, sound: NDArray[np.float32], options: ConvertOptions, tell: Said
-) -> Divergence:
-    frames = max(1, round(options.seconds * draft.manifest.motion.fps))
-    tick = _ticker(tell, f"closed loop, {precision}, schedule {schedule}")
-    return compare_rollouts(draft, precision, sound, frames, schedule, seed=options.seed, tick=tick)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from edgetalker.calibration.sensitivity import Layer, Point, Prober, cheapest, c
 from edgetalker.calibration.stage import convert_stage
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array
-from edgetalker.engines.errors import InputError, UserError
+from edgetalker.engines.errors import InputError, Progress, UserError, unheard
 
 __all__ = ["EIGHT_BITS", "EightBits", "NothingQuantisedError", "StageForms", "narrow"]
 
@@ -90,7 +90,7 @@ class Narrowing:
     limit: float = 2e-3
     seed: int = 0
     budget: float = 120.0
-    tell: Callable[[str, float], None] = lambda what, share: None
+    progress: Progress = unheard
     found: EightBits = field(default_factory=EightBits)
 
     def prepare(self, folder: Path) -> None:
@@ -115,7 +115,7 @@ class Narrowing:
             self.sound,
             folder,
             seed=self.seed,
-            tell=self.tell,
+            progress=self.progress,
         )
         self._choose_ranges(lambda: self.prober.start(2 * len(self.layers) + 10, self.budget))
         self.found.probe_frames = self.prober.frames
@@ -149,7 +149,7 @@ class Narrowing:
         return {name: kind for layer in self.layers if layer.stage == stage for name, kind in layer.kinds.items()}
 
     def _fit(self, stage: str) -> dict[str, tuple[Array, Array]]:
-        self.tell(f"fitting weights of {stage}", 0.0)
+        self.progress(f"fitting weights of {stage}", 0.0)
         kinds = self._chosen(stage)
         sources = {item.source for item in products(self.networks[stage]) if kinds.get(item.name) in ("w8", "a8")}
         inputs = self.recorded[stage]
@@ -192,7 +192,7 @@ class Narrowing:
             return
         everything = choice_of(self.layers)
         for method in (*METHODS, "each its own"):
-            self.tell(f"comparing ranges: {method}", 0.0)
+            self.progress(f"comparing ranges: {method}", 0.0)
             for stage, tensors in ends.items():
                 own = self.found.ranges.get(stage, {})
                 chosen = {name: own[name]["chosen"] if method == "each its own" else method for name in tensors}
@@ -263,7 +263,7 @@ class Narrowing:
         return [item for item in products(self.networks[stage]) if item.name in kinds]
 
     def _stage(self, name: str, kinds: Mapping[str, Kind]) -> StageForms:
-        self.tell(f"writing {name}", 0.0)
+        self.progress(f"writing {name}", 0.0)
         path, inputs = self.bundle.onnx(name), self.recorded[name]
         full = path.read_bytes()
         probes = inputs[:: max(1, len(inputs) // 8)][:8]

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgetalker.calibration.assign import MOVES
 from edgetalker.calibration.network import FLOAT, HALF
-from edgetalker.calibration.onestep import OneStep, compare
+from edgetalker.calibration.onestep import OneStep, compare_runs
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import MissingPackageError
 from edgetalker.engines.ort import open_session
@@ -82,7 +82,7 @@ def half_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Arra
     """
     session = open_session(full)
     names = [item.name for item in session.get_outputs()]
-    return compare(session.run, half_runner(converted), names, inputs)
+    return compare_runs(session.run, half_runner(converted), names, inputs)
 
 
 def half_runner(model: bytes) -> Any:

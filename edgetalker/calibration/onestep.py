@@ -35,10 +35,10 @@ def one_step_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, 
     converted: an emulation (see emulate.py), because ONNX Runtime drops the rounding of a true FP16 network. An
     output of it that is not finite is an infinite error.
     """
-    return compare(open_session(full).run, open_session(converted).run, _output_names(full), inputs)
+    return compare_runs(open_session(full).run, open_session(converted).run, _output_names(full), inputs)
 
 
-def compare(full: Any, other: Any, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]) -> OneStep:
+def compare_runs(full: Any, other: Any, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]) -> OneStep:
     """Compare two callables (output names or None, inputs) -> outputs on the same inputs."""
     wrong, right = np.zeros(len(names)), np.zeros(len(names))
     worst = 0.0

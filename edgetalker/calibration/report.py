@@ -17,7 +17,7 @@ from edgetalker.calibration.rollout import Divergence
 from edgetalker.calibration.stage import ConvertedStage, half_share
 from edgetalker.engines.errors import MissingPackageError
 
-__all__ = ["GOAL", "STEADY", "Report"]
+__all__ = ["GOAL", "STEADY", "ConvertReport"]
 
 GOAL = 0.01
 """Wanted: a closed-loop error below 1 % of the motion's own standard deviation."""
@@ -36,7 +36,7 @@ STEADY = 2.0
 
 
 @dataclass(frozen=True)
-class Report:
+class ConvertReport:
     """One conversion. sound: what the rollouts heard. rounded: stage -> error with every FP16 node rounded in
     PyTorch (empty without PyTorch). narrow: what 8 bits were given to, None in FP16. host_loop: of the form that ONNX
     Runtime plays. harm: stage -> drift with it alone in this precision, where the goal was missed. held: stages that

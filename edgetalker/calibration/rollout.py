@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, Layers, TensorSpec
+from edgetalker.engines.errors import Progress, unheard
 from edgetalker.engines.host import HostBuffer, HostDevice
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.ort import OrtEngine
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["Divergence", "Inputs", "Tick", "compare_rollouts", "play", "record_inputs"]
+__all__ = ["Divergence", "Inputs", "compare_rollouts", "play", "record_inputs"]
 
 Inputs = dict[str, Array]
-Tick = Callable[[int, int], None]
-"""Told how many frames are done, of how many."""
 
 
 @dataclass
@@ -68,7 +67,7 @@ class _RecordingEngine:
 
 
 def record_inputs(
-    bundle: Bundle, sound: NDArray[np.float32], frames: int, keep: int, *, seed: int = 0, tick: Tick | None = None
+    bundle: Bundle, sound: NDArray[np.float32], frames: int, keep: int, *, seed: int = 0, progress: Progress = unheard
 ) -> dict[str, list[Inputs]]:
     """Play `frames` frames of every schedule in FP32 and return stage -> what it read in `keep` of them.
 
@@ -83,8 +82,7 @@ def record_inputs(
         for place, schedule in enumerate(talker.schedules):
             talker.reset()
             for index in range(frames):
-                if tick:
-                    tick(place * frames + index, frames * len(talker.schedules))
+                progress("observing ranges", (place + index / frames) / len(talker.schedules))
                 for name, tape in tapes.items():
                     tape.running = index in kept[name]
                 _turn_controls(talker, index)
@@ -187,17 +185,19 @@ def compare_rollouts(
     schedule: str,
     *,
     seed: int = 0,
-    tick: Tick | None = None,
+    progress: Progress = unheard,
 ) -> Divergence:
     """Play the same sound and noise in FP32 and in `precision`, each on its own history, and compare the motion."""
+    what = f"closed loop, {precision}, schedule {schedule}"
     sums = squares = np.zeros(())
-    errors, worst = [], 0.0
+    errors, worst = list[float](), 0.0
     lips = _lips(bundle.manifest.motion.names)
     gaps: list[tuple[float, float]] = []
     with ExitStack() as stack:
         models = [stack.enter_context(Model(bundle, engines=_engines(bundle, name))) for name in ("fp32", precision)]
         pair = [model.talker(seed=seed, schedules=[schedule]) for model in models]
-        for motion, difference in _steps(bundle, pair, sound, frames, schedule, tick):
+        for motion, difference in _steps(bundle, pair, sound, frames, schedule):
+            progress(what, len(errors) / frames)
             sums, squares = sums + motion, squares + motion * motion
             errors.append(float(np.mean(np.square(difference))))
             worst = max(worst, float(np.max(np.abs(difference))))
@@ -235,12 +235,10 @@ def _closures(gaps: NDArray[np.float64]) -> tuple[float | None, int]:
 
 
 def _steps(
-    bundle: Bundle, pair: list[Talker], sound: NDArray[np.float32], frames: int, schedule: str, tick: Tick | None
+    bundle: Bundle, pair: list[Talker], sound: NDArray[np.float32], frames: int, schedule: str
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """Yield FP32's motion and the other's difference from it, frame after frame."""
     for index in range(frames):
-        if tick:
-            tick(index, frames)
         window = _window(pair[0], bundle, sound, index)
         full, other = (talker.make(schedule, window=window).motion.astype(np.float64) for talker in pair)
         yield full, other - full

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from edgetalker.calibration.quantise import Form, Kind, Product, to_quantised
 from edgetalker.calibration.rollout import play
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array, Engine
+from edgetalker.engines.errors import Progress, unheard
 from edgetalker.engines.ort import OrtEngine
 
 __all__ = ["Choice", "Layer", "Point", "Prober", "cheapest", "choice_of", "curve_of"]
@@ -84,7 +85,7 @@ class Prober:
     folder: Path
     seed: int = 0
     frames: int = 300
-    tell: Callable[[str, float], None] = lambda what, share: None
+    progress: Progress = unheard
     _full: dict[str, Engine] = field(default_factory=dict)
     _wanted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     frame_seconds: float = 0.0
@@ -153,7 +154,7 @@ class Prober:
         """Return the layers with the drift of each alone."""
         tried = []
         for place, layer in enumerate(layers):
-            self.tell(f"trying {layer.name} alone", place / len(layers))
+            self.progress(f"trying {layer.name} alone", place / len(layers))
             drifts = self.drifts({layer.stage: layer.kinds})
             tried.append(Layer(layer.stage, layer.products, layer.kinds, drifts))
         return tried

@@ -22,7 +22,7 @@ from edgetalker.cli.options import (
     set_controls,
     tell_plan,
 )
-from edgetalker.cli.progress import Progress
+from edgetalker.cli.progress import FrameLine
 from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target
@@ -121,7 +121,7 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
             tell_plan(session)
     tracer = _tracer(args, session)
     source = source_from(args, session.manifest.audio.rate, clock=clock if options.realtime else None)
-    progress = Progress(sys.stderr, float(session.manifest.motion.fps), frames_of(source, session))
+    progress = FrameLine(float(session.manifest.motion.fps), frames_of(source, session))
     observers: list[Observer] = [] if args.quiet else [progress]
     observers += [tracer] if tracer else []
     try:

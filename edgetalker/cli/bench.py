@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgetalker.cli.options import add_bundle, add_device, positive, session_from
+from edgetalker.cli.progress import Line
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target, write_whole
 
@@ -45,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
         against=_AGAINST[args.against] if args.against else "",
         other=partial(session_from, _changed(args)) if args.against else None,
     )
-    report = bench.run(progress=sys.stderr if sys.stderr.isatty() else None)
+    line = Line()
+    report = bench.run(progress=line)
+    line.end()
     print(report.text())
     _write(args, report.as_dict())
     return 0

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 from edgetalker.cli.options import add_bundle, bundle_path, positive
+from edgetalker.cli.progress import Line
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.engines.machine import this_machine
-from edgetalker.engines.plan import Found, PlanRecord
+from edgetalker.engines.plan import Found, PlanRecord, default_precision
 from edgetalker.engines.targets import parse_target, targets_for
 from edgetalker.engines.tensorrt.api import load
 from edgetalker.engines.tensorrt.build import BuildOptions
@@ -50,16 +50,16 @@ def run(args: argparse.Namespace) -> int:
     machine = this_machine()
     target = parse_target(args.target, machine.gpu, tuple(machine.versions))
     load(target.flavour)  # says what is missing, before anything starts
-    precision = args.precision or ("fp16" if "fp16" in bundle.manifest.precisions else "fp32")
+    precision = args.precision or default_precision(bundle)
     stages = _stages(bundle, precision, args.stage)
     version = machine.versions[target.flavour]
-    line = _Line()
+    line = Line()
     for one in targets_for(target, precision):
         builder = PlanBuilder(bundle, one, machine, precision, _options(args))
         print(f"{bundle.manifest.name} {precision} for {one} with {one.flavour} {version}")
         for stage in stages:
-            found = builder.stage(stage, line.show, force=args.force)
-            line.clear()
+            found = builder.stage(stage, line, force=args.force)
+            line.end()
             print(f"  {summary(found, built=line.seen)}")
             line.seen = False
         print(f"plans in {builder.folder}")
@@ -95,21 +95,3 @@ def summary(found: Found, *, built: bool) -> str:
         return f"{record.stage}: {size}, was built already"
     peak = f", peak {record.peak_memory / 2**20:.0f} MiB" if record.peak_memory else ""
     return f"{record.stage}: {size}, built in {record.seconds:.1f} s{peak}"
-
-
-class _Line:
-    """One line of progress on a terminal's stderr, overwritten in place; silent when stderr is no terminal."""
-
-    def __init__(self) -> None:
-        self.seen = False
-
-    def show(self, stage: str, phase: str, share: float) -> None:
-        self.seen = True
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K  {stage}: {phase} {share:.0%}")
-            sys.stderr.flush()
-
-    def clear(self) -> None:
-        if self.seen and sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.cli.options import add_bundle, bundle_path, natural, positive
+from edgetalker.cli.progress import Line
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
 
@@ -71,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         observed=args.frames,
     )
-    line = _Line()
-    report = convert(bundle, options, output=args.output, said=line.show)
-    line.clear()
+    line = Line()
+    report = convert(bundle, options, output=args.output, progress=line)
+    line.end()
     for text in report.lines():
         print(text)
     print(f"written to {(args.output or bundle.path) / args.precision}")
@@ -96,21 +97,3 @@ def percent(text: str) -> float:
     if not 0.0 < value < 100.0:
         raise argparse.ArgumentTypeError(f"{text} came; more than 0 and less than 100 percent was wanted")
     return value / 100.0
-
-
-class _Line:
-    """One line of progress on a terminal's stderr, overwritten in place."""
-
-    def __init__(self) -> None:
-        self._last = ""
-
-    def show(self, what: str, share: float) -> None:
-        text = f"  {what} {share:.0%}"
-        if text != self._last and sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{text}")
-            sys.stderr.flush()
-            self._last = text
-
-    def clear(self) -> None:
-        if self._last:
-            sys.stderr.write("\r\x1b[K")

@@ -33,7 +33,7 @@ from edgetalker.engines.errors import DeviceError
 from edgetalker.outputs import sinks_for
 from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.ladder import rehearse
-from edgetalker.runtime.live import Live, Report
+from edgetalker.runtime.live import Live, LiveReport
 from edgetalker.runtime.loop import LATE_POLICIES, Options
 from edgetalker.runtime.sinks.play import player_for
 from edgetalker.runtime.sinks.sink import Sink
@@ -202,7 +202,7 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
     return exit_code(came, live.loop.failed)
 
 
-def _check_delivered(report: Report, live: Live) -> None:
+def _check_delivered(report: LiveReport, live: Live) -> None:
     """Raise DeviceError when nobody got anything: such a run is no success."""
     if not report.tally.due:
         raise DeviceError(
@@ -230,7 +230,7 @@ def _conversation(live: Live) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _summary(report: Report, live: Live, *, quiet: bool) -> None:
+def _summary(report: LiveReport, live: Live, *, quiet: bool) -> None:
     if quiet:
         return
     for text in live.loop.warnings():

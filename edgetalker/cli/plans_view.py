@@ -9,7 +9,7 @@ from typing import Any
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.machine import Gpu, this_machine
-from edgetalker.engines.plan import Found, State, Verdict, find, judge, read_plan, rebuild_command
+from edgetalker.engines.plan import Found, State, Verdict, default_precision, find, judge, read_plan, rebuild_command
 
 __all__ = ["plan_rows", "show_plans"]
 
@@ -23,7 +23,7 @@ def show_plans(bundle: Bundle, *, as_json: bool) -> int:
         return 0
     if not rows:
         print(f"{bundle.path} has no plans")
-        print(f"build them: {rebuild_command(bundle, 'auto', _default_precision(bundle))}")
+        print(f"build them: {rebuild_command(bundle, 'auto', default_precision(bundle))}")
         return 0
     for row in rows:
         print(_line(row))
@@ -74,16 +74,12 @@ def _mend(bundle: Bundle, found: Found, verdict: Verdict, has_gpu: bool) -> str:
     if verdict.state is State.VALID or (verdict.state is State.FOREIGN and not has_gpu):
         return ""
     if record is None:
-        return rebuild_command(bundle, "auto", _default_precision(bundle)) + " --force"
+        return rebuild_command(bundle, "auto", default_precision(bundle)) + " --force"
     precision = record.precision if record.precision in bundle.manifest.precisions else "fp32"
     if verdict.state is State.FOREIGN:
         return rebuild_command(bundle, "auto", precision)
     target = str(record.target) if record.flavour == "rtx" else record.flavour
     return rebuild_command(bundle, target, precision) + (" --force" if verdict.state is State.DAMAGED else "")
-
-
-def _default_precision(bundle: Bundle) -> str:
-    return "fp16" if "fp16" in bundle.manifest.precisions else "fp32"
 
 
 def _line(row: dict[str, Any]) -> str:

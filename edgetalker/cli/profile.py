@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetalker.cli.options import add_bundle, add_device, positive, session_from
+from edgetalker.cli.progress import Line
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target, write_whole
 
 if TYPE_CHECKING:
-    from edgetalker.measure.profile import Options
+    from edgetalker.measure.profile import ProfileOptions
 
 __all__ = ["add_parser", "run"]
 
@@ -43,8 +43,9 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.trace, args.csv, args.json):
         if path is not None:
             checked_target(path)
-    progress = sys.stderr if sys.stderr.isatty() else None
-    report = profile(partial(session_from, args), _options(args), progress=progress)
+    line = Line()
+    report = profile(partial(session_from, args), _options(args), progress=line)
+    line.end()
     print(as_text(report))
     if args.csv is not None:
         _write(args.csv, report.csv())
@@ -53,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace) -> Options:
-    from edgetalker.measure.profile import Options
+def _options(args: argparse.Namespace) -> ProfileOptions:
+    from edgetalker.measure.profile import ProfileOptions
 
     shared = {name: getattr(args, name) for name in ("frames", "threads", "trace")}
     looks = {name: getattr(args, name) for name in ("layers", "kernels", "nvtx")}
-    return Options(schedules=tuple(args.schedule or ()), **shared, **looks)
+    return ProfileOptions(schedules=tuple(args.schedule or ()), **shared, **looks)
 
 
 def _check_names(args: argparse.Namespace) -> None:

@@ -1,25 +1,51 @@
-"""A progress line on a terminal, and nothing elsewhere."""
+"""One line of progress on a terminal's stderr, overwritten in place, and nothing elsewhere."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TextIO
 
 from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.loop import Observer
 
-__all__ = ["Progress"]
+__all__ = ["FrameLine", "Line"]
 
 _WIDTH = 30
 
 
-class Progress(Observer):
-    """Draws `[=====     ] 120/300 frames, 4.1x real time` a few times a second on a terminal's line."""
+class Line:
+    """A Progress that shows what is being done, and how much of it is done. seen: whether anything was told."""
 
-    def __init__(self, stream: TextIO, fps: float, total: int | None) -> None:
+    def __init__(self) -> None:
+        self.seen = False
+        self._stream, self._last = sys.stderr, ""
+
+    def __call__(self, what: str, share: float) -> None:
+        """Show `what` and the share of it that is done."""
+        self.seen = True
+        self.show(f"  {what} {share:.0%}")
+
+    def show(self, text: str) -> None:
+        """Show a text in place of the last one, where that is a terminal."""
+        if text != self._last and self._stream.isatty():
+            self._stream.write(f"\r\x1b[K{text}")
+            self._stream.flush()
+            self._last = text
+
+    def end(self, *, keep: bool = False) -> None:
+        """Clear the line for what is printed next, or keep it and go on below."""
+        if self._last:
+            self._stream.write("\n" if keep else "\r\x1b[K")
+            self._stream.flush()
+        self._last = ""
+
+
+class FrameLine(Observer):
+    """Draws `[=====     ] 120/300 frames, 4.1x real time` ten times a second."""
+
+    def __init__(self, fps: float, total: int | None) -> None:
         """total: frames to come, None when nobody knows."""
-        self._stream, self._fps, self._total = stream, fps, total
-        self._active = stream.isatty()
+        self._line, self._fps, self._total = Line(), fps, total
         self._begun = self._drawn = time.monotonic()
         self._frames = 0
 
@@ -27,7 +53,7 @@ class Progress(Observer):
         """Count one frame."""
         self._frames += 1
         now = time.monotonic()
-        if self._active and now - self._drawn > 0.1:
+        if now - self._drawn > 0.1:
             self._drawn = now
             self._draw(now)
 
@@ -38,11 +64,10 @@ class Progress(Observer):
             bar = f"[{'=' * done}{' ' * (_WIDTH - done)}] {self._frames}/{self._total} frames"
         else:
             bar = f"{self._frames} frames"
-        self._stream.write(f"\r{bar}, {speed:.1f}x real time ")
-        self._stream.flush()
+        self._line.show(f"{bar}, {speed:.1f}x real time")
 
     def close(self) -> None:
-        """End the line."""
-        if self._active and self._frames:
+        """End the line with what was reached."""
+        if self._frames:
             self._draw(time.monotonic())
-            self._stream.write("\n")
+        self._line.end(keep=True)

@@ -1,8 +1,8 @@
-"""The errors that a user can cause and mend."""
+"""What users are told: the errors that they can cause and mend, and how far a long work is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,19 @@ __all__ = [
     "MissingPackageError",
     "OptionError",
     "OutputError",
+    "Progress",
     "UserError",
     "install",
     "nearest",
+    "unheard",
 ]
+
+Progress = Callable[[str, float], None]
+"""Told what is being done, and the share of it that is done, 0 to 1."""
+
+
+def unheard(what: str, share: float) -> None:
+    """The Progress of those who do not listen."""
 
 
 class UserError(Exception):

@@ -32,6 +32,7 @@ __all__ = [
     "Verdict",
     "cache_folder",
     "choose",
+    "default_precision",
     "find",
     "judge",
     "plan_folders",
@@ -328,6 +329,11 @@ def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
     if not machine.versions.keys() & _runners(record):
         here = ", ".join(f"`{name}`" for name in machine.versions) or "no TensorRT"
         yield f"made by `{record.flavour}` for {' or '.join(sorted(_runners(record)))}; here is {here}"
+
+
+def default_precision(bundle: Bundle) -> str:
+    """Return the precision that plans are built in where none is named."""
+    return "fp16" if "fp16" in bundle.manifest.precisions else "fp32"
 
 
 def _runners(record: PlanRecord) -> set[str]:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import numpy as np
 
 from edgetalker import __version__
+from edgetalker.engines.errors import Progress, unheard
 from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.stats import Summary, table
 from edgetalker.runtime.talker import Talker
@@ -152,7 +153,7 @@ class Bench:
         self._against = against
         self._other = other
 
-    def run(self, *, progress: TextIO | None = None) -> BenchReport:
+    def run(self, *, progress: Progress = unheard) -> BenchReport:
         """Measure every schedule; every session that was opened is closed."""
         with ExitStack() as stack:
             begin = time.perf_counter_ns()
@@ -163,9 +164,9 @@ class Bench:
             marked = stack.enter_context(closing(self._opener(timings=True)))
             other = stack.enter_context(closing(self._other(timings=False))) if self._other else None
             schedules = {}
-            for name in self._schedules or plain.schedules:
-                if progress is not None:
-                    progress.write(f"schedule {name}: {self._frames} frames …\n")
+            names = self._schedules or plain.schedules
+            for place, name in enumerate(names):
+                progress(f"schedule {name}: {self._frames} frames", place / len(names))
                 schedules[name] = self._measure(name, plain, marked, other)
             engines, plans = plain.engines.values(), {}
             if plain.spread is not None:

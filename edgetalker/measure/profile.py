@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from edgetalker.engines.engine import Device, Engine
-from edgetalker.engines.errors import MissingPackageError, UserError
+from edgetalker.engines.errors import MissingPackageError, Progress, UserError, unheard
 from edgetalker.measure.bench import Opener, frame_times, made_up_sound, whole_blocks
 from edgetalker.measure.floor import Rates, StageCost, measure_rates, stage_cost
 from edgetalker.measure.meter import HOST_PARTS, HostMeter, Kernels, Span, load_nvtx
-from edgetalker.measure.report import Layer, Piece, ProfileReport, ScheduleProfile, TracedFrame, write_trace
+from edgetalker.measure.report import LayerTime, PieceTimes, ProfileReport, ScheduleProfile, TracedFrame, write_trace
 from edgetalker.runtime.stats import Summary
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["ENQUEUE_LIMIT", "UNSTABLE", "Options", "Profiler", "layers_of", "profile", "warnings_for"]
+__all__ = ["ENQUEUE_LIMIT", "UNSTABLE", "ProfileOptions", "Profiler", "layers_of", "profile", "warnings_for"]
 
 ENQUEUE_LIMIT = 0.8
 """Enqueueing above this part of the device's time holds the device up (trtexec's limit)."""
@@ -33,7 +33,7 @@ _LAYER_RUNS = 20
 
 
 @dataclass(frozen=True)
-class Options:
+class ProfileOptions:
     """What to measure. schedules: names (none: all). trace: where the newest frames go."""
 
     frames: int = 300
@@ -45,7 +45,7 @@ class Options:
     nvtx: bool = False
 
 
-def profile(opener: Opener, options: Options, *, progress: TextIO | None = None) -> ProfileReport:
+def profile(opener: Opener, options: ProfileOptions, *, progress: Progress = unheard) -> ProfileReport:
     """Profile the sessions that `opener` opens, with marks and without. What cannot be measured is a note.
 
     GPU kernels are taken last, in a session of their own, so that CUPTI is there when its graphs are captured and
@@ -59,7 +59,10 @@ def profile(opener: Opener, options: Options, *, progress: TextIO | None = None)
         rates = measure_rates(device, precision=precision, threads=options.threads)
         profiler = Profiler(session, rates, plain=plain, ranges=ranges)
         names = options.schedules or session.schedules
-        schedules = [profiler.run(name, options.frames, progress=progress) for name in names]
+        schedules = []
+        for place, name in enumerate(names):
+            progress(f"schedule {name}: {options.frames} frames", place / len(names))
+            schedules.append(profiler.run(name, options.frames))
         if options.trace is not None:
             write_trace(options.trace, profiler.traced, device.describe())
         found: dict[str, Any] = {
@@ -82,7 +85,7 @@ def profile(opener: Opener, options: Options, *, progress: TextIO | None = None)
     )
 
 
-def _ranges(options: Options, notes: list[str]) -> Any:
+def _ranges(options: ProfileOptions, notes: list[str]) -> Any:
     if not options.nvtx:
         return None
     ranges = load_nvtx()
@@ -117,14 +120,14 @@ def _kernels_of(opener: Opener, schedule: str) -> Sequence[tuple[str, int, float
         return kernels.of(lambda: session.make(schedule, window=made_up_sound(session)))
 
 
-def layers_of(engines: Mapping[str, Engine], runs: int = _LAYER_RUNS) -> Mapping[str, Sequence[Layer]]:
+def layers_of(engines: Mapping[str, Engine], runs: int = _LAYER_RUNS) -> Mapping[str, Sequence[LayerTime]]:
     """Return the layers of every stage, the dearest first. Raises EngineError for an engine that shows none."""
     found = {}
     for stage, engine in engines.items():
         times = engine.layers(runs)
         modules = _modules(engine.file)
         whole = sum(ns for _, ns in times) or 1.0
-        layers = [Layer(name, _module_of(name, modules), ns, ns / whole) for name, ns in times]
+        layers = [LayerTime(name, _module_of(name, modules), ns, ns / whole) for name, ns in times]
         found[stage] = sorted(layers, key=lambda layer: -layer.ns)
     return found
 
@@ -187,11 +190,9 @@ class Profiler:
         self.costs = {name: stage_cost(file) for name, file in files.items() if file is not None}
         self.traced: deque[TracedFrame] = deque(maxlen=_TRACED)
 
-    def run(self, schedule: str, frames: int, *, progress: TextIO | None = None) -> ScheduleProfile:
+    def run(self, schedule: str, frames: int) -> ScheduleProfile:
         """Time `frames` frames of one schedule after a warm-up; half of those without marks before, half after."""
         frames = whole_blocks(self._session, frames)
-        if progress is not None:
-            progress.write(f"schedule {schedule}: {frames} frames …\n")
         unmarked = self._without_marks(schedule, frames - frames // 2)
         series, nodes = self._with_marks(schedule, frames)
         unmarked += self._without_marks(schedule, frames // 2)
@@ -236,7 +237,7 @@ class Profiler:
                 self.traced.append(TracedFrame(frame.index, schedule, spans, pieces))
         return series, meter.nodes
 
-    def _pieces(self, series: _Series, device: Summary, nodes: Mapping[str, int]) -> list[Piece]:
+    def _pieces(self, series: _Series, device: Summary, nodes: Mapping[str, int]) -> list[PieceTimes]:
         """A stage with rows gets a line for itself, with the sum of its rows in each frame, then one a row."""
         by_stage: dict[str, list[str]] = {}
         for label in sorted(series.pieces, key=self._session.pieces().index):
@@ -259,12 +260,12 @@ class Profiler:
         series: _Series,
         device: Summary,
         nodes: Mapping[str, int],
-    ) -> Piece:
+    ) -> PieceTimes:
         """Return the line of what runs under `labels`, summed up in each frame."""
         times = Summary.of(np.sum([series.pieces[label] for label in labels], axis=0))
         cost = _times(self.costs.get(stage), len(labels))
         rates = (self._rates.bytes_per_s, self._rates.operations_per_s)
-        return Piece(
+        return PieceTimes(
             name=name,
             stage=stage,
             row=row,
@@ -285,7 +286,7 @@ def _times(cost: StageCost | None, runs: int) -> StageCost | None:
 
 
 def warnings_for(
-    kind: str, device: Summary, host: Mapping[str, Summary], transfer: Summary | None, pieces: Sequence[Piece]
+    kind: str, device: Summary, host: Mapping[str, Summary], transfer: Summary | None, pieces: Sequence[PieceTimes]
 ) -> list[str]:
     """Return a sentence for each; kind: of the device. On the host, enqueueing is computing and is not judged."""
     found = []

@@ -19,8 +19,8 @@ from edgetalker.runtime.stats import Summary
 __all__ = [
     "COLUMNS",
     "FORMAT",
-    "Layer",
-    "Piece",
+    "LayerTime",
+    "PieceTimes",
     "ProfileReport",
     "ScheduleProfile",
     "TracedFrame",
@@ -53,7 +53,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Piece:
+class PieceTimes:
     """One stage, or one row of it. share: of the frame's device time. floor: None where it is not known."""
 
     name: str
@@ -105,13 +105,13 @@ class ScheduleProfile:
     between: Summary
     host: Mapping[str, Summary]
     transfer: Summary | None
-    pieces: Sequence[Piece]
+    pieces: Sequence[PieceTimes]
     warnings: Sequence[str]
     unmarked: Summary | None = None
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerTime:
     """One layer. module: the PyTorch module that it came from, empty where not known. share: of the stage."""
 
     name: str
@@ -134,7 +134,7 @@ class ProfileReport:
     rates: Rates
     schedules: Sequence[ScheduleProfile]
     health: Mapping[str, Any] = field(default_factory=dict)
-    layers: Mapping[str, Sequence[Layer]] = field(default_factory=dict)
+    layers: Mapping[str, Sequence[LayerTime]] = field(default_factory=dict)
     kernels: Sequence[tuple[str, int, float]] = ()
     notes: Sequence[str] = ()
 
@@ -268,7 +268,7 @@ def _plain(times: Summary) -> str:
     return f"{'':>7}{_figures(times)}"
 
 
-def _cells(piece: Piece) -> str:
+def _cells(piece: PieceTimes) -> str:
     floor = "-" if piece.floor_ns is None else f"{piece.floor_ns / 1e3:.2f}"
     ratio = "-" if piece.ratio is None else f"{piece.ratio:.1f}"
     return f"{piece.launches:>7}{_figures(piece.times)}{100 * piece.share:>9.1f}{floor:>9}{ratio:>7}  {piece.limit}"

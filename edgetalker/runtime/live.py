@@ -18,7 +18,7 @@ from edgetalker.runtime.sources.values import InputSource
 from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["DelayMeter", "Delays", "Live", "LiveSource", "Report"]
+__all__ = ["DelayMeter", "Delays", "Live", "LiveReport", "LiveSource"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class DelayMeter(Observer):
 
 
 @dataclass(frozen=True)
-class Report:
+class LiveReport:
     """What a live run did: the tally, the delay in parts by sink (None without a measured frame), the sinks' counts."""
 
     tally: Tally
@@ -150,7 +150,7 @@ class Live:
         for sink in self.sinks:  # a viewer, whose page has sliders and a button to begin anew
             sink.attach(talker, self)
 
-    def run(self) -> Report:
+    def run(self) -> LiveReport:
         """Play until the sound ends, the limit is reached or `stop` is called; sinks are closed in every case."""
         tally = self.loop.run()
         senders = {sink.name: sink for sink in self.sinks if isinstance(sink, NetworkSink)}
@@ -160,7 +160,7 @@ class Live:
             name: self.meter.delays(sink.statistics.delay, sink.shaping_ms(period_ms)) for name, sink in senders.items()
         }
         first = tally.first_frame_ns
-        return Report(tally, delays or {"": self.meter.delays()}, counts, None if first is None else first * 1e-6)
+        return LiveReport(tally, delays or {"": self.meter.delays()}, counts, None if first is None else first * 1e-6)
 
     def stop(self) -> None:
         """End the run after the frame in hand."""

@@ -13,7 +13,7 @@ from onnx import helper
 
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.calibration.network import Network
-from edgetalker.calibration.report import Report
+from edgetalker.calibration.report import ConvertReport
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array
 from tests.support.toy import network
@@ -52,7 +52,7 @@ def tiny(tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Report]:
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ConvertReport]:
     """The tiny bundle with FP16 stages, and the report of their conversion."""
     folder = tmp_path_factory.mktemp("converted") / "tiny"
     shutil.copytree(TINY, folder)

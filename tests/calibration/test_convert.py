@@ -13,7 +13,7 @@ import pytest
 
 from edgetalker.calibration import convert as module
 from edgetalker.calibration.convert import ConvertOptions, convert
-from edgetalker.calibration.report import GOAL, Report
+from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence
 from edgetalker.calibration.stage import convert_stage, half_share
 from edgetalker.cli import convert as command
@@ -36,7 +36,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "half_error", missing)
 
 
-def test_every_stage_has_an_fp16_twin_and_the_bundle_is_sound(converted: tuple[Bundle, Report]) -> None:
+def test_every_stage_has_an_fp16_twin_and_the_bundle_is_sound(converted: tuple[Bundle, ConvertReport]) -> None:
     bundle, _ = converted
     assert bundle.manifest.precisions == {"fp16": {name: f"fp16/{name}.onnx" for name in bundle.manifest.stages}}
     for name in bundle.manifest.stages:
@@ -45,7 +45,7 @@ def test_every_stage_has_an_fp16_twin_and_the_bundle_is_sound(converted: tuple[B
         assert bundle.onnx(name, "fp16").stat().st_size < bundle.onnx(name).stat().st_size
 
 
-def test_the_drift_stays_below_the_goal_and_does_not_grow(converted: tuple[Bundle, Report]) -> None:
+def test_the_drift_stays_below_the_goal_and_does_not_grow(converted: tuple[Bundle, ConvertReport]) -> None:
     _, report = converted
     assert [item.schedule for item in report.closed_loop] == ["full", "fast"]
     assert report.met
@@ -56,7 +56,7 @@ def test_the_drift_stays_below_the_goal_and_does_not_grow(converted: tuple[Bundl
 
 
 def test_one_run_of_each_stage_is_within_the_limit_also_rounded_node_by_node(
-    converted: tuple[Bundle, Report],
+    converted: tuple[Bundle, ConvertReport],
 ) -> None:
     _, report = converted
     for stage in report.stages:
@@ -65,7 +65,7 @@ def test_one_run_of_each_stage_is_within_the_limit_also_rounded_node_by_node(
         assert stage.products_kept == ()
 
 
-def test_the_report_lies_in_the_bundle_and_says_why(converted: tuple[Bundle, Report]) -> None:
+def test_the_report_lies_in_the_bundle_and_says_why(converted: tuple[Bundle, ConvertReport]) -> None:
     bundle, report = converted
     document = json.loads(bundle.file("fp16/report.json").read_text())
     assert document["met"] is True
@@ -80,7 +80,7 @@ def test_the_report_lies_in_the_bundle_and_says_why(converted: tuple[Bundle, Rep
     assert "product with a vector" in text
 
 
-def test_an_fp16_session_plays(converted: tuple[Bundle, Report]) -> None:
+def test_an_fp16_session_plays(converted: tuple[Bundle, ConvertReport]) -> None:
     bundle, _ = converted
     session = Talker(bundle, precision="fp16")
     motion = session.make(window=np.zeros(bundle.manifest.audio.window, np.float32)).motion.copy()
@@ -89,7 +89,7 @@ def test_an_fp16_session_plays(converted: tuple[Bundle, Report]) -> None:
 
 
 @pytest.mark.usefixtures("without_torch")
-def test_converting_again_replaces_the_first(converted: tuple[Bundle, Report], tmp_path: Path) -> None:
+def test_converting_again_replaces_the_first(converted: tuple[Bundle, ConvertReport], tmp_path: Path) -> None:
     shutil.copytree(converted[0].path, tmp_path / "again")
     bundle = Bundle.open(tmp_path / "again")
     report = convert(bundle, QUICK)
@@ -112,10 +112,10 @@ def test_plans_beside_the_stages_stay(tiny: Bundle) -> None:
 def test_a_failure_changes_nothing(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.read_bytes() for path in tiny.path.rglob("*") if path.is_file()}
 
-    def fail(self: Report) -> bytes:
+    def fail(self: ConvertReport) -> bytes:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Report, "to_png", fail)
+    monkeypatch.setattr(ConvertReport, "to_png", fail)
     with pytest.raises(KeyboardInterrupt):
         convert(tiny, QUICK)
     assert {path: path.read_bytes() for path in tiny.path.rglob("*") if path.is_file()} == before
@@ -123,7 +123,7 @@ def test_a_failure_changes_nothing(tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("without_torch")
 def test_an_interrupt_while_files_are_exchanged_puts_the_old_ones_back(
-    converted: tuple[Bundle, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    converted: tuple[Bundle, ConvertReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(converted[0].path, tmp_path / "again")
     before = {path: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()}
@@ -221,8 +221,8 @@ def test_held_stages_stay_fp32(tiny: Bundle) -> None:
 
 
 def test_a_drift_that_is_too_large_or_grows_misses_the_goal() -> None:
-    def report(*seconds: float) -> Report:
-        return Report("b", "fp16", "a voice", [], [Divergence("full", 120, 1.0, seconds, 1.0)], {})
+    def report(*seconds: float) -> ConvertReport:
+        return ConvertReport("b", "fp16", "a voice", [], [Divergence("full", 120, 1.0, seconds, 1.0)], {})
 
     assert report(*[0.001] * 45, *[0.009] * 15).misses == ["schedule full: the error grows 9.0 times"]
     assert report(0.02, 0.02, 0.02, 0.02).met is False
@@ -232,10 +232,10 @@ def test_a_drift_that_is_too_large_or_grows_misses_the_goal() -> None:
 
 def test_what_was_too_short_to_judge_is_not_judged() -> None:
     growing = Divergence("full", 120, 1.0, (0.001, 0.001, 0.001, 0.009), 1.0, closures=0.9, shut=20)
-    report = Report("b", "fp16", "a voice", [], [growing], {})
+    report = ConvertReport("b", "fp16", "a voice", [], [growing], {})
     assert report.met
     assert [text.split()[0] for text in report.unjudged] == ["growth", "closures"]
-    judged = Report("b", "fp16", "a voice", [], [replace(growing, shut=200)], {})
+    judged = ConvertReport("b", "fp16", "a voice", [], [replace(growing, shut=200)], {})
     assert judged.misses == ["schedule full: closures F1 0.900"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.calibration.eightbit import NothingQuantisedError
 from edgetalker.calibration.quantise import Product
-from edgetalker.calibration.report import Report
+from edgetalker.calibration.report import ConvertReport
 from edgetalker.calibration.sensitivity import Layer, cheapest, curve_of
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
@@ -29,7 +29,7 @@ QUICK = ConvertOptions(
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Report]:
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, ConvertReport]:
     folder = tmp_path_factory.mktemp("narrow") / "tiny"
     shutil.copytree(TINY, folder)
     report = convert(Bundle.open(folder), QUICK)
@@ -37,7 +37,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Report]:
 
 
 @pytest.mark.slow
-def test_the_precision_has_a_form_for_the_gpu_and_one_for_the_cpu(narrow: tuple[Bundle, Report]) -> None:
+def test_the_precision_has_a_form_for_the_gpu_and_one_for_the_cpu(narrow: tuple[Bundle, ConvertReport]) -> None:
     bundle, _ = narrow
     assert list(bundle.manifest.precisions) == ["int8", "int8-host"]
     for form in bundle.manifest.precisions.values():
@@ -50,7 +50,7 @@ def test_the_precision_has_a_form_for_the_gpu_and_one_for_the_cpu(narrow: tuple[
 
 
 @pytest.mark.slow
-def test_the_report_says_what_is_narrow_and_what_each_choice_cost(narrow: tuple[Bundle, Report]) -> None:
+def test_the_report_says_what_is_narrow_and_what_each_choice_cost(narrow: tuple[Bundle, ConvertReport]) -> None:
     bundle, report = narrow
     document = json.loads(bundle.file("int8/report.json").read_text())
     stage = document["stages"]["condition"]
@@ -73,7 +73,7 @@ def test_the_report_says_what_is_narrow_and_what_each_choice_cost(narrow: tuple[
 
 
 @pytest.mark.slow
-def test_a_talker_plays_the_form_for_its_device(narrow: tuple[Bundle, Report]) -> None:
+def test_a_talker_plays_the_form_for_its_device(narrow: tuple[Bundle, ConvertReport]) -> None:
     bundle, _ = narrow
     motion = {}
     for precision in ("fp32", "int8"):

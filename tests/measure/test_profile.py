@@ -18,8 +18,8 @@ from edgetalker.engines.host import HostDevice
 from edgetalker.measure.bench import Bench
 from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.meter import HOST_PARTS, HostMeter
-from edgetalker.measure.profile import Options, Profiler, layers_of, profile, warnings_for
-from edgetalker.measure.report import COLUMNS, Piece
+from edgetalker.measure.profile import ProfileOptions, Profiler, layers_of, profile, warnings_for
+from edgetalker.measure.report import COLUMNS, PieceTimes
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.program import Granularity
 from edgetalker.runtime.stats import Summary
@@ -211,8 +211,8 @@ def summary(*values: float) -> Summary:
 
 def test_warnings_are_trtexecs() -> None:
     host = {"enqueue": summary(90.0)}
-    steady = Piece("decode", "decode", -1, 1, 1, summary(10.0, 10.0), 1.0)
-    shaky = Piece("denoise", "denoise", -1, 1, 1, summary(10.0, 12.0), 1.0)
+    steady = PieceTimes("decode", "decode", -1, 1, 1, summary(10.0, 10.0), 1.0)
+    shaky = PieceTimes("denoise", "denoise", -1, 1, 1, summary(10.0, 12.0), 1.0)
     assert warnings_for("cuda", summary(200.0), host, summary(100.0), [steady]) == []
     slow, copies, unstable = warnings_for("cuda", summary(100.0), host, summary(120.0), [steady, shaky])
     assert "the device waits for the host" in slow
@@ -240,9 +240,9 @@ def test_kernels_come_from_cupti_which_is_there_before_graphs_are_captured(
         asked.append("open with marks" if timings else "open")
         return Talker(folder, timings=timings)
 
-    report = profile(opener, Options(frames=2, schedules=("one",), kernels=True))
+    report = profile(opener, ProfileOptions(frames=2, schedules=("one",), kernels=True))
     assert report.kernels == [("b", 1, 20.0), ("a", 2, 11.0)]
     assert asked == ["open with marks", "open", "enable 10", "open", "disable 10"]
     monkeypatch.setitem(sys.modules, "cupti", None)
-    report = profile(opener, Options(frames=2, schedules=("one",), kernels=True))
+    report = profile(opener, ProfileOptions(frames=2, schedules=("one",), kernels=True))
     assert "cupti-python" in report.notes[-1]

@@ -137,14 +137,14 @@ import os, sys, time
 if any("from edgetalker.engines.tensorrt.children import main" in word for word in sys.orig_argv):
     import edgetalker.engines.tensorrt.children as worker
     build = worker.build
-    def slowly(*arguments, progress, **options):
-        def told(phase, share):
+    def slowly(*arguments, cancelled, **options):
+        def asked():
             open(os.environ["EDGETALKER_TEST_MARK"], "w").close()
             deadline = time.monotonic() + 30
-            while progress(phase, share) and time.monotonic() < deadline:
+            while not cancelled() and time.monotonic() < deadline:
                 time.sleep(0.05)
-            return progress(phase, share)
-        return build(*arguments, progress=told, **options)
+            return cancelled()
+        return build(*arguments, cancelled=asked, **options)
     worker.build = slowly
     sys.exit(worker.main())
 """

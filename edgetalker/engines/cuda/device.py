@@ -9,7 +9,7 @@ from typing import Any
 
 from edgetalker.engines.cuda.driver import Driver
 from edgetalker.engines.cuda.errors import CudaError
-from edgetalker.engines.cuda.memory import CudaBuffer, Memory
+from edgetalker.engines.cuda.memory import CudaBuffer, CudaMemory
 from edgetalker.engines.cuda.resources import CudaGraph, CudaMark, Resources, capture, elapsed
 from edgetalker.engines.engine import Array, Buffer, Graph, Mark, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError, OptionError, nearest
@@ -63,7 +63,7 @@ class CudaDevice:
             self._resources.release()
             raise
         self.stream = self._resources.stream
-        self._memory = Memory(self._resources, ordinal, integrated=self.integrated, poison=poison)
+        self._memory = CudaMemory(self._resources, ordinal, integrated=self.integrated, poison=poison)
         self._finalizer = weakref.finalize(self, self._resources.release)
 
     def _look_up(self, ordinal: int) -> None:

@@ -18,7 +18,7 @@ from edgetalker.engines.cuda.resources import BLOCKS, Resources
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec, poison_value
 from edgetalker.engines.errors import EngineError
 
-__all__ = ["CPU", "CUDA", "CudaBuffer", "Memory", "capsule"]
+__all__ = ["CPU", "CUDA", "CudaBuffer", "CudaMemory", "capsule"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class CudaBuffer:
         return capsule(self.address, self.spec, self.__dlpack_device__(), self)
 
 
-class Memory:
+class CudaMemory:
     """The memory of one device. `integrated`: host and GPU share memory, so staged buffers are mapped, not copied."""
 
     def __init__(self, resources: Resources, ordinal: int, *, integrated: bool, poison: bool) -> None:

@@ -14,19 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, OptionError, UserError
+from edgetalker.engines.errors import EngineError, OptionError, Progress, UserError, unheard
 from edgetalker.engines.machine import require_gpu
 from edgetalker.engines.targets import PORTABLE, Target
 from edgetalker.engines.tensorrt.api import Api, spec_of
 from edgetalker.engines.tensorrt.log import check_header, log_of
 
-__all__ = ["RECIPE", "BuildCancelledError", "BuildOptions", "Built", "Progress", "build", "flags_of"]
+__all__ = ["RECIPE", "BuildCancelledError", "BuildOptions", "Built", "build", "flags_of"]
 
 RECIPE = 1
 """Number of the rules below; raised when they change, so that older plans show as stale."""
-
-Progress = Callable[[str, float], bool]
-"""Told the phase and the share of it that is done, 0 to 1; returns False to cancel the build."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +82,19 @@ def build(
     target: Target,
     options: BuildOptions | None = None,
     *,
-    progress: Progress = lambda phase, share: True,
+    progress: Progress = unheard,
+    cancelled: Callable[[], bool] = lambda: False,
     timing_cache: bytes = b"",
 ) -> Built:
     """Build the plan of one ONNX file. Full TensorRT needs the GPU itself; TensorRT-RTX needs none.
 
-    Raises BuildCancelledError when `progress` says so, EngineError or DeviceError explained by TensorRT's log.
+    Raises BuildCancelledError when `cancelled` says so, EngineError or DeviceError explained by TensorRT's log.
     """
     if not api.has("Builder"):
         raise EngineError(f"`{api.flavour}` {api.version} runs plans, it builds none", hint="build with `tensorrt`")
     if api.flavour != "rtx":
         require_gpu(f"building with {api.flavour} {api.version}")  # before the library is asked for anything
-    return _Job(api, target, options or BuildOptions(), progress).run(onnx, timing_cache)
+    return _Job(api, target, options or BuildOptions(), progress, cancelled).run(onnx, timing_cache)
 
 
 class _Job:
@@ -105,12 +103,14 @@ class _Job:
     TensorRT's objects do not hold each other: a parser whose network was collected crashes the process.
     """
 
-    def __init__(self, api: Api, target: Target, options: BuildOptions, progress: Progress) -> None:
+    def __init__(
+        self, api: Api, target: Target, options: BuildOptions, progress: Progress, cancelled: Callable[[], bool]
+    ) -> None:
         self.api, self.target, self.options = api, target, options
         trt = api.module
         self.log = log_of(api)
         self.log.clear()
-        self.monitor = _monitor_class(api)(progress)
+        self.monitor = _monitor_class(api)(progress, cancelled)
         try:
             self.builder = trt.Builder(self.log.logger)
         except TypeError:  # what the bindings raise when the library gives no object
@@ -232,9 +232,9 @@ def _monitor_class(api: Api) -> Any:
     class Monitor(base):  # type: ignore[misc]
         """Reports the outermost phases. Called from several of TensorRT's threads; never raises into them."""
 
-        def __init__(self, progress: Progress) -> None:
+        def __init__(self, progress: Progress, asked: Callable[[], bool]) -> None:
             super().__init__()
-            self._progress = progress
+            self._progress, self._asked = progress, asked
             self._steps: dict[str, int] = {}
             self.cancelled = False
 
@@ -244,8 +244,9 @@ def _monitor_class(api: Api) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             share = (step + 1) / max(1, self._steps.get(phase_name, 0))
-            wanted = self._progress(phase_name, min(1.0, share)) if phase_name in self._steps else not self.cancelled
-            self.cancelled = self.cancelled or not wanted
+            if phase_name in self._steps:
+                self._progress(phase_name, min(1.0, share))
+            self.cancelled = self.cancelled or self._asked()
             return not self.cancelled
 
         def phase_finish(self, phase_name: str) -> None:

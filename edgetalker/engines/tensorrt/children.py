@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -23,7 +23,7 @@ from typing import Any
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, UserError
+from edgetalker.engines.errors import EngineError, Progress, UserError, unheard
 from edgetalker.engines.files import reported, write_whole
 from edgetalker.engines.machine import Gpu, Machine
 from edgetalker.engines.ort import check_border
@@ -32,12 +32,9 @@ from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import load
 from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, Built, build, flags_of
 
-__all__ = ["MARK", "PlanBuilder", "Report", "build_in_child", "main", "specs_to_json"]
+__all__ = ["MARK", "PlanBuilder", "build_in_child", "main", "specs_to_json"]
 
 MARK = "@edgetalker "
-
-Report = Callable[[str, str, float], None]
-"""Told stage, phase and share done while a plan is being built."""
 
 _PATIENCE = 20.0  # seconds that a cancelled child gets to end by itself
 
@@ -52,7 +49,7 @@ class PlanBuilder:
     precision: str = "fp32"
     options: BuildOptions = field(default_factory=BuildOptions)
 
-    def stage(self, name: str, report: Report = lambda stage, phase, share: None, *, force: bool = False) -> Found:
+    def stage(self, name: str, progress: Progress = unheard, *, force: bool = False) -> Found:
         """Return a stage's plan, built unless an intact one from the same fingerprint is there.
 
         Raises EngineError or DeviceError with what mends it, BuildCancelledError when Ctrl-C was pressed.
@@ -62,7 +59,7 @@ class PlanBuilder:
             return standing
         with reported(self.folder):  # before minutes are spent
             self.folder.mkdir(parents=True, exist_ok=True)
-        done, plan = build_in_child(self._request(name), lambda phase, share: report(name, phase, share))
+        done, plan = build_in_child(self._request(name), lambda phase, share: progress(f"{name}: {phase}", share))
         stage = self.bundle.manifest.stages[name]
         inputs, outputs = _specs(done["inputs"]), _specs(done["outputs"])
         check_border(name, inputs, outputs, stage.inputs, stage.outputs)
@@ -128,7 +125,7 @@ class PlanBuilder:
         )
 
 
-def build_in_child(request: dict[str, Any], progress: Callable[[str, float], None]) -> tuple[dict[str, Any], bytes]:
+def build_in_child(request: dict[str, Any], progress: Progress) -> tuple[dict[str, Any], bytes]:
     """Build one plan in a process of its own; return what it says about it, and the plan.
 
     Ctrl-C ends the child's input, which cancels its build; then BuildCancelledError is raised. A child that
@@ -177,7 +174,7 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.stdout.close()
 
 
-def _listen(child: subprocess.Popen[str], progress: Callable[[str, float], None]) -> dict[str, Any] | None:
+def _listen(child: subprocess.Popen[str], progress: Progress) -> dict[str, Any] | None:
     """Return the child's `done` line, None when it ended without one. Raises the error that it reports."""
     assert child.stdout is not None
     for line in child.stdout:
@@ -228,17 +225,14 @@ def _watch(cancelled: threading.Event) -> None:
 
 
 def _build(request: Mapping[str, Any], cancelled: threading.Event) -> dict[str, Any]:
-    def progress(phase: str, share: float) -> bool:
-        _say(phase=phase, share=share)
-        return not cancelled.is_set()
-
     cache = Path(request["timing_cache"]) if request["timing_cache"] else None
     built = build(
         load(request["flavour"]),
         Path(request["onnx"]),
         Target(request["flavour"], tuple(request["capabilities"])),
         BuildOptions(**request["options"]),
-        progress=progress,
+        progress=lambda phase, share: _say(phase=phase, share=share),
+        cancelled=cancelled.is_set,
         timing_cache=cache.read_bytes() if cache and cache.is_file() else b"",
     )
     Path(request["plan"]).write_bytes(built.plan)
