@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -60,24 +61,22 @@ def run(target: Pump, arrivals: Sequence[int], until_ns: int) -> list[int]:
 
 @given(st.integers(1, 5), st.lists(st.booleans(), max_size=60))
 def test_the_queue_keeps_the_newest_in_order_and_counts_the_rest(capacity: int, puts: list[bool]) -> None:
-    queue, model, dropped, index = FrameQueue((55,), capacity), list[int](), 0, 0
-    slot = Slot(np.zeros(55, np.float32))
-    for put in puts:
+    queue, model, slot = FrameQueue((55,), capacity), deque[int](), Slot(np.zeros(55, np.float32))
+    for index, put in enumerate(puts):
         if put:
-            dropped += queue.put(frame(index), 0)
+            full = len(model) == capacity
+            assert queue.put(frame(index), 0) == full
+            if full:
+                model.popleft()
             model.append(index)
-            index += 1
         else:
-            assert queue.get(slot) == bool(model[-capacity:])
-            if model[-capacity:]:
-                model = model[-capacity:]
-                assert (slot.index, slot.motion[0]) == (model[0], model.pop(0))
-        assert len(queue) == min(len(model), capacity)
-    taken = index - len(model)
-    assert dropped >= 0
-    assert queue.clear(keep=1) == max(min(len(model), capacity) - 1, 0)
+            assert queue.get(slot) == bool(model)
+            if model:
+                assert slot.index == slot.motion[0] == model.popleft()
+        assert len(queue) == len(model)
+    assert queue.clear(keep=1) == max(len(model) - 1, 0)
     assert len(queue) == min(len(model), 1)
-    assert taken >= 0
+    assert not model or (queue.get(slot) and slot.index == model[-1])
 
 
 def test_the_queue_copies() -> None:
