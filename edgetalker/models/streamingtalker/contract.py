@@ -116,6 +116,7 @@ def make_contract(
     ):
         if value < least or value % token_ms:
             faults.append(f"{name} of {value} ms is not a multiple of {token_ms} ms of at least {least} ms")
+    of_block = block_ms < token_ms or block_ms % token_ms or block_ms * config.frame_rate % 1000
     if block_ms * config.frame_rate % 1000:
         faults.append(f"block of {block_ms} ms is no whole number of frames at {config.frame_rate} a second")
     if history < 2:
@@ -130,7 +131,8 @@ def make_contract(
     if not low <= floor_db <= high:
         faults.append(f"floor of {floor_db:g} dB; {low:g} to {high:g} were wanted")
     if faults:
-        raise OptionError("; ".join(faults), hint=f"blocks that fit: {', '.join(_fitting_blocks(config))} ms")
+        hint = f"blocks that fit: {', '.join(_fitting_blocks(config))} ms" if of_block else None
+        raise OptionError("; ".join(faults), hint=hint)
     per_ms = SAMPLE_RATE // 1000
     return Contract(
         frame_rate=config.frame_rate,

@@ -55,6 +55,9 @@ def test_all_faults_of_a_contract_are_in_one_error(model: StreamingTalker) -> No
     for text in ("block of 70", "look-ahead of -20", "context of 5", "history of 1", "decode window of 0"):
         assert text in str(caught.value)
     assert "100, 200" in str(caught.value)
+    with pytest.raises(OptionError) as caught:
+        contract(model, history=1)
+    assert "blocks that fit" not in str(caught.value)  # a hint belongs to its fault
 
 
 def test_features_do_not_depend_on_what_comes_after_the_look_ahead(
