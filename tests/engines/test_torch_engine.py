@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,3 +76,28 @@ def test_a_gpu_that_pytorch_cannot_use_is_told() -> None:
 
     with pytest.raises(EngineError, match="cannot use the GPU"):
         TorchPool(Gpu())
+
+
+def test_before_pytorch_2_9_the_older_switch_keeps_products_out_of_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JetPack 6 has such a PyTorch: no `fp32_precision`, where to ask for it is an AttributeError."""
+    from edgetalker.engines.torch.engine import _full_precision  # entered on a GPU alone
+
+    products, convolutions = SimpleNamespace(allow_tf32=True), SimpleNamespace(allow_tf32=False)
+    monkeypatch.setattr(torch.backends.cuda, "matmul", products)
+    monkeypatch.setattr(torch.backends, "cudnn", convolutions)
+    with _full_precision():
+        assert (products.allow_tf32, convolutions.allow_tf32) == (False, False)
+    assert (products.allow_tf32, convolutions.allow_tf32) == (True, False)
+    assert not hasattr(products, "fp32_precision")
+
+
+def test_from_pytorch_2_9_on_full_precision_is_asked_for_and_given_back() -> None:
+    from edgetalker.engines.torch.engine import _full_precision
+
+    if not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip(f"PyTorch {torch.__version__} is older than 2.9")
+    settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [setting.fp32_precision for setting in settings]
+    with _full_precision():
+        assert [setting.fp32_precision for setting in settings] == ["ieee", "ieee"]
+    assert [setting.fp32_precision for setting in settings] == before

@@ -80,10 +80,12 @@ class TorchPool:
 @contextlib.contextmanager
 def _full_precision() -> Iterator[None]:
     """Keep products and convolutions out of TF32, cuDNN's default: this engine is the reference."""
-    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    name: str = "fp32_precision"
-    full: str | bool = "ieee"
-    if not hasattr(settings[0], name):  # before PyTorch 2.9, as JetPack 6 has it
+    settings: tuple[Any, ...]
+    full: str | bool
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        settings = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+        name, full = "fp32_precision", "ieee"
+    else:  # before PyTorch 2.9, as JetPack 6 has it; `cudnn.conv` is as new
         settings = (torch.backends.cuda.matmul, torch.backends.cudnn)
         name, full = "allow_tf32", False
     before = [getattr(setting, name) for setting in settings]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+import pytest
+
 from edgetalker.engines.cuda import CudaDevice
 from edgetalker.engines.cuda.driver import Driver
 from edgetalker.engines.engine import TensorSpec
@@ -59,3 +61,35 @@ def test_a_host_function_may_call_nothing_of_cuda(double: Double, open_device: C
     assert library.cuLaunchHostFunc(device.stream, call, None) == 0
     device.synchronize()
     assert answers == [800]
+
+
+@pytest.mark.parametrize(
+    ("waits", "after", "seen"),
+    [("nobody", False, 0), ("the other stream", False, 7), ("the other stream", True, 7), ("the host", False, 7)],
+)
+def test_what_one_stream_does_another_sees_where_it_waited_alone(
+    double: Double, open_device: Callable[..., CudaDevice], waits: str, after: bool, seen: int
+) -> None:
+    """Work runs as late as its order allows: a wait that is missing, or for an event before the work, is stale data."""
+    first, second = open_device(), open_device()
+    buffer, raw = first.allocate("b", ROW), Driver()
+    host, _ = raw.pin(16, mapped=False)
+    written, read = (raw.make_event(timed=False) for _ in range(2))
+    raw._call("cuMemsetD8Async", buffer.address, 0, 16, first.stream)
+    raw.synchronize(first.stream)
+    raw._call("cuMemsetD8Async", buffer.address, 7, 16, first.stream)
+    raw.record(written, first.stream, capturing=False)
+    if after:
+        raw._call("cuMemsetD8Async", buffer.address, 9, 16, first.stream)
+    if waits == "the other stream":
+        raw._call("cuStreamWaitEvent", second.stream, written, 0)
+    elif waits == "the host":
+        raw.wait(written)
+    raw.to_host(host, buffer.address, 16, second.stream)
+    raw.record(read, second.stream, capturing=False)
+    raw.wait(read)
+    assert ctypes.string_at(host, 16) == bytes([seen] * 16)
+    for event in (written, read):
+        raw.drop_event(event)
+    raw.synchronize(first.stream)
+    raw.unpin(host)

@@ -93,7 +93,7 @@ size_t memory_blocks(void), memory_bytes(int device), memory_host_blocks(void), 
 typedef struct Stream Stream;
 typedef struct Event Event;
 typedef struct Exec Exec;
-enum { OP_TO_DEVICE, OP_TO_HOST, OP_ON_DEVICE, OP_FILL, OP_ROWS, OP_RECORD, OP_CALL, OP_LAUNCH };
+enum { OP_TO_DEVICE, OP_TO_HOST, OP_ON_DEVICE, OP_FILL, OP_ROWS, OP_RECORD, OP_WAIT, OP_CALL, OP_LAUNCH };
 typedef struct Op {
   int kind;
   CUdeviceptr target, source;
@@ -104,6 +104,8 @@ typedef struct Op {
   int pinned;              /* the host side was page-locked when the copy was enqueued */
   void (*call)(void *);
   Event *event;
+  Stream *by;              /* of a wait: who recorded the event, and how many records must be done */
+  int64_t until;
   Exec *exec;
   struct Op *next;
 } Op;
@@ -140,8 +142,8 @@ struct Event {
   unsigned int flags;
   int recorded;
   Graph *captured;  /* the capture in which it is an edge, and the stream that recorded it there */
-  Stream *by;
-  int64_t pending, at_ns;
+  Stream *by;               /* or in whose queue its newest record is */
+  int64_t issued, done, at_ns; /* records that were asked for, and that ran */
   Context *context;
   struct Event *next;
 };

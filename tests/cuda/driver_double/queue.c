@@ -108,6 +108,9 @@ static void copy_rows(const Op *op) {
   }
 }
 
+static int step(Stream *stream);
+static int pending(const Event *event) { return event->done < event->issued; }
+
 static void execute(Op *op) {
   CUresult injected = double_injected("execute");
   if (injected) { double_stick(injected); return; }
@@ -130,7 +133,8 @@ static void execute(Op *op) {
       else fault_at(CUDA_ERROR_ILLEGAL_ADDRESS, "a fill");
       break;
     case OP_ROWS: copy_rows(op); break;
-    case OP_RECORD: op->event->at_ns = queue_now(); op->event->pending--; op->event->recorded = 1; break;
+    case OP_RECORD: op->event->at_ns = queue_now(); op->event->done++; op->event->recorded = 1; break;
+    case OP_WAIT: while (op->event->done < op->until && step(op->by)) {} break;
     case OP_CALL: double_in_call++; op->call(op->host); double_in_call--; break;
     case OP_LAUNCH: for (size_t i = 0; i < op->exec->count; i++) execute(&op->exec->ops[i]); break;
   }
@@ -152,10 +156,10 @@ void queue_drain_all(void) {
   for (Stream *s = streams; s; s = s->next) queue_drain(s);
 }
 
-static void expect_event(const Op *op) {
-  if (op->kind == OP_RECORD) op->event->pending++;
+static void expect_event(Stream *stream, const Op *op) {
+  if (op->kind == OP_RECORD) { op->event->issued++; op->event->by = stream; }
   if (op->kind == OP_LAUNCH)
-    for (size_t i = 0; i < op->exec->count; i++) expect_event(&op->exec->ops[i]);
+    for (size_t i = 0; i < op->exec->count; i++) expect_event(stream, &op->exec->ops[i]);
 }
 
 CUresult queue_add(Stream *stream, Op op) {
@@ -174,7 +178,7 @@ CUresult queue_add(Stream *stream, Op op) {
   copy->next = NULL;
   *stream->last = copy;
   stream->last = &copy->next;
-  expect_event(copy);
+  expect_event(stream, copy);
   if (settings.at_once) queue_drain(stream);
   return CUDA_SUCCESS;
 }
@@ -245,8 +249,9 @@ EXPORT CUresult cuStreamWaitEvent(void *handle, void *event_handle, unsigned int
     stream->unjoined = 1;
   } else if (event->captured && event->by->origin == stream) {
     event->by->unjoined = 0;
-  } else if (event->pending) {
-    queue_drain_all(); /* one order is as good as another: take the simplest */
+  } else if (!stream->capture && pending(event)) {
+    /* Nothing but the records up to here is waited for: what another stream does beside them stays undone. */
+    return queue_add(stream, (Op){.kind = OP_WAIT, .event = event, .by = event->by, .until = event->issued});
   }
   return CUDA_SUCCESS;
 }
@@ -351,7 +356,7 @@ EXPORT CUresult cuEventQuery(void *handle) {
   if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
   for (Stream *s = streams; s; s = s->next)
     for (int64_t i = 0; i < settings.ops_per_query && !s->capture; i++) step(s);
-  return event->pending ? CUDA_ERROR_NOT_READY : double_outcome();
+  return pending(event) ? CUDA_ERROR_NOT_READY : double_outcome();
 }
 
 EXPORT CUresult cuEventSynchronize(void *handle) {
@@ -361,7 +366,7 @@ EXPORT CUresult cuEventSynchronize(void *handle) {
   Event *event = find_event(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
   if (event->captured) return CUDA_ERROR_CAPTURED_EVENT;
-  queue_drain_all();
+  while (pending(event) && step(event->by)) {} /* other streams' work stays undone: only this was waited for */
   return double_outcome();
 }
 
@@ -370,7 +375,7 @@ EXPORT CUresult cuEventElapsedTime_v2(float *milliseconds, void *first, void *la
   Event *a = find_event(first), *b = find_event(last);
   if (!a || !b || a->flags & EVENT_DISABLE_TIMING || b->flags & EVENT_DISABLE_TIMING) return CUDA_ERROR_INVALID_HANDLE;
   if (a->captured || b->captured) return CUDA_ERROR_CAPTURED_EVENT;
-  if (a->pending || b->pending) return CUDA_ERROR_NOT_READY;
+  if (pending(a) || pending(b)) return CUDA_ERROR_NOT_READY;
   if (!a->recorded || !b->recorded) return CUDA_ERROR_INVALID_HANDLE;
   *milliseconds = (float)((double)(b->at_ns - a->at_ns) / 1e6);
   return CUDA_SUCCESS;
