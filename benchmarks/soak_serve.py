@@ -118,13 +118,16 @@ async def flood(port: int, seen: Counter[str]) -> None:
     await asyncio.gather(*(one() for _ in range(500)))
 
 
-def state(pid: int) -> tuple[int, int, int]:
+State = tuple[int, int, int]
+
+
+def state(pid: int) -> State:
     """Resident memory in KiB, threads, file descriptors."""
     status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
     return int(status["VmRSS"].split()[0]), int(status["Threads"]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-async def soak(pid: int, ports: tuple[int, int], minutes: float) -> Counter[str]:
+async def soak(pid: int, ports: tuple[int, int], minutes: float, states: list[State]) -> Counter[str]:
     seen: Counter[str] = Counter()
     begin = time.monotonic()
     until = begin + 60 * minutes
@@ -132,8 +135,9 @@ async def soak(pid: int, ports: tuple[int, int], minutes: float) -> Counter[str]
     work.append(asyncio.create_task(nuisance(ports[0], until, seen)))
     flooded = False
     while time.monotonic() < until:
-        memory, threads, files = state(pid)
         passed = time.monotonic() - begin
+        states.append(state(pid))
+        memory, threads, files = states[-1]
         print(f"{passed:6.0f} s  {memory / 1024:7.1f} MiB  {threads:3} threads  {files:4} files", flush=True)
         if not flooded and passed > 30 * minutes:
             flooded = True
@@ -143,7 +147,25 @@ async def soak(pid: int, ports: tuple[int, int], minutes: float) -> Counter[str]
     return seen
 
 
-def main() -> None:
+def faults(states: list[State], end: State, seen: Counter[str], metrics: str) -> list[str]:
+    """Return what is not as it must be. Memory may grow once, by what 500 connections at a time take."""
+    found = []
+    settled = states[len(states) // 10]
+    if end[0] > settled[0] + (16 << 10):
+        found.append(f"memory grew from {settled[0]} to {end[0]} KiB")
+    if end[1] > max(threads for _, threads, _ in states[: len(states) // 2]):
+        found.append(f"{end[1]} threads at the end")
+    if end[2] > states[0][2]:
+        found.append(f"{end[2]} file descriptors at the end, {states[0][2]} at the start")
+    if seen["frames that were missed"]:
+        found.append(f"{seen['frames that were missed']} utterances without all of their frames")
+    counts = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if not line.startswith("#"))
+    if float(counts["edgetalker_talkers"]):
+        found.append("talkers that nobody gave back")
+    return found
+
+
+def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=20.0)
     args = parser.parse_args()
@@ -154,10 +176,11 @@ def main() -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         first, second = (int(process.stderr.readline().rsplit(" ", 1)[1]) for _ in range(2))
+        states: list[State] = []
         try:
-            seen = asyncio.run(soak(process.pid, (first, second), args.minutes))
+            seen = asyncio.run(soak(process.pid, (first, second), args.minutes, states))
             time.sleep(25)  # what is half open is noticed
-            memory, threads, files = state(process.pid)
+            memory, threads, files = end = state(process.pid)
             print(f"   end    {memory / 1024:7.1f} MiB  {threads:3} threads  {files:4} files")
             for name, count in sorted(seen.items()):
                 print(f"{count:7} {name}")
@@ -165,10 +188,13 @@ def main() -> None:
                 metrics = answer.read().decode()
             told = ("edgetalker_frames", "edgetalker_talkers", "edgetalker_refused")
             print("\n".join(line for line in metrics.splitlines() if line.startswith(told)))
+            found = faults(states, end, seen, metrics)
+            print("\n".join(f"FAULT: {text}" for text in found) or "no fault")
         finally:
             process.terminate()
             print(process.stderr.read())
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
