@@ -25,7 +25,7 @@ help:
 	@echo "make test-slow             the tests that take more than five seconds each"
 	@echo "make fuzz                  changed inputs for an hour each; nothing but errors that say what is wrong"
 	@echo "make test-agents           the plug-ins for Pipecat and LiveKit, in an environment of their own"
-	@echo "make test-ray              the fleet, on a Ray of this machine, in an environment of its own"
+	@echo "make test-ray              the fleet on a Ray of this machine, and Triton's files, in an environment of their own"
 	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
 	@echo "make test-lowest           the device side with the oldest versions that pyproject.toml allows"
 	@echo "make test-torch-cuda       PyTorch for CUDA on the driver double, without a GPU (2.5 GB of wheels)"
@@ -110,11 +110,11 @@ test-agents: $(VENV)/bin/python
 	$(VENV)-agents/bin/python -m pip install --quiet --disable-pip-version-check ".[cpu,pipecat,livekit]" pytest hypothesis
 	PYTHONPATH=. $(VENV)-agents/bin/python -m pytest -q -p no:cacheprovider -W default tests/agents
 
-# Ray brings packages of its own, too; it starts a cluster on this machine.
-RAY_TESTS = tests/serve/test_fleet.py tests/test_corpus.py
+# Ray and Triton's client bring packages of their own, too; Ray starts a cluster on this machine.
+RAY_TESTS = tests/serve/test_fleet.py tests/serve/test_triton.py tests/test_corpus.py
 test-ray: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)-ray
-	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check ".[ray]" pytest hypothesis
+	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check ".[ray]" "tritonclient[grpc]>=2.50" pytest hypothesis
 	PYTHONPATH=. $(VENV)-ray/bin/python -m pytest -q -p no:cacheprovider -W default $(RAY_TESTS)
 
 # The device side must run on every Python named in pyproject.toml: numpy, ONNX Runtime, no torch.

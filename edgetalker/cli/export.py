@@ -19,7 +19,7 @@ from edgetalker.cli.checkpoints import (
 )
 from edgetalker.cli.compare import add_comparison, check_comparison, compare_bundle
 from edgetalker.cli.export_artalk import add_artalk
-from edgetalker.cli.options import natural, positive
+from edgetalker.cli.options import add_bundle, bundle_path, natural, positive
 from edgetalker.engines.errors import MissingPackageError, OptionError
 
 __all__ = ["add_parser", "run"]
@@ -33,6 +33,30 @@ def add_parser(subparsers: Any) -> None:
     families = parser.add_subparsers(dest="family", metavar="FAMILY", required=True, title="model families")
     _add_streamingtalker(families)
     add_artalk(families)
+    _add_triton(families)
+
+
+def _add_triton(families: Any) -> None:
+    parser = families.add_parser(
+        "triton",
+        help="a bundle as a model repository of NVIDIA Triton",
+        description="Writes REPO/NAME: an ONNX graph of a frame and config.pbtxt; Triton keeps each talker's states.",
+    )
+    add_bundle(parser, positional=True)
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="REPO", help="folder of Triton's models")
+    parser.add_argument("--name", default="", help="of the model (default: the bundle's)")
+    parser.add_argument("--schedule", default="", metavar="NAME", help="which one (default: the fullest)")
+    parser.add_argument("--talkers", type=positive, default=16, metavar="N", help="frames in one run at most (16)")
+    parser.add_argument("--on-gpu", action="store_true", help="Triton runs it on GPUs")
+
+
+def _export_triton(args: argparse.Namespace) -> int:
+    from edgetalker.engines.bundle import Bundle
+    from edgetalker.serve.triton import TritonOptions, export_triton
+
+    options = TritonOptions(name=args.name, schedule=args.schedule, talkers=args.talkers, gpu=args.on_gpu)
+    print(export_triton(Bundle.open(bundle_path(args.bundle)), args.output, options))
+    return 0
 
 
 def _add_streamingtalker(families: Any) -> None:
@@ -114,6 +138,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
+    if args.family == "triton":
+        return _export_triton(args)
     if (speech := getattr(args, "compare", None)) is not None:
         args.speech = speech
         check_comparison(args)
