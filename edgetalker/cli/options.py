@@ -162,9 +162,8 @@ def add_table(parser: argparse._ActionsContainer, table: Mapping[str, Option]) -
             parser.add_argument(f"--{name}", action=action, default=option.default, help=option.purpose)
         else:
             read = _argument(option.read)
-            parser.add_argument(
-                f"--{name}", type=read, default=option.default, metavar=name.upper(), help=option.purpose
-            )
+            metavar = name.rpartition("-")[2].upper()
+            parser.add_argument(f"--{name}", type=read, default=option.default, metavar=metavar, help=option.purpose)
 
 
 def _argument(read: Callable[[Any], Any]) -> Callable[[str], Any]:

@@ -54,10 +54,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace) -> int:
+    from edgetalker.runtime.web.admission import read_token
     from edgetalker.serve import Batch, BatchOptions
     from edgetalker.serve.a2f import A2fServer
     from edgetalker.serve.metrics import Metrics
-    from edgetalker.serve.options import Door, address, read_token
+    from edgetalker.serve.options import Door, address
     from edgetalker.serve.server import WebServer
 
     where = {name: address(text) for name, text in (("http", args.http), ("grpc", args.grpc)) if text is not None}

@@ -25,7 +25,10 @@ from edgetalker.cli.options import (
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import MotionLayout
+from edgetalker.runtime.live import Live
 from edgetalker.runtime.sources.file import FileSource, read_whole
+from edgetalker.runtime.sources.said import SaidSource
+from edgetalker.runtime.web.admission import is_loopback, read_token
 from edgetalker.runtime.web.server import Asset
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.files import wav_bytes
@@ -33,8 +36,8 @@ from edgetalker.viewer.player import ClipPlayer
 from edgetalker.viewer.recorded import read_recording
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page
-from edgetalker.viewer.server import ViewerServer
-from edgetalker.viewer.sink import OPTIONS
+from edgetalker.viewer.server import HOST, ViewerServer
+from edgetalker.viewer.sink import OPTIONS, ViewerSink, page_query
 from edgetalker.viewer.stream import Stream
 from edgetalker.viewer.wire import Request
 
@@ -49,11 +52,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "view",
         help="look at a talking face in the browser",
-        description="Opens a page on this machine: 3D face, sound, curves, latency; plays, scrubs and loops.",
+        description="Opens a page on this machine: 3D face, sound, curves, latency; plays, scrubs and loops. Without a "
+        "file the face waits for what its WebSocket says (docs/viewer.md).",
     )
-    parser.add_argument("clip", metavar="SPEECH|MOTION.npz", type=Path, help="a sound file, or recorded motion")
+    words = "a sound file, or recorded motion; without one: what is said over the page's WebSocket"
+    parser.add_argument("clip", metavar="SPEECH|MOTION.npz", type=Path, nargs="?", help=words)
     parser.add_argument("--audio", type=Path, metavar="SPEECH", help="the sound that goes with recorded motion")
-    parser.add_argument("--port", type=natural, default=0, metavar="N", help="port on 127.0.0.1 (default: any free)")
+    parser.add_argument("--port", type=natural, default=0, metavar="N", help="port (default: any free)")
+    parser.add_argument("--host", default=HOST, metavar="ADDRESS", help="listen on this address (default: 127.0.0.1)")
     add_table(parser, OPTIONS)
     add_bundle(parser)
     add_controls(parser)
@@ -64,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     """Show the clip until interrupted. Exit code 0: an interrupt is how one leaves."""
     if args.port > 65535:
         raise OptionError(f"--port {args.port}: 0 to 65535 was wanted")
+    if args.clip is None:
+        return _spoken(args)
     if args.clip.is_fifo():
         raise InputError(f"{args.clip} is a pipe; the page plays a sound over and over: a file was wanted")
     if args.clip.suffix.lower() == ".npz":
@@ -107,10 +115,41 @@ def _animated(args: argparse.Namespace) -> int:
     return 0
 
 
+def _spoken(args: argparse.Namespace) -> int:
+    """Show a talker that hears what pages and programs say to it."""
+    if args.audio is not None:
+        raise OptionError("--audio goes with recorded motion", hint="edgetalker view MOTION.npz --audio SPEECH")
+    session = session_from(args)
+    try:
+        set_controls(session, args)
+        source = SaidSource(session.manifest.audio.rate)
+        where = _where(args)
+        sink = ViewerSink(browser=args.browser, template=args.template or None, say=source.say, **where)
+        live = Live(session, source, [sink], paced=True, patience=0.02)
+        with on_signals(live.stop):
+            live.run()
+    finally:
+        session.close()
+    return 0
+
+
+def _where(args: argparse.Namespace) -> dict[str, Any]:
+    """Return where the page is, who may open it and how it looks."""
+    given = {name: getattr(args, name.replace("-", "_")) for name in OPTIONS}
+    return {
+        "port": args.port,
+        "host": args.host,
+        "public": args.public or not is_loopback(args.host),
+        "allow": args.allow,
+        "token": read_token(Path(args.token_file)) if args.token_file else "",
+        "query": page_query(given),
+    }
+
+
 def _server(
     args: argparse.Namespace, stream: Stream, assets: dict[str, Asset], answer: Callable[[Request], None]
 ) -> ViewerServer:
-    return ViewerServer(stream, port=args.port, assets=assets, answer=answer, public=args.public, allow=args.allow)
+    return ViewerServer(stream, assets=assets, answer=answer, **_where(args))
 
 
 def _scene(args: argparse.Namespace, layout: MotionLayout) -> tuple[MotionLayout, dict[str, Asset], str | None]:

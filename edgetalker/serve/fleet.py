@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgetalker.engines.errors import MissingPackageError, OptionError, nearest
+from edgetalker.runtime.web.admission import read_token
 from edgetalker.serve.a2f import A2fService
 from edgetalker.serve.a2f_messages import METHOD, SERVICE, messages
 from edgetalker.serve.batch import Batch, BatchOptions
-from edgetalker.serve.options import Door, read_token
+from edgetalker.serve.options import Door
 
 __all__ = ["Fleet", "Replica", "add_service", "application"]
 

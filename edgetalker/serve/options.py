@@ -11,7 +11,7 @@ from pathlib import Path
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.web.admission import is_loopback
 
-__all__ = ["Address", "Door", "address", "read_token"]
+__all__ = ["Address", "Door", "address"]
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,3 @@ class Door:
                 f"{self.cert}, {self.key}: {error}", hint="PEM files of a certificate and its key"
             ) from None
         return context
-
-
-def read_token(path: Path) -> str:
-    """Return the word that a file holds. Raises InputError when it cannot be read, or is too short to be a secret."""
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise InputError(f"token file {path}: {error}") from None
-    if len(token) < 16 or not token.isprintable() or " " in token:
-        raise InputError(
-            f"token file {path}: one word of at least 16 characters was wanted",
-            hint=f"python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > {path}",
-        )
-    return token

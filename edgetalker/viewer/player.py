@@ -54,10 +54,10 @@ class ClipPlayer:
 
     def answer(self, request: Request) -> None:
         """Set a control, or begin anew. Raises OptionError for a control or a value that the bundle does not have."""
-        if request.type == "control":
+        if request.type == "set":
             self.session.set(request.name, request.values or {})
         elif request.type != "reset":
-            raise OptionError(f"a clip does not know `{request.type}`")
+            raise OptionError("a clip says what it holds", hint="`edgetalker view` without a file hears what is said")
         with self._lock:
             self._changed.set()
             if self._loop is not None:

@@ -8,13 +8,14 @@ import secrets
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from edgetalker.engines.errors import UserError
 from edgetalker.runtime.web.admission import Admission, is_loopback
 from edgetalker.runtime.web.server import Asset, Limits, Route, Server, ServerThread, Socket
 from edgetalker.viewer.files import content_policy, page_assets
 from edgetalker.viewer.stream import Reader, Stream
-from edgetalker.viewer.wire import Request, read_request
+from edgetalker.viewer.wire import Request, answer_message, read_request
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -23,7 +24,7 @@ __all__ = ["HOST", "ViewerServer"]
 
 HOST = "127.0.0.1"
 MOST_VIEWERS = 16
-MOST_BYTES = 64 * 1024  # a request from a page is a few hundred bytes
+MOST_BYTES = 1 << 20  # of a request: half a minute of speech at 12 kHz; longer speech is said in pieces
 _STATUS = 0.5
 
 
@@ -46,12 +47,14 @@ class ViewerServer:
         public: bool = False,
         allow: Sequence[str] = (),
         token: str = "",
+        query: str = "",
     ) -> None:
         """token: that of the session which this one goes on with (default: a new one). public: listen on `host` or,
         where that means this machine only, on every address. `answer` is called in the server's thread; a UserError it
-        raises is told to the page that asked."""
+        raises is told to the page that asked. query: how the page looks, for its address (`face&framing=bust`)."""
         self.stream, self._answer = stream, answer
         self.token = token or secrets.token_urlsafe(16)
+        self._query = f"?{query}" if query else ""
         self.refused = 0
         self._changed: set[asyncio.Event] = set()
         self._socket = Socket(self._talk, MOST_VIEWERS, f"{MOST_VIEWERS} pages look on already")
@@ -71,7 +74,8 @@ class ViewerServer:
     @property
     def url(self) -> str:
         """The address of the page. The token stays behind the `#`: browsers send that to nobody."""
-        return f"http://{HOST if self.host in ('0.0.0.0', 'localhost') else self.host}:{self.port}/#{self.token}"
+        host = HOST if self.host in ("0.0.0.0", "localhost") else f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/{self._query}#{quote(self.token, safe='')}"
 
     @property
     def host(self) -> str:
@@ -123,10 +127,12 @@ class ViewerServer:
                 await writer
 
     async def _hear(self, connection: ServerConnection, text: str | bytes) -> None:
+        fault = None
         try:
             self._answer(read_request(text))
         except UserError as error:
-            await connection.send(_json("refused", message=error.message))
+            fault = error
+        await connection.send(answer_message(text, fault))
 
     async def _write(self, connection: ServerConnection) -> None:
         """Send what is new, as fast as this page takes it; what it is too slow for is dropped and counted."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.options import Option, read_endpoint, switch, text
+from edgetalker.runtime.sinks.options import Option, choice, colour, read_endpoint, switch, text
 from edgetalker.runtime.sinks.sink import Running, Sink
-from edgetalker.runtime.web.admission import host_names, is_loopback
+from edgetalker.runtime.web.admission import host_names, is_loopback, read_token
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page
@@ -26,14 +27,25 @@ from edgetalker.viewer.wire import Request, shown
 if TYPE_CHECKING:
     from edgetalker.runtime.talker import Talker
 
-__all__ = ["OPTIONS", "ViewerSink", "from_url"]
+__all__ = ["OPTIONS", "ViewerSink", "from_url", "page_query"]
 
 OPTIONS = {
     "browser": Option(switch, True, "open the page in a browser; without it only its address is printed"),
     "template": Option(text, "", "mesh, .obj or .ply, with the triangles of motion that is vertices"),
     "public": Option(switch, False, "listen where other machines, or a container's published port, can reach it"),
     "allow": Option(host_names, (), "further names that the page may be opened under: a proxy's, a tunnel's"),
+    "token-file": Option(text, "", "the page's word stands in this file, so that its address stays the same"),
+    "face-only": Option(switch, False, "the face and nothing else: for a kiosk, or for OBS"),
+    "background": Option(colour, "", "behind the face: transparent, a name, or a colour such as 202830"),
+    "framing": Option(choice("close", "head", "bust"), "head", "how much is seen: close, head or bust"),
 }
+
+
+def page_query(options: Mapping[str, Any]) -> str:
+    """Return how the page is to look, as its address says it."""
+    words = {"face": "" if options["face-only"] else None, "background": options["background"] or None}
+    words["framing"] = options["framing"] if options["framing"] != "head" else None
+    return urlencode({name: word for name, word in words.items() if word is not None})
 
 
 class ViewerSink(Sink):
@@ -53,19 +65,31 @@ class ViewerSink(Sink):
         host: str = HOST,
         public: bool = False,
         allow: Sequence[str] = (),
+        token: str = "",
+        query: str = "",
+        say: Callable[[NDArray[Any], int], None] | None = None,
     ) -> None:
         """Builds the face now, so that nothing is slow once sound is being recorded.
 
+        say: takes what a page wants to have said, samples (n,) at a rate in Hz. token, query: see ViewerServer.
         template: the .obj or .ply mesh of motion that is vertices. Raises InputError when it cannot be read.
         """
         self._triangles = read_template(template)[1] if template is not None else None
-        self._browser = browser
+        self._browser, self._say = browser, say
         self._session: Talker | None = None
         self._running: Running | None = None
         self.stream = Stream("live", title)
         assets = {"/face.glb": face_asset()}
         self._server = ViewerServer(
-            self.stream, port=port, assets=assets, answer=self._answer, host=host, public=public, allow=allow
+            self.stream,
+            port=port,
+            assets=assets,
+            answer=self._answer,
+            host=host,
+            public=public,
+            allow=allow,
+            token=token,
+            query=query,
         )
 
     @property
@@ -119,6 +143,11 @@ class ViewerSink(Sink):
             if self._running is None:
                 raise OptionError("this talker cannot be reset from the page")
             self._running.reset()
+        elif request.type == "say":
+            if self._say is None or request.samples is None:
+                hint = "`edgetalker view` without a file hears what is said"
+                raise OptionError("this talker has a sound of its own", hint=hint)
+            self._say(request.samples, request.rate)
         elif self._session is None:
             raise OptionError("this talker has no controls")
         else:
@@ -145,4 +174,6 @@ def from_url(url: str, options: Mapping[str, object] | None = None) -> ViewerSin
         host=endpoint.host,
         public=given["public"],
         allow=given["allow"],
+        token=read_token(Path(given["token-file"])) if given["token-file"] else "",
+        query=page_query(given),
     )

@@ -4,13 +4,16 @@
 |---|---|
 | frames | `ETV1`, uint32 take, uint32 n, uint32 width, float64 time[n], uint32 index[n], uint32 outcome[n], float32 cost_ms[n], float32 late_ms[n], float32 values[n * width] |
 | sound | `ETA1`, uint32 take, uint32 rate, uint32 n, float64 first sample, float32 samples[n] |
-| all else | JSON text with a `type`: to the page `hello`, `take`, `status`, `end`, `refused`; from the page `control`, `reset` |
+| all else | JSON text with a `type`: to the page `hello`, `take`, `status`, `end`, `ok`, `error`; from the page `set`, `reset`, `say` |
 
-late_ms: how long after its deadline a frame was done, negative when before, NaN when it had none.
+late_ms: how long after its deadline a frame was done, negative when before, NaN when it had none. Every request is answered
+by `ok` or `error`, with the `id` that it brought. docs/viewer.md has the requests.
 """  # noqa: E501 - a table
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import struct
@@ -21,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError
+from edgetalker.engines.errors import InputError, OptionError, UserError
 from edgetalker.runtime.frame import Frame, Outcome
 
-__all__ = ["OUTCOMES", "Request", "Shown", "frames_message", "read_request", "shown", "sound_message"]
+__all__ = ["OUTCOMES", "Request", "Shown", "answer_message", "frames_message", "read_request", "shown", "sound_message"]
 
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _NUMBER = {outcome: number for number, outcome in enumerate(Outcome)}
@@ -72,15 +75,34 @@ def sound_message(take: int, rate: int, first: int, samples: NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Request:
-    """What a page asks for: `control` (name and values) or `reset`."""
+    """What a page asks for: `set` (a control and its values), `reset`, or `say` (samples (n,) int16, rate in Hz)."""
 
     type: str
     name: str = ""
     values: dict[str, float] | None = None
+    samples: NDArray[np.int16] | None = None
+    rate: int = 0
+
+
+def answer_message(text: str | bytes, fault: UserError | None) -> str:
+    """Return what a request is answered with: `ok`, or `error` with a word for programs, and the request's own `id`."""
+    try:
+        request: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        request = None
+    number = request.get("id") if isinstance(request, dict) else None
+    content: dict[str, Any] = {"type": "ok"}
+    if fault is not None:
+        code = type(fault).__name__.removesuffix("Error").lower()
+        content = {"type": "error", "code": code, "message": fault.message, "hint": fault.hint}
+    if isinstance(number, (str, int)) and len(str(number)) <= 100:
+        content["id"] = number
+    return json.dumps(content, allow_nan=False)
 
 
 def read_request(text: str | bytes) -> Request:
-    """Read a message from a page. Raises OptionError for anything but a known, well-formed request."""
+    """Read a message from a page. Raises OptionError for anything but a known, well-formed request, InputError for
+    sound that is none."""
     if isinstance(text, bytes):
         raise OptionError("a binary message came; JSON text was wanted")
     try:
@@ -90,15 +112,30 @@ def read_request(text: str | bytes) -> Request:
     kind = message.get("type") if isinstance(message, dict) else None
     if kind == "reset":
         return Request("reset")
-    if kind == "control":
-        return _control(message)
-    raise OptionError("a message of an unknown type came; known are control and reset")
+    if kind == "set":
+        return _set(message)
+    if kind == "say":
+        return _say(message)
+    raise OptionError("a message of an unknown type came; known are set, reset and say")
 
 
-def _control(message: dict[str, Any]) -> Request:
-    name, values = message.get("name"), message.get("values")
+def _set(message: dict[str, Any]) -> Request:
+    name, values = message.get("control"), message.get("values")
     if not isinstance(name, str) or not isinstance(values, dict) or not values:
-        raise OptionError("a control needs a name and values")
+        raise OptionError("`set` needs a control and values by name")
     if not all(type(value) in (int, float) and math.isfinite(value) for value in values.values()):
         raise OptionError(f"control {name[:40]!r}: a value is no finite number")
-    return Request("control", name, {str(key): float(value) for key, value in values.items()})
+    return Request("set", name, {str(key): float(value) for key, value in values.items()})
+
+
+def _say(message: dict[str, Any]) -> Request:
+    rate, audio = message.get("rate"), message.get("audio")
+    if type(rate) is not int or not 1000 <= rate <= 768_000:
+        raise OptionError("`say` needs a rate of 1000 to 768000 samples a second")
+    try:
+        data = base64.b64decode(audio if isinstance(audio, str) else "", validate=True)
+    except binascii.Error:
+        data = b""
+    if not data or len(data) % 2:
+        raise InputError("`say` needs audio: base64 of 16-bit little-endian mono samples")
+    return Request("say", samples=np.frombuffer(data, "<i2"), rate=rate)

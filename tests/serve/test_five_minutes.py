@@ -86,7 +86,7 @@ def test_from_the_wheel_to_a_face_that_speaks_in_a_browser(tmp_path: Path) -> No
         tab.until("window.edgetalker.heard() > 1.2 && window.edgetalker.shown.utterance.startsWith('u')")
         took = time.monotonic() - began
         picture = tab.picture()
-        if folder := os.environ.get("EDGETALKER_SCREENSHOTS"):
+        if folder := os.environ.get("SCREENSHOTS"):
             pytest.importorskip("PIL.Image").fromarray(picture.astype(np.uint8)).save(
                 Path(folder) / "browser-agent.png"
             )

@@ -20,8 +20,9 @@ import pytest
 import edgetalker
 from edgetalker.engines.errors import DeviceError, InputError, OptionError
 from edgetalker.runtime.frame import Outcome
+from edgetalker.runtime.web.admission import read_token
 from edgetalker.serve import Batch, BatchOptions
-from edgetalker.serve.options import Address, Door, address, read_token
+from edgetalker.serve.options import Address, Door, address
 
 for package in ("onnx", "onnxruntime", "websockets", "prometheus_client"):
     pytest.importorskip(package, reason=f"serving needs the package {package}")

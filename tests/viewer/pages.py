@@ -43,11 +43,11 @@ def served(stream: Stream, answer: Callable[[Request], None] = ignore, **rest: A
 class Page:
     """Speaks to a server as the page does, and reads messages with code of its own."""
 
-    def __init__(self, server: ViewerServer, **rest: Any) -> None:
+    def __init__(self, server: ViewerServer, token: str = "", **rest: Any) -> None:
         from websockets.sync.client import connect
 
         self._stack = ExitStack()
-        address = f"ws://127.0.0.1:{server.port}/ws?token={server.token}"
+        address = f"ws://127.0.0.1:{server.port}/ws?token={token or server.token}"
         self.socket = self._stack.enter_context(connect(address, **rest))
         self.frames: dict[int, NDArray[np.float32]] = {}
         self.sounds: list[tuple[int, float, NDArray[np.float32]]] = []

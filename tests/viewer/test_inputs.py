@@ -297,13 +297,13 @@ def test_the_pages_sliders_reach_the_session_and_reset_the_talker(sink: ViewerSi
         sink.attach(session, running)
         sink.open(ARKIT)
         with Page(sink._server) as page:
-            page.send({"type": "control", "name": "setting", "values": {"north": 0.5}})
-            page.send({"type": "control", "name": "setting", "values": {"north": 7}})
-            page.send({"type": "control", "name": "setting", "values": {"nroth": 0.1}})
+            page.send({"type": "set", "control": "setting", "values": {"north": 0.5}})
+            page.send({"type": "set", "control": "setting", "values": {"north": 7}})
+            page.send({"type": "set", "control": "setting", "values": {"nroth": 0.1}})
             page.send({"type": "reset"})
             page.send({"type": "nonsense"})
-            page.listen(lambda p: sum(m["type"] == "refused" for m in p.said) == 3)
-        refused = [m["message"] for m in page.said if m["type"] == "refused"]
+            page.listen(lambda p: sum(m["type"] == "error" for m in p.said) == 3)
+        refused = [m["message"] for m in page.said if m["type"] == "error"]
         assert "0 to 1" in refused[0]
         assert "north" in refused[1]
         assert session.controls["setting"].target[0] == 0.5
@@ -316,9 +316,9 @@ def test_without_a_session_a_request_is_refused(sink: ViewerSink) -> None:
     pytest.importorskip("websockets", reason="the viewer needs the package websockets (extra `view`)")
     sink.open(ARKIT)
     with Page(sink._server) as page:
-        page.send({"type": "control", "name": "emotion", "values": {"joy": 1}})
+        page.send({"type": "set", "control": "emotion", "values": {"joy": 1}})
         page.send({"type": "reset"})
-        page.listen(lambda p: sum(m["type"] == "refused" for m in p.said) == 2)
+        page.listen(lambda p: sum(m["type"] == "error" for m in p.said) == 2)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_moved_slider_animates_the_whole_clip_anew(player: Any) -> None:
     wait_until(lambda: stream.status()["done"])
     first = motion_of(stream)
     assert len(first) == 30
-    made.answer(Request("control", "setting", {"north": 1.0}))
+    made.answer(Request("set", "setting", {"north": 1.0}))
     wait_until(lambda: stream.status()["take"] == 2 and stream.status()["done"])
     second = motion_of(stream)
     assert len(second) == 30
@@ -71,7 +71,7 @@ def test_many_moves_in_a_row_end_with_the_last_ones_motion(player: Any) -> None:
     made, stream = player
     made.start()
     for value in np.linspace(0, 1, 11):
-        made.answer(Request("control", "setting", {"north": float(value)}))
+        made.answer(Request("set", "setting", {"north": float(value)}))
     wait_until(lambda: stream.status()["done"] and not made._changed.is_set())
     time.sleep(0.5)
     wait_until(lambda: stream.status()["done"] and not made._changed.is_set())
@@ -87,7 +87,7 @@ def test_a_wrong_value_is_refused_and_nothing_is_animated_anew(player: Any) -> N
     made.start()
     wait_until(lambda: stream.status()["done"])
     with pytest.raises(OptionError):
-        made.answer(Request("control", "setting", {"north": 9.0}))
+        made.answer(Request("set", "setting", {"north": 9.0}))
     time.sleep(0.3)
     assert stream.status()["take"] == 1
 

@@ -302,14 +302,14 @@ def test_requests_reach_the_talker_and_mistakes_are_told_to_the_page() -> None:
             raise OptionError("no control `mood`")
 
     with served(stream_of(), answer) as server, Page(server) as page:
-        page.send({"type": "control", "name": "emotion", "values": {"joy": 0.5}})
-        page.send({"type": "control", "name": "mood", "values": {"joy": 0.5}})
+        page.send({"type": "set", "control": "emotion", "values": {"joy": 0.5}})
+        page.send({"type": "set", "control": "mood", "values": {"joy": 0.5}})
         page.send({"type": "nonsense"})
-        page.listen(lambda p: sum(m["type"] == "refused" for m in p.said) == 2)
+        page.listen(lambda p: sum(m["type"] == "error" for m in p.said) == 2)
         page.send({"type": "reset"})
         wait_until(lambda: len(came) == 3)
-    assert [r.type for r in came] == ["control", "control", "reset"]
-    assert next(m["message"] for m in page.said if m["type"] == "refused") == "no control `mood`"
+    assert [r.type for r in came] == ["set", "set", "reset"]
+    assert next(m["message"] for m in page.said if m["type"] == "error") == "no control `mood`"
 
 
 def test_a_page_that_sends_too_much_is_cut_off() -> None:

@@ -149,19 +149,19 @@ def test_sound_is_numbered_by_its_first_sample() -> None:
 
 
 def test_a_control_is_read() -> None:
-    request = read_request('{"type": "control", "name": "emotion", "values": {"joy": 0.5, "anger": 1}}')
-    assert (request.type, request.name, request.values) == ("control", "emotion", {"joy": 0.5, "anger": 1.0})
+    request = read_request('{"type": "set", "control": "emotion", "values": {"joy": 0.5, "anger": 1}}')
+    assert (request.type, request.name, request.values) == ("set", "emotion", {"joy": 0.5, "anger": 1.0})
     assert read_request('{"type": "reset"}').type == "reset"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        b"{}", "", "[]", "nonsense", '{"type": "shutdown"}', '{"type": ["control"]}', '{"type": "control"}',
-        '{"type": "control", "name": "emotion", "values": {"joy": "much"}}',
-        '{"type": "control", "name": "emotion", "values": {"joy": NaN}}',
-        '{"type": "control", "name": "emotion", "values": {"joy": true}}',
-        '{"type": "control", "name": 7, "values": {"joy": 1}}',
+        b"{}", "", "[]", "nonsense", '{"type": "shutdown"}', '{"type": ["set"]}', '{"type": "set"}',
+        '{"type": "set", "control": "emotion", "values": {"joy": "much"}}',
+        '{"type": "set", "control": "emotion", "values": {"joy": NaN}}',
+        '{"type": "set", "control": "emotion", "values": {"joy": true}}',
+        '{"type": "set", "control": 7, "values": {"joy": 1}}',
         "[" * 100_000,
     ],
 )  # fmt: skip

@@ -51,6 +51,13 @@ class SoundQueue:
                 self._length -= oldest
                 self.dropped += oldest
 
+    def put_if_room(self, samples: NDArray[np.float32]) -> bool:
+        """Add samples if they fit; return whether they did."""
+        with self._changed:
+            if fits := self._fits(samples):
+                self._add(samples)
+            return fits
+
     def put_waiting(self, samples: NDArray[np.float32]) -> bool:
         """Add samples once there is room for them. Returns False when the queue was finished meanwhile."""
         with self._changed:

@@ -12,13 +12,16 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
+
+from edgetalker.engines.errors import InputError
 
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
 
-__all__ = ["Admission", "host_names", "is_loopback", "origins"]
+__all__ = ["Admission", "host_names", "is_loopback", "origins", "read_token"]
 
 _log = logging.getLogger("edgetalker.outputs")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#\s@]+)/?", re.IGNORECASE)
@@ -159,3 +162,17 @@ def host_names(value: Any) -> tuple[str, ...]:
     if not all(re.fullmatch(r"[A-Za-z0-9.:_-]+", word) for word in words):
         raise ValueError("wants host names such as kiosk.local, with commas between")
     return tuple(word.lower() for word in words)
+
+
+def read_token(path: Path) -> str:
+    """Return the word that a file holds. Raises InputError when it cannot be read, or is too short to be a secret."""
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(f"token file {path}: {error}") from None
+    if len(token) < 16 or not token.isprintable() or " " in token:
+        raise InputError(
+            f"token file {path}: one word of at least 16 characters was wanted",
+            hint=f"python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > {path}",
+        )
+    return token

@@ -1,12 +1,12 @@
 // The server's own page: a microphone or a sound file, and our face that says it. Also an example of edgetalker.js.
 
-import { EdgeTalker } from './edgetalker.js';
+import { EdgeTalker, tokenOf } from './edgetalker.js';
 import { Stage } from './stage.js';
 
 const byId = (id) => document.getElementById(id);
 const say = (text) => { byId('state').textContent = text; };
 const stage = new Stage(byId('face'));
-const talker = new EdgeTalker(location.href, { token: location.hash.slice(1), idle: true });
+const talker = new EdgeTalker(location.href, { token: tokenOf(location.href), idle: true });
 
 talker.addEventListener('error', ({ detail }) => say(detail.message));
 talker.addEventListener('state', ({ detail }) => say({ open: 'connected', closed: 'not connected', connecting: 'connecting' }[detail]));

@@ -110,7 +110,7 @@ export class LiveClock {
   }
 
   hear({ rate, first, samples }) {
-    if (!this.context || this.volume === 0) return;
+    if (!this.context || this.volume === 0 || this.context.state !== 'running') return;
     const { context } = this;
     const start = first / rate;
     if (this.zero === null || this.zero + start < context.currentTime) this.zero = context.currentTime + LIVE_DELAY - start;
@@ -124,7 +124,7 @@ export class LiveClock {
 
   /** The second that is being heard, or null when the newest frame should be shown at once. */
   now() {
-    if (!this.context || this.volume === 0 || this.zero === null) return null;
+    if (!this.context || this.volume === 0 || this.zero === null || this.context.state !== 'running') return null;
     return this.context.currentTime - (this.context.outputLatency || 0) - this.zero;
   }
 }

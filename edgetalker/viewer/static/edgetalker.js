@@ -21,6 +21,16 @@ export function plainName(name) {
   return plain.replace(/[^a-z0-9]/gi, '').toLowerCase();
 }
 
+/** The word behind the # of a page's address, percent-encoded or as it is. */
+export function tokenOf(address) {
+  const word = new URL(address).hash.slice(1);
+  try {
+    return decodeURIComponent(word);
+  } catch {
+    return word;
+  }
+}
+
 /** What went wrong, with the server's `code` and, where it has one, what mends it in `hint`. */
 export class TalkerError extends Error {
   constructor(code, message, hint = '') {

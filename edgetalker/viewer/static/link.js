@@ -47,17 +47,27 @@ export class Link {
     const socket = new WebSocket(address);
     this.socket = socket;
     socket.binaryType = 'arraybuffer';
+    let opened = false;
     socket.onopen = () => {
+      opened = true;
       this.tries = 0;
       this.hear.state(true);
     };
     socket.onmessage = (event) => this.take(event.data);
-    socket.onclose = () => {
-      this.hear.state(false);
+    socket.onclose = async () => {
+      this.hear.state(false, opened ? '' : await this.refusal(address));
       const wait = RETRY_MS[Math.min(this.tries, RETRY_MS.length - 1)];
       this.tries += 1;
       setTimeout(() => this.connect(), wait);
     };
+  }
+
+  /** Browsers tell a page nothing of a WebSocket that was refused: ask once more over HTTP. */
+  async refusal(address) {
+    const page = new URL(address);
+    page.protocol = location.protocol;
+    const reply = await fetch(page, { cache: 'no-store' }).catch(() => null);
+    return reply && reply.status !== 426 ? (await reply.text()).trim() : '';
   }
 
   take(data) {

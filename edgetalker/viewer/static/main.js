@@ -2,14 +2,17 @@
 
 import { ClipClock, LiveClock } from './clock.js';
 import { Curves, liveliest } from './curves.js';
+import { tokenOf } from './edgetalker.js';
 import { Link } from './link.js';
 import { Motion } from './motion.js';
 import { buildNames, buildSliders, notice, showLatency, showLink, showTally } from './panel.js';
 import { Stage } from './stage.js';
 
 const byId = (id) => document.getElementById(id);
-const token = location.hash.slice(1);
-const stage = new Stage(byId('face'));
+const token = tokenOf(location.href);
+const look = new URLSearchParams(location.search); // face: nothing but it; background, framing, sound=0
+const bare = look.has('face');
+const stage = new Stage(byId('face'), { framing: look.get('framing'), still: bare });
 const curves = new Curves(byId('curves'));
 let motion = null;
 let clock = null;
@@ -31,7 +34,8 @@ async function hello(message) {
   clock.loop = loop;
   document.body.classList.toggle('live', motion.live);
   byId('title').textContent = message.title;
-  byId('volume').value = motion.live ? 0 : 1;
+  byId('volume').value = (motion.live && !bare) || look.get('sound') === '0' ? 0 : 1;
+  clock.setVolume(Number(byId('volume').value));
   curves.peaks = null;
   buildSliders(message.controls, (request) => link.send(request));
   paintNames = buildNames(motion.names, curves);
@@ -41,6 +45,7 @@ async function hello(message) {
     else await stage.showFace('/face.glb', motion.names);
     if (message.audio && mine === motion) await hearClip(message.audio, time);
     if (mine === motion) ready = true;
+    if (bare && !motion.live) clock.setLoop(true).then(() => clock.play());
   } catch (fault) {
     notice(String(fault.message ?? fault), true);
   }
@@ -53,7 +58,7 @@ async function hearClip(audio, time) {
   curves.hear(mine.buffer.getChannelData(0));
 }
 
-const link = new Link(token, {
+const hearers = {
   hello,
   frames: (frames) => motion.add(frames),
   sound: (sound) => clock.hear?.(sound),
@@ -65,12 +70,31 @@ const link = new Link(token, {
     status = message;
     showTally(message);
   },
-  refused: ({ message }) => notice(message),
-  state: (on) => {
+  error: ({ message, hint }) => notice(hint ? `${message}: ${hint}` : message),
+  state: (on, refusal) => {
     showLink(on);
-    notice(on ? '' : 'The talker is not there. If it was started anew, open its new address.', true);
+    if (bare && motion && !refusal) return; // the public need not read of it; the page tries again
+    notice(on ? '' : refusal || 'The talker is not there. If it was started anew, open its new address.', true);
   },
-});
+};
+
+/** How the page looks, as its address says. */
+function dress() {
+  document.body.classList.toggle('face', bare);
+  const background = look.get('background');
+  if (!background) return;
+  const paint = /^([0-9a-f]{3}){1,2}$/i.test(background) ? `#${background}` : background;
+  document.documentElement.style.colorScheme = 'light'; // a dark page has an opaque ground of its own
+  for (const part of [document.body, byId('stage')]) part.style.background = paint;
+}
+
+dress();
+if (!token) {
+  notice('This address has no token: open the one that `edgetalker` printed, or put # and the word of its token file behind this one.', true);
+}
+const link = token ? new Link(token, hearers) : { send: () => {} };
+// Browsers let a page be heard after a click; a kiosk's allows it at once (--autoplay-policy=no-user-gesture-required).
+for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, () => clock?.context?.resume());
 
 function chooseCurves() {
   if (!motion.names.length || curves.chosen.length || motion.frames.length < motion.fps) return;

@@ -38,7 +38,7 @@ export function buildSliders(controls, send) {
   byId('controls').hidden = controls.length === 0;
   const parts = controls.flatMap((control) => [
     make('h3', control.name),
-    ...control.places.map((place) => slider(place, (value) => send({ type: 'control', name: control.name, values: { [place.name]: value } }))),
+    ...control.places.map((place) => slider(place, (value) => send({ type: 'set', control: control.name, values: { [place.name]: value } }))),
   ]);
   byId('sliders').replaceChildren(...parts);
   byId('reset').onclick = () => send({ type: 'reset' });

@@ -6,6 +6,7 @@ import { OrbitControls } from './three/controls/OrbitControls.js';
 
 // colour, power, direction: key, fill, rim
 const LAMPS = [[0xfff1e0, 2.3, [-0.5, 0.6, 1]], [0xbcd4ff, 0.9, [1, 0.1, 0.3]], [0xffffff, 0.8, [0.3, 0.6, -1]]];
+const FRAMINGS = { close: [-0.025, 0.6], head: [-0.008, 0.76], bust: [-0.03, 1.0] }; // height and distance of the camera, metres
 const HEAD_ANGLES = ['HeadYaw', 'HeadPitch', 'HeadRoll'];
 
 /** Whether WebGL is computed on the CPU here: then fewer pixels must do. */
@@ -21,8 +22,10 @@ const SLOW_MS = 50; // a page that draws slower than this gets fewer pixels
 const LEAST_RATIO = 0.5;
 
 export class Stage {
-  constructor(canvas) {
+  /** framing: close, head or bust. still: nobody turns or nears the face. */
+  constructor(canvas, { framing = null, still = false } = {}) {
     this.canvas = canvas;
+    this.framing = FRAMINGS[framing] ?? FRAMINGS.head;
     const spare = drawsOnCpu();
     this.renderer = new THREE.WebGLRenderer({ canvas, antialias: !spare, alpha: true });
     this.renderer.toneMapping = THREE.NeutralToneMapping;
@@ -34,6 +37,7 @@ export class Stage {
     this.camera = new THREE.PerspectiveCamera(24, 1, 0.01, 100);
     this.orbit = new OrbitControls(this.camera, canvas);
     this.orbit.enableDamping = true;
+    this.orbit.enabled = !still;
     this.orbit.addEventListener('change', () => { this.stale = true; });
     this.light();
     new ResizeObserver(() => this.resize()).observe(canvas.parentElement);
@@ -90,7 +94,7 @@ export class Stage {
     });
     this.angles = HEAD_ANGLES.map((name) => names.indexOf(name));
     this.scene.add(gltf.scene);
-    this.look(-0.008, 0.76);
+    this.look(...this.framing);
     this.stale = true;
   }
 
