@@ -85,6 +85,11 @@ class WebServer:
         """The port that it listens on."""
         return self._server.port
 
+    @property
+    def open(self) -> int:
+        """How many connections talk or may begin to."""
+        return self._server.talking
+
     def _health(self) -> Reply:
         if self.batch.fault is None:
             return Reply(HTTPStatus.OK, "ok\n")

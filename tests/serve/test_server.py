@@ -278,6 +278,53 @@ def test_half_open_sockets_and_noise_make_nobody_late(batch: Batch) -> None:
     run(batch, talk)
 
 
+@pytest.mark.slow
+def test_five_hundred_at_once_are_answered_and_nobody_who_talks_misses_a_frame(batch: Batch) -> None:
+    """Half of them say nothing or rubbish; of those that ask rightly as many are let in as may be, the others are told.
+    Whether a frame is late is the machine's business, too: benchmarks/soak_serve.py counts that."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard not in (-1, resource.RLIM_INFINITY) and hard < 2048:
+        pytest.skip("this machine allows too few file descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    asked = (
+        b"GET /v1/talk HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+    answers: list[bytes] = []
+
+    async def one(server: WebServer, first: bytes, done: asyncio.Event) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(first)
+        answers.append(await reader.readline() if first else b"half open")
+        await done.wait()
+        writer.transport.abort()
+
+    async def talk(server: WebServer) -> None:
+        done = asyncio.Event()
+        async with client(server) as ws:
+            await ws.recv()
+            await ws.send(pcm(1.0))
+            firsts = (asked, b"", asked, b"rubbish\r\n\r\n")
+            crowd = [asyncio.create_task(one(server, firsts[number % 4], done)) for number in range(500)]
+            await ws.send('{"type": "flush"}')
+            frames = [frame for frame in (await until(ws, "end"))[:-1] if frame["outcome"] != "starved"]
+            assert len(frames) == 30
+            np.testing.assert_allclose([frame["time"] for frame in frames], np.arange(30) / 30, atol=1e-5)
+            while len(answers) < 500:
+                await asyncio.sleep(0.01)
+            done.set()
+            await asyncio.gather(*crowd)
+        assert answers.count(b"HTTP/1.1 101 Switching Protocols\r\n") == 9
+        assert answers.count(b"HTTP/1.1 503 Service Unavailable\r\n") == 241
+        assert answers.count(b"") == 125, "rubbish is no request: the connection is closed"
+        while server.open:
+            await asyncio.sleep(0.01)
+
+    run(batch, talk, connections=10)
+
+
 def test_more_connections_than_allowed_are_turned_away(batch: Batch) -> None:
     async def talk(server: WebServer) -> None:
         async with client(server) as ws, client(server) as other:

@@ -120,6 +120,7 @@ class Server:
                 self.host,
                 self.port,
                 process_request=self._respond,
+                process_response=self._responded,
                 compression=None,
                 max_size=self._limits.message,
                 max_queue=self._limits.queue,
@@ -171,10 +172,22 @@ class Server:
             return self._response(route.reply())
         if "websocket" not in upgrade.lower():
             return self._response(Reply(http.HTTPStatus.UPGRADE_REQUIRED, "a WebSocket is served here\n"))
-        if self._count[route] >= route.most:
+        if self._count[route] + self._opening(route) >= route.most:
             return self._response(Reply(*self.admission.turn_away(503, route.full, reason="too many connections")))
         self._conversations[connection] = route
         return None
+
+    def _responded(self, connection: ServerConnection, _: Request, response: Response) -> None:
+        """Give the place back of a handshake that was refused by the library, such as one without a key."""
+        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self._conversations.pop(connection, None)
+
+    def _opening(self, route: Socket) -> int:
+        """Return how many are let in whose conversation has not begun; whoever has vanished since does not count."""
+        from websockets.protocol import State
+
+        items = self._conversations.items()
+        return sum(other is route for connection, other in items if connection.state is not State.CLOSED)
 
     async def _talk(self, connection: ServerConnection) -> None:
         from websockets.exceptions import ConnectionClosed

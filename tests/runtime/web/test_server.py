@@ -119,6 +119,25 @@ def test_limits_of_conversations_and_messages() -> None:
         assert refused == ["too many connections"]
 
 
+def test_a_handshake_that_fails_takes_no_place() -> None:
+    import gc
+    import socket
+
+    asked = b"GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    with served() as (server, _):
+        gc.disable()
+        try:
+            for _ in range(3):
+                with socket.create_connection(("127.0.0.1", server.port), 20) as raw:
+                    raw.sendall(asked)  # without a key and a version
+                    assert raw.recv(100).startswith(b"HTTP/1.1 4")
+            with client(server) as ws:
+                ws.send("word")
+                assert ws.recv(20) == "word"
+        finally:
+            gc.enable()
+
+
 def test_a_conversation_that_fails_is_closed_and_gives_its_place_back() -> None:
     async def fails(connection: Any) -> None:
         raise ValueError("a mistake of ours")
