@@ -12,8 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from edgetalker.engines.arrays import read_clip
 from edgetalker.engines.errors import InputError, OptionError, nearest
-from edgetalker.runtime.clips import read_clip
 from edgetalker.runtime.model import DEVICES, bundled
 from edgetalker.runtime.model import find_bundle as bundle_path
 from edgetalker.runtime.program import GRANULARITIES

@@ -7,12 +7,13 @@ from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
 from edgetalker.engines.files import open_regular
 
-__all__ = ["fits", "read_arrays"]
+__all__ = ["fits", "read_arrays", "read_clip"]
 
 _MOST_BYTES = 1 << 34
 """Of one array in an archive: 16 GiB. A header that says more lies, or means harm."""
@@ -52,3 +53,25 @@ def fits(values: Array) -> bool:
     if values.dtype.kind == "f" and values.itemsize > 4:
         return bool((np.abs(values) <= np.finfo(np.float32).max).all())
     return bool(np.isfinite(values).all())
+
+
+def read_clip(path: Path, width: int, longest: int) -> NDArray[np.float32]:
+    """Return the motion (n, width) of a clip: the array `motion` of an .npz (as our own recordings hold it), its only
+    array, or an .npy.
+
+    Raises:
+        InputError: no such array, or one that does not fit.
+    """
+    values = read_arrays(path)
+    if isinstance(values, dict):
+        key = "motion" if "motion" in values else next(iter(values)) if len(values) == 1 else None
+        if key is None:
+            raise InputError(f"{path} holds {', '.join(values)}; an array named `motion` was wanted")
+        values = values[key]
+    if values.ndim != 2 or values.shape[1] != width or values.dtype.kind != "f" or not 1 <= len(values) <= longest:
+        raise InputError(
+            f"{path} is {values.dtype} of {values.shape}; floats (frames, {width}), 1 to {longest} of them, were wanted"
+        )
+    if not fits(values):
+        raise InputError(f"{path} holds NaN, infinite or huge values")
+    return values.astype(np.float32)

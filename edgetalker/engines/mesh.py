@@ -24,9 +24,10 @@ _PLY = {
 Polygons = list[list[int]]
 
 
-def read_template(path: Path | str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def read_template(path: Path | str, *, faces: bool = True) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return vertices (V, 3) and triangles (F, 3) of an .obj or .ply file; larger polygons are fanned out.
 
+    faces: whether there must be any.
     Raises InputError for a file that is absent, of another kind, broken, or whose faces name absent vertices.
     """
     path = Path(path)
@@ -40,18 +41,24 @@ def read_template(path: Path | str) -> tuple[NDArray[np.float64], NDArray[np.int
     except (ValueError, IndexError, KeyError, StopIteration, OverflowError, MemoryError) as fault:
         raise InputError(f"{path} is no readable {path.suffix} mesh: {fault}") from None
     triangles = [(p[0], p[k], p[k + 1]) for p in polygons for k in range(1, len(p) - 1)]
-    faces = np.array(triangles, np.int64).reshape(-1, 3)
-    if not len(faces) or faces.min() < 0 or faces.max() >= len(vertices):
-        raise InputError(f"{path}: {len(faces)} triangles over {len(vertices)} vertices do not make a mesh")
-    return vertices, faces
+    found = np.array(triangles, np.int64).reshape(-1, 3)
+    if not len(vertices):
+        raise InputError(f"{path} holds no vertices")
+    if faces and not len(found):
+        raise InputError(f"{path} holds {len(vertices)} vertices and no triangles")
+    if len(found) and (found.min() < 0 or found.max() >= len(vertices)):
+        raise InputError(f"{path}: a face names a vertex that is not there; {len(vertices)} are")
+    return vertices, found
 
 
 def _read_obj(data: bytes) -> tuple[NDArray[np.float64], Polygons]:
     vertices: list[list[float]] = []
     polygons: Polygons = []
-    for line in data.decode("utf-8", "replace").splitlines():
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
         words = line.split()
         if words[:1] == ["v"]:
+            if len(words) < 4:
+                raise ValueError(f"line {number}: a vertex of {len(words) - 1} numbers")
             vertices.append([float(word) for word in words[1:4]])
         elif words[:1] == ["f"]:
             corners = [int(word.split("/")[0]) for word in words[1:]]

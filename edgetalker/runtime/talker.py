@@ -277,14 +277,11 @@ class Talker(Captured):
         return no_schedule(schedule, self.schedules, "prepared are")
 
     def _due(self, schedule: str) -> tuple[Replay, ...]:
-        index = self.index
-        return tuple(
-            [
-                group.replays[schedule, index % group.period]
-                for group, ran in zip(self._groups, self._ran, strict=True)
-                if index // group.every != ran and not group.spread
-            ]
-        )
+        index, launches = self.index, []
+        for place, group in enumerate(self._groups):
+            if index // group.every != self._ran[place] and not group.spread:
+                launches.append(group.replays[schedule, index % group.period])
+        return tuple(launches)
 
     def _fill(self, index: int, window: NDArray[np.float32] | None, *, hears: bool) -> None:
         """Fill the host's side of what frame `index` hears, and its counts and noise."""

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetalker.engines.arrays import read_clip
 from edgetalker.engines.bundle import MANIFEST
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.export.faces.shapes import read_mesh, read_shapes
 from edgetalker.export.streamingtalker.template import read_template
 from edgetalker.face.names import ARKIT_SHAPES
-from edgetalker.runtime.clips import read_clip
 from edgetalker.runtime.sources.values import FileValues
 from edgetalker.viewer.recorded import read_recording
 from tests.fuzz.manifests import play

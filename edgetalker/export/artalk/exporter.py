@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import read_clip
 from edgetalker.engines.errors import OptionError
 from edgetalker.export.artalk.description import Layout, describe
 from edgetalker.export.artalk.stages import Stages
@@ -22,7 +23,6 @@ from edgetalker.models.artalk.config import HeadCounts, read_settings
 from edgetalker.models.artalk.model import ARTalk
 from edgetalker.models.artalk.offline import start_bits
 from edgetalker.models.artalk.vae import quantised
-from edgetalker.runtime.clips import read_clip
 
 __all__ = ["ExportOptions", "export_artalk", "export_model"]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
 
 __all__ = ["Shapes", "read_mesh", "read_shapes", "shape_named"]
@@ -56,7 +57,7 @@ def read_shapes(path: Path) -> Shapes:
         meshes: dict[str, Array] = {}
         for file in sorted(path.iterdir()):
             if file.suffix.lower() == ".obj":
-                meshes[file.stem] = _read_obj(file)[0]
+                meshes[file.stem] = read_template(file, faces=False)[0]
     elif path.suffix.lower() == ".glb":
         meshes = _read_glb(path)
     elif path.suffix.lower() == ".npz":
@@ -95,14 +96,14 @@ def _sorted(path: Path, meshes: Mapping[str, Array]) -> Shapes:
     return Shapes(neutral, {name: meshes[text] - neutral for name, text in found.items()}, tuple(ignored))
 
 
-def read_mesh(path: Path) -> tuple[Array, NDArray[np.int32] | None]:
+def read_mesh(path: Path) -> tuple[Array, NDArray[np.int64] | None]:
     """Read a neutral face: vertices (V, 3) and, from an .obj, triangles (F, 3). `.npy` holds vertices alone.
 
     Raises:
         InputError: not such a file.
     """
     if path.suffix.lower() == ".obj":
-        return _read_obj(path)
+        return read_template(path, faces=False)
     values = read_arrays(path)
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] != 3 or values.dtype.kind != "f":
         raise InputError(f"{path} holds no floats (V, 3)")
@@ -123,31 +124,6 @@ def _read_npz(path: Path) -> dict[str, Array]:
         if values.ndim != 2 or values.shape[1] != 3 or values.dtype.kind not in "fiu":
             raise ValueError(f"`{name}` is {values.dtype} of {values.shape}; numbers (V, 3) were wanted")
     return {name: values.astype(np.float64) for name, values in found.items()}
-
-
-def _read_obj(path: Path) -> tuple[Array, NDArray[np.int32]]:
-    """Return vertices and triangles of a Wavefront OBJ; larger faces become fans."""
-    points: list[list[float]] = []
-    triangles: list[list[int]] = []
-
-    def read(file: Path) -> None:
-        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
-            words = line.split()
-            if words[:1] == ["v"]:
-                if len(words) < 4:
-                    raise ValueError(f"line {number}: a vertex of {len(words) - 1} numbers")
-                points.append([float(word) for word in words[1:4]])
-            elif words[:1] == ["f"]:
-                corners = [int(word.split("/")[0]) for word in words[1:]]
-                corners = [corner - 1 if corner > 0 else len(points) + corner for corner in corners]
-                if any(not 0 <= corner < len(points) for corner in corners):
-                    raise ValueError(f"line {number}: a face names a vertex that is not there")
-                triangles.extend([corners[0], *corners[place : place + 2]] for place in range(1, len(corners) - 1))
-
-    _reading(path, read)
-    if not points:
-        raise InputError(f"{path} holds no vertices")
-    return np.array(points), np.array(triangles, np.int32).reshape(-1, 3)
 
 
 _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
