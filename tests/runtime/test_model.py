@@ -190,8 +190,11 @@ def test_sound_that_nobody_makes_frames_of_is_refused_and_not_lost(toy: Bundle) 
     talker.hear(sound(1.0))
     with pytest.raises(InputError, match="hears"):
         Talker(toy).make()
-    with pytest.raises(InputError, match="NaN"):
-        Talker(toy).make(window=np.full(1600, np.nan, np.float32))
+    quiet = np.zeros(1600, np.float32)
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(InputError, match="NaN or Inf"):
+            Talker(toy).make(window=np.append(quiet[1:], np.float32(bad)))
+    Talker(toy).make(window=np.append(quiet[1:], np.finfo(np.float32).max))
 
 
 def test_the_motion_on_the_device_is_the_frames(toy: Bundle) -> None:
