@@ -138,12 +138,13 @@ class Track:
         self._inbox: deque[tuple[float | None, NDArray[np.float32]]] = deque()
         self._values: deque[tuple[float, NDArray[np.float32]]] = deque()
         self.fed = self.stale = self.dropped = 0
+        self.clip = into.ndim > 2  # many rows for one talker: nobody has to feed one, and it is no value of a frame
         into[...] = self.default
 
     def warnings(self) -> list[str]:
         """What a user should know of this input after a run, a sentence each."""
         name, found = self.tensor.name, list[str]()
-        if not self.fed:
+        if not self.fed and not self.clip:
             found.append(f"the bundle hears the input `{name}`, which nobody fed: its default was played")
         if self.stale:
             found.append(
@@ -275,7 +276,7 @@ class Inbound:
     """The host's side of everything that a frame is told: its sound, counts, noise, controls and inputs.
 
     audio: the window, (talkers, window); None for a bundle that hears nothing. values: each input's as the last frame
-    heard it.
+    heard it, for the record; clips are not in it.
     """
 
     def __init__(
@@ -298,7 +299,7 @@ class Inbound:
         self._noises = [(name, staging[name]) for name, role in roles.items() if role == "noise"]
         self.controls = {n: Control(tensors[n], fps, staging[n]) for n, role in roles.items() if role == "control"}
         self.tracks = {n: Track(tensors[n], staging[n]) for n, role in roles.items() if role == "input"}
-        self.values = {name: staging[name].reshape(-1) for name in self.tracks}
+        self.values = {name: staging[name].reshape(-1) for name, track in self.tracks.items() if not track.clip}
         self._glides, self._moving = tuple(self.controls.values()), tuple(self.tracks.values())
         seed, stream, talkers = keys
         self._seeded = seed is not None
