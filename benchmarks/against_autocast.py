@@ -17,8 +17,8 @@ from typing import Any
 import onnx
 from onnx import shape_inference
 
-from edgetalker.calibration.emulate import half_error
 from edgetalker.calibration.network import HALF
+from edgetalker.calibration.onestep import half_error
 from edgetalker.calibration.rollout import Inputs, record_inputs
 from edgetalker.calibration.sound import made_up_voice
 from edgetalker.calibration.stage import convert_stage

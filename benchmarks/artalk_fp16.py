@@ -2,7 +2,7 @@
 
     edgetalker convert BUNDLE --output CONVERTED && python -m benchmarks.artalk_fp16 CONVERTED [--chunks 20]
 
-Every FP16 node is rounded by itself (calibration/emulate.py), which is more pessimistic than a GPU that accumulates in
+Every FP16 node is rounded by itself (calibration/onestep.py), which is more pessimistic than a GPU that accumulates in
 FP32. Logits and bits are compared on inputs that the FP32 bundle made; how far the motion runs apart over minutes is
 what `edgetalker convert` reports.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.calibration.emulate import half_runner
+from edgetalker.calibration.onestep import half_runner
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.manifest import Step
 from edgetalker.measure.bench import made_up_sound

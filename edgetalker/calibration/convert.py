@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.calibration.eightbit import EIGHT_BITS, narrow
-from edgetalker.calibration.emulate import half_error
-from edgetalker.calibration.onestep import OneStep
+from edgetalker.calibration.onestep import OneStep, half_error
 from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts, record_inputs
 from edgetalker.calibration.sound import recordings, sound_of

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from edgetalker.calibration.assign import PRODUCTS, Assignment, assign
-from edgetalker.calibration.emulate import emulated
 from edgetalker.calibration.mixed import is_linear, to_mixed
 from edgetalker.calibration.network import HALF, Network, read_network
-from edgetalker.calibration.onestep import OneStep, one_step_error
+from edgetalker.calibration.onestep import OneStep, emulated, one_step_error
 from edgetalker.calibration.ranges import Range, measure_ranges
 from edgetalker.calibration.rollout import Inputs
 from edgetalker.engines.errors import InputError

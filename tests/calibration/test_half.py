@@ -9,9 +9,8 @@ import pytest
 from onnx import helper
 
 from edgetalker.calibration.assign import assign
-from edgetalker.calibration.emulate import emulated, half_error
 from edgetalker.calibration.mixed import to_mixed
-from edgetalker.calibration.onestep import one_step_error
+from edgetalker.calibration.onestep import emulated, half_error, one_step_error
 from tests.calibration.conftest import network_of, weight
 from tests.calibration.test_assign import block
 

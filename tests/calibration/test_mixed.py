@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from onnx import shape_inference
 
 from edgetalker.calibration.assign import FOLLOWERS, PRODUCTS, assign
-from edgetalker.calibration.emulate import emulated
 from edgetalker.calibration.mixed import to_mixed
 from edgetalker.calibration.network import FLOAT, HALF, Network
-from edgetalker.calibration.onestep import one_step_error
+from edgetalker.calibration.onestep import emulated, one_step_error
 from edgetalker.calibration.ranges import measure_ranges
 from edgetalker.engines.engine import Array
 from edgetalker.engines.ort import open_session

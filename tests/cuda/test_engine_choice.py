@@ -23,7 +23,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 
 def raising(error: Exception) -> Any:
-    def opener(*_: object) -> Any:
+    def opener(*_: object, **__: object) -> Any:
         raise error
 
     return opener
@@ -40,7 +40,7 @@ def test_auto_takes_tensorrt_where_it_can(bundle: Bundle, monkeypatch: pytest.Mo
         asked.append((flavour, precision))
         return {"plans": True}
 
-    monkeypatch.setattr(engines, "_with_tensorrt", tensorrt)
+    monkeypatch.setattr(engines, "tensorrt_engines", tensorrt)
     monkeypatch.setattr(engines, "_with_torch", raising(AssertionError("PyTorch was not asked for")))
     assert choose(bundle, "auto") == choose(bundle, "rtx") == {"plans": True}
     assert asked == [("auto", "fp32"), ("rtx", "fp32")]
@@ -49,7 +49,7 @@ def test_auto_takes_tensorrt_where_it_can(bundle: Bundle, monkeypatch: pytest.Mo
 def test_auto_falls_back_to_pytorch_and_says_why(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engines, "_with_tensorrt", raising(NO_PLAN))
+    monkeypatch.setattr(engines, "tensorrt_engines", raising(NO_PLAN))
     monkeypatch.setattr(engines, "_with_torch", lambda *_: {"torch": True})
     with caplog.at_level(logging.WARNING):
         assert choose(bundle, "auto") == {"torch": True}
@@ -57,7 +57,7 @@ def test_auto_falls_back_to_pytorch_and_says_why(
 
 
 def test_an_engine_that_was_asked_for_is_never_replaced(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_with_tensorrt", raising(NO_PLAN))
+    monkeypatch.setattr(engines, "tensorrt_engines", raising(NO_PLAN))
     monkeypatch.setattr(engines, "_with_torch", lambda *_: {"torch": True})
     with pytest.raises(EngineError, match="has no plan"):
         choose(bundle, "tensorrt")
@@ -65,7 +65,7 @@ def test_an_engine_that_was_asked_for_is_never_replaced(bundle: Bundle, monkeypa
 
 
 def test_when_none_can_run_it_both_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "_with_tensorrt", raising(NO_PLAN))
+    monkeypatch.setattr(engines, "tensorrt_engines", raising(NO_PLAN))
     monkeypatch.setattr(engines, "_with_torch", raising(MissingPackageError("torch", "stages", extra="export")))
     with pytest.raises(EngineError) as caught:
         choose(bundle, "auto")

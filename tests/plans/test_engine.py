@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from edgetalker.engines.cuda.engines import runtime_cache_path
 from edgetalker.engines.engine import Buffer, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.machine import Gpu, NoGpu
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
-from edgetalker.engines.tensorrt.loader import runtime_cache_path
 from tests.plans.runtime_double import GPU, CudaLike, DataType, Engine, RtxEngine, TensorIOMode, module_with
 
 X, Y = TensorSpec("float32", (1, 8)), TensorSpec("float16", (1, 4))

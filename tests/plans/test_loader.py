@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.cuda import engines as loader
 from edgetalker.engines.errors import EngineError, OptionError
 from edgetalker.engines.machine import Machine
 from edgetalker.engines.plan import find
 from edgetalker.engines.targets import Target
-from edgetalker.engines.tensorrt import loader
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.children import PlanBuilder
 from edgetalker.runtime.model import Model

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.cuda.engines import tensorrt_engines
 from edgetalker.engines.engine import DTYPES, Buffer
 from edgetalker.engines.errors import UserError
 from edgetalker.engines.machine import Gpu, probe, this_machine
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.children import PlanBuilder
-from edgetalker.engines.tensorrt.loader import tensorrt_engines
 from edgetalker.runtime.talker import Talker
 
 pytestmark = pytest.mark.gpu

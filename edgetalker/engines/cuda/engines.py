@@ -1,15 +1,32 @@
-"""Which engine runs a bundle's stages on the GPU: TensorRT where a valid plan lies beside the bundle, else PyTorch."""
+"""Which engine runs a bundle's stages on the GPU: TensorRT where a valid plan lies beside the bundle, else PyTorch.
+
+A plan is chosen by its fingerprint, its digest checked, then it is deserialized.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Device, Engine
-from edgetalker.engines.errors import DeviceError, EngineError, MissingPackageError, OptionError, UserError, nearest
+from edgetalker.engines.errors import (
+    DeviceError,
+    EngineError,
+    MissingPackageError,
+    OptionError,
+    UserError,
+    install,
+    nearest,
+)
+from edgetalker.engines.machine import Gpu, Machine, this_machine
+from edgetalker.engines.plan import Found, choose, plan_folders, read_plan
+from edgetalker.engines.tensorrt.api import FLAVOURS, load
+from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
 
-__all__ = ["ENGINES", "cuda_engines"]
+__all__ = ["ENGINES", "cuda_engines", "pick_flavour", "runtime_cache_path", "tensorrt_engines"]
 
 ENGINES = ("auto", "tensorrt", "rtx", "lean", "torch")
 
@@ -32,17 +49,11 @@ def cuda_engines(
     if engine == "torch":
         return _with_torch(bundle, device, precision)
     if engine != "auto":
-        return _with_tensorrt(bundle, device, engine, precision)
+        return tensorrt_engines(bundle, device, flavour=engine, precision=precision)
     try:
-        return _with_tensorrt(bundle, device, engine, precision)
+        return tensorrt_engines(bundle, device, flavour=engine, precision=precision)
     except (DeviceError, EngineError, OptionError) as reason:
         return _instead(bundle, device, precision, reason)
-
-
-def _with_tensorrt(bundle: Bundle, device: Device, flavour: str, precision: str) -> Mapping[str, Engine]:
-    from edgetalker.engines.tensorrt.loader import tensorrt_engines
-
-    return tensorrt_engines(bundle, device, flavour=flavour, precision=precision)
 
 
 def _with_torch(bundle: Bundle, device: Device, precision: str) -> Mapping[str, Engine]:
@@ -61,3 +72,81 @@ def _instead(bundle: Bundle, device: Device, precision: str, reason: UserError) 
         ) from None
     _log.warning("stages run with PyTorch, which is slower than TensorRT: %s", reason.message)
     return engines
+
+
+def tensorrt_engines(
+    bundle: Bundle, device: Device, *, flavour: str = "auto", precision: str = "fp32"
+) -> dict[str, TensorRTEngine]:
+    """Open every stage of a bundle on a GPU; the stages share their scratch memory.
+
+    flavour: `tensorrt`, `rtx`, `lean` or `auto`. Raises EngineError listing what is wrong with each plan and the
+    command that builds them, OptionError for an unknown flavour or precision.
+    """
+    machine = this_machine(device.ordinal)
+    chosen = pick_flavour(flavour, bundle, precision, machine)
+    plans = {stage: choose(bundle, stage, precision, chosen, machine) for stage in bundle.manifest.stages}
+    engines = {stage: _open(bundle, stage, plan, device, chosen, machine, precision) for stage, plan in plans.items()}
+    share_scratch(engines.values(), device)
+    return engines
+
+
+def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine) -> str:
+    """Return the flavour to run with; `auto` is the first one here for which all stages have a valid plan.
+
+    Raises OptionError for an unknown flavour or when none is installed, EngineError when no flavour has all plans.
+    """
+    if flavour != "auto":
+        if flavour not in FLAVOURS:
+            raise OptionError(f"unknown TensorRT flavour `{flavour}`{nearest(flavour, FLAVOURS)}")
+        load(flavour)  # says what is missing
+        return flavour
+    reasons: list[UserError] = []
+    for known in FLAVOURS:
+        if known not in machine.versions:
+            continue
+        try:
+            for stage in bundle.manifest.stages:
+                choose(bundle, stage, precision, known, machine)
+        except EngineError as error:
+            reasons.append(error)
+            continue
+        return known
+    if reasons:
+        raise EngineError("; ".join(error.message for error in reasons), hint=reasons[0].hint)
+    raise OptionError(
+        "no TensorRT is installed here",
+        hint=f"{install('rtx')} for an RTX PC; on a Jetson see docs/jetson.md",
+    )
+
+
+def _open(
+    bundle: Bundle, stage: str, plan: Found, device: Device, flavour: str, machine: Machine, precision: str
+) -> TensorRTEngine:
+    border = bundle.manifest.stages[stage]
+    cache = None
+    if flavour == "rtx" and isinstance(machine.gpu, Gpu):
+        cache = RuntimeCache(runtime_cache_path(plan.path, machine.gpu, plan_folders(bundle)[1]))
+    data = read_plan(plan)
+    return TensorRTEngine(
+        stage,
+        load(flavour),
+        data,
+        device,
+        border.inputs,
+        border.outputs,
+        cache=cache,
+        file=bundle.onnx(stage, precision),
+        precision=precision,
+    )
+
+
+def runtime_cache_path(plan: Path, gpu: Gpu, fallback: Path) -> Path:
+    """Return where a plan's cache for this machine lies: beside the plan, or below `fallback` when that is read-only.
+
+    A cache belongs to one GPU model and is read by its driver and newer ones, so both are in its name.
+    """
+    machine = "".join(c if c.isalnum() else "_" for c in f"{gpu.name}-{gpu.driver}")
+    folder = plan.parent
+    if not os.access(folder, os.W_OK):
+        folder = fallback.joinpath(*folder.parts[-3:])
+    return folder / f"{plan.stem}.{machine}.cache"
