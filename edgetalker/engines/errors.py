@@ -16,6 +16,7 @@ __all__ = [
     "OptionError",
     "OutputError",
     "Progress",
+    "Say",
     "UserError",
     "install",
     "nearest",
@@ -24,6 +25,9 @@ __all__ = [
 
 Progress = Callable[[str, float], None]
 """Told what is being done, and the share of it that is done, 0 to 1."""
+
+Say = Callable[[str], None]
+"""Told a line for people, of work that is done or of what is odd in what came."""
 
 
 def unheard(what: str, share: float) -> None:

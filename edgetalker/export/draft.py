@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.bundle import Bundle, check_target, pack
-from edgetalker.engines.errors import InputError
+from edgetalker.engines.errors import InputError, Say
 from edgetalker.engines.files import sha256_of
 from edgetalker.export.faces.attach import Face, FaceOptions
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 
-__all__ = ["CommonOptions", "Draft", "ExportReport", "Say", "origin_of", "try_target"]
-
-Say = Callable[[str], None]
+__all__ = ["CommonOptions", "Draft", "ExportReport", "origin_of", "try_target"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import read_clip
-from edgetalker.engines.errors import OptionError
+from edgetalker.engines.errors import OptionError, Say
 from edgetalker.export.artalk.description import Layout, describe
 from edgetalker.export.artalk.stages import Stages
 from edgetalker.export.artalk.vae_stages import TAIL
-from edgetalker.export.draft import CommonOptions, Draft, ExportReport, Say, origin_of, try_target
+from edgetalker.export.draft import CommonOptions, Draft, ExportReport, origin_of, try_target
 from edgetalker.export.faces.attach import attach
 from edgetalker.models.artalk.checkpoint import load_checkpoint
 from edgetalker.models.artalk.config import HeadCounts, read_settings

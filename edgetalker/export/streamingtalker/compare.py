@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.errors import InputError, OptionError, Say
 from edgetalker.export.streamingtalker.options import ExportOptions
 from edgetalker.models.streamingtalker.audio import SAMPLE_RATE, encode_clip, normalise
 from edgetalker.models.streamingtalker.config import Config, Untold
@@ -43,7 +43,7 @@ __all__ = [
 
 Frames = NDArray[np.float32]
 """Vertices (F, V, 3)."""
-Say = Callable[[str], None]
+
 
 # Pairs of lip vertices that the published mouth opening is measured between (upper, then lower), by 3 V.
 _LIPS: Mapping[int, tuple[int, ...]] = {

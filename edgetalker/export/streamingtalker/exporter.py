@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgetalker.engines.errors import OptionError
-from edgetalker.export.draft import Draft, ExportReport, Say, origin_of, try_target
+from edgetalker.engines.errors import OptionError, Say
+from edgetalker.export.draft import Draft, ExportReport, origin_of, try_target
 from edgetalker.export.faces.attach import attach
 from edgetalker.export.streamingtalker.compare import Clip, Distance, Regions, windowed
 from edgetalker.export.streamingtalker.condition_stage import condition_map

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from edgetalker.engines.errors import nearest
+from edgetalker.engines.errors import Say, nearest
 from edgetalker.models.streamingtalker.config import Config, Untold, config_from_shapes, dataset_of
 from edgetalker.models.streamingtalker.keys import published_key
 from edgetalker.models.streamingtalker.model import StreamingTalker
@@ -18,7 +18,6 @@ from edgetalker.models.weights import CheckpointError, read_weights, tensor_faul
 
 __all__ = ["load_checkpoint", "model_from_tensors", "read_tensors"]
 
-Say = Callable[[str], None]
 _PARTS = {"audio_encoder.": "the audio encoder", "autoencoder.": "the VAE", "diff_ar_network.": "the motion network"}
 _CONVOLUTION = "audio_encoder.encoder.pos_conv_embed.conv."
 _MOST_TENSORS = 20_000
