@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,15 @@ from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts,
 from edgetalker.calibration.sound import recordings, sound_of
 from edgetalker.calibration.stage import ConvertedStage, convert_stage
 from edgetalker.engines.bundle import MANIFEST, Bundle
-from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, Progress, nearest, unheard
+from edgetalker.engines.errors import (
+    InputError,
+    MissingPackageError,
+    OptionError,
+    OutputError,
+    Progress,
+    nearest,
+    unheard,
+)
 from edgetalker.engines.files import sha256_of, write_whole
 
 __all__ = ["PRECISIONS", "ConvertOptions", "add_precision", "convert"]
@@ -234,8 +241,12 @@ def _check_place(bundle: Bundle, output: Path | None) -> None:
     if output is not None and output.exists():
         raise InputError(f"{output} exists already", hint="name another folder")
     place = bundle.path if output is None else output.parent
-    if not os.access(place, os.W_OK):
-        raise InputError(f"{place} cannot be written", hint="add --output FOLDER to write a copy of the bundle")
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".edgetalker-"):
+            pass
+    except OSError as error:
+        hint = "add --output FOLDER to write a copy of the bundle" if output is None else "name another folder"
+        raise OutputError(f"{place} cannot be written: {error.strerror}", hint=hint) from None
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
-__all__ = ["kind_of", "kind_of_file"]
+__all__ = ["kind_of", "kind_of_file", "kind_of_open"]
 
 HEAD = 1024
 """Bytes of a file's beginning that are enough to tell."""
@@ -39,7 +42,18 @@ _MARKUP = (b"<!doctype html", b"<html", b"<head", b"<script", b"<body")
 def kind_of_file(path: Path) -> str:
     """Return what the file at `path` is, such as `a WAV sound`; "" when its beginning does not tell. Raises OSError."""
     with path.open("rb") as file:
-        return kind_of(file.read(HEAD))
+        return kind_of_open(file)
+
+
+def kind_of_open(file: IO[bytes]) -> str:
+    """Return what an open file is that can be sought in, as `kind_of_file` does; an .npz is told from other ZIPs."""
+    file.seek(0)
+    kind = kind_of(file.read(HEAD))
+    if kind == "a ZIP archive":
+        with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(file) as archive:
+            if all(name.endswith(".npy") for name in archive.namelist()):
+                return "an archive of arrays (.npz)"
+    return kind
 
 
 def kind_of(head: bytes) -> str:

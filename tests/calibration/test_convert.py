@@ -18,7 +18,7 @@ from edgetalker.calibration.rollout import Divergence
 from edgetalker.calibration.stage import convert_stage, half_share
 from edgetalker.cli import convert as command
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
+from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, OutputError
 from edgetalker.engines.files import write_whole
 from edgetalker.runtime.talker import Talker
 from tests.calibration.conftest import network_of, node, weight
@@ -177,8 +177,11 @@ def test_a_copy_leaves_the_original_alone(tiny: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_read_only_bundle_says_where_to_write_instead(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(InputError, match="cannot be written") as caught:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    with pytest.raises(OutputError, match="cannot be written: Permission denied") as caught:
         convert(tiny, QUICK)
     assert "--output" in str(caught.value.hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import shutil
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError
+from edgetalker.engines.errors import OptionError, OutputError
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.play import Fill, NullSpeaker, Player, player_for
 
@@ -181,6 +182,38 @@ def test_a_null_device_with_a_crystal_of_its_own() -> None:
         time.sleep(0.01)
     player.close()
     assert player.statistics.seconds == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_file_that_cannot_be_written_is_told_before_anything_plays(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="there is no folder"):
+        player_for(str(tmp_path / "no" / "out.wav"))
+
+
+def test_a_disk_that_is_full_ends_the_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[int] = []
+    real = wave.Wave_write.writeframesraw
+
+    def write(self: wave.Wave_write, data: bytes) -> None:
+        written.append(len(data))
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, data)
+
+    monkeypatch.setattr(wave.Wave_write, "writeframesraw", write)
+    player = player_for(str(tmp_path / "out.wav"), free=True)
+    player.open(LAYOUT)
+    player.hear(ramp(0.2), RATE)
+    deadline = time.monotonic() + 20
+    while player.position < 0.15 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    player.close()
+    assert player.position > 0.15
+    assert len(written) == 4 and caplog.text.count("cannot be written further: No space left") == 1
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert file.getnframes() == 3 * RATE // 100
+    assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
 
 
 def test_options_are_checked() -> None:

@@ -268,6 +268,19 @@ def absent(path: Path) -> None:
     assert not path.exists()
 
 
+def array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, motion=np.zeros((2, 52), np.float32))
+
+
+def table(path: Path) -> None:
+    path.write_text("Timecode,BlendshapeCount,EyeBlinkLeft\n" * 50)
+
+
+def picture(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8)
+
+
 BROKEN = [
     (empty, "is empty"),
     (folder, "is a folder"),
@@ -277,6 +290,9 @@ BROKEN = [
     (absurd_rate, "2000000000 Hz|cannot be read as sound"),
     (no_channels, "cannot be read as sound"),
     (absent, "there is no file"),
+    (array, r"is an archive of arrays \(.npz\); a sound file was wanted\nhint: edgetalker view"),
+    (table, "is text; a sound file was wanted"),
+    (picture, "is a PNG picture; a sound file was wanted"),
 ]
 
 

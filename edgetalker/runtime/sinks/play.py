@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
+from edgetalker.engines.files import PartFile, checked_target, reported
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.source import stderr_hidden
@@ -261,25 +262,40 @@ class NullSpeaker:
 
 
 class WavSpeaker(NullSpeaker):
-    """Writes a WAV of what would have been heard, silence included."""
+    """Writes a WAV of what would have been heard, silence included. A full disk ends it and keeps what it has."""
 
     def __init__(self, path: Path) -> None:
+        """Raises OutputError when nothing can be written there."""
         super().__init__()
-        self._path = path
+        self._path = checked_target(path)
+        self._part: PartFile | None = None
         self._file: wave.Wave_write | None = None
+        self._full = False
+
+    def start(self, rate: int, fill: Fill) -> int:
+        self._part = PartFile(self._path, seekable=True)
+        self._file = wave.open(self._part.file, "wb")  # noqa: SIM115 - closed by `close`
+        self._file.setnchannels(1)
+        self._file.setsampwidth(2)
+        self._file.setframerate(rate)
+        return super().start(rate, fill)
 
     def take(self, block: NDArray[np.float32], rate: int) -> None:
-        if self._file is None:
-            self._file = wave.open(str(self._path), "wb")  # noqa: SIM115 - closed by `close`
-            self._file.setnchannels(1)
-            self._file.setsampwidth(2)
-            self._file.setframerate(rate)
-        self._file.writeframes((np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
+        if self._file is None or self._full:
+            return
+        try:
+            self._file.writeframesraw((np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
+        except OSError as error:
+            self._full = True
+            _log.warning("%s cannot be written further: %s; what it has is kept", self._path, error.strerror)
 
     def close(self) -> None:
         super().close()
-        if self._file is not None:
+        if self._file is None or self._part is None:
+            return
+        with reported(self._path):
             self._file.close()
+        self._part.keep()
 
 
 class PortAudioSpeaker:

@@ -16,6 +16,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, install
+from edgetalker.engines.kinds import kind_of_open
 from edgetalker.runtime.sources.file import BLOCK, UNKNOWN_SIZE, Reader, WavReader
 from edgetalker.runtime.sources.source import stderr_hidden
 
@@ -126,6 +127,21 @@ def _spooled(start: bytes, pipe: IO[bytes]) -> IO[bytes]:
     return kept
 
 
+_OTHERS = {
+    "an archive of arrays (.npz)": "edgetalker view shows the .npz that `animate` writes",
+    "JSON text": "a program that reads JSON shows it; edgetalker view shows the .npz that `animate` writes",
+    "text": "samples as text are no sound file; motion in a .csv is played by the program that it was made for",
+    "a glTF model": "any 3D program shows it",
+}
+
+
+def _refuse_what_is_no_sound(file: IO[bytes]) -> None:
+    """Say what a file is that somebody took for a sound, rather than what decoders say of it."""
+    kind = kind_of_open(file)
+    if kind and not kind.endswith("sound"):
+        raise InputError(f"is {kind}; a sound file was wanted", hint=_OTHERS.get(kind))
+
+
 def _open(file: IO[bytes], window: _Window, *, whole: bool, noisy: bool) -> Reader:
     """Open one stream with libsndfile; what that does not know (or is missing for), with ffmpeg where it is."""
     reason, hint = "a package that reads it is not installed", install("audio")
@@ -139,6 +155,7 @@ def _open(file: IO[bytes], window: _Window, *, whole: bool, noisy: bool) -> Read
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             reason = re.sub(r"^Error opening .*?>: ", "", str(error))
             hint = "ffmpeg -i IN -ar 16000 OUT.wav makes a file that plays; with ffmpeg installed it is read directly"
+    _refuse_what_is_no_sound(file)
     if whole and (ffmpeg := shutil.which("ffmpeg")):
         return _FfmpegReader(ffmpeg, file, reason)
     raise InputError(f"cannot be read as sound: {reason}", hint=hint)
