@@ -115,6 +115,7 @@ RAY_TESTS = tests/serve/test_fleet.py tests/serve/test_triton.py tests/test_corp
 test-ray: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)-ray
 	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check ".[ray]" "tritonclient[grpc]>=2.50" pytest hypothesis
+	$(VENV)-ray/bin/python -m pip install --quiet --disable-pip-version-check --no-deps nvidia-audio2face-3d==1.3.0 nvidia-ace==1.0.0
 	PYTHONPATH=. $(VENV)-ray/bin/python -m pytest -q -p no:cacheprovider -W default $(RAY_TESTS)
 
 # The device side must run on every Python named in pyproject.toml: numpy, ONNX Runtime, no torch.

@@ -1,4 +1,7 @@
-"""The service on a Ray of this machine: a second replica is started for busy talkers, one is killed, streams go on."""
+"""The service on a Ray of this machine: a second replica is started for busy talkers, one is killed, streams go on.
+
+The client is NVIDIA's (nvidia-audio2face-3d 1.3.0).
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray = pytest.importorskip("ray", reason="a fleet needs Ray (extra `ray`)")
     serve = pytest.importorskip("ray.serve", reason="a fleet needs ray[serve] (extra `ray`)")
+    pytest.importorskip("nvidia_audio2face_3d", reason="the client is NVIDIA's (nvidia-audio2face-3d 1.3.0)")
     from ray.serve.config import gRPCOptions
 
     (tmp_path / "token").write_text(TOKEN)
@@ -77,31 +81,24 @@ class Client:
     """One stream that speaks without end, and the times of the frames that it got."""
 
     def __init__(self, channel: Any, seconds: float = 1e9, token: str = TOKEN) -> None:
-        from edgetalker.serve.a2f_messages import METHOD, SERVICE, messages
+        from nvidia_audio2face_3d import audio2face_pb2_grpc
 
-        self.kinds, self.times, self.seconds = messages(), list[float](), seconds
-        method = channel.stream_stream(
-            f"/{SERVICE}/{METHOD}",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=self.kinds["A2F3DAnimationDataStream"].FromString,
-        )
-        self.call = method(self._speak(), metadata=(("authorization", f"Bearer {token}"),))
+        self.times, self.seconds = list[float](), seconds
+        stub: Any = audio2face_pb2_grpc.A2FControllerServiceStub(channel)  # type: ignore[no-untyped-call]
+        self.call = stub.ProcessAudioStream(self._speak(), metadata=(("authorization", f"Bearer {token}"),))
         self.task = asyncio.create_task(self._listen())
 
     async def _speak(self) -> AsyncIterator[Any]:
-        kind = self.kinds["AudioWithEmotionStream"]
-        request = kind()
-        sound = request.audio_stream_header.audio_header
-        sound.channel_count, sound.samples_per_second, sound.bits_per_sample = 1, 16000, 16
-        yield request
+        from nvidia_ace.audio_pb2 import AudioHeader
+        from nvidia_audio2face_3d import messages_pb2 as kinds
+
+        stream = kinds.AudioWithEmotionStream
+        sound = AudioHeader(channel_count=1, samples_per_second=16000, bits_per_sample=16)
+        yield stream(audio_stream_header=kinds.AudioWithEmotionStreamHeader(audio_header=sound))
         for _ in range(int(min(self.seconds * 25, 1e9))):
-            request = kind()
-            request.audio_with_emotion.audio_buffer = PACKET
-            yield request
+            yield stream(audio_with_emotion=kinds.AudioWithEmotion(audio_buffer=PACKET))
             await asyncio.sleep(0.04)
-        request = kind()
-        request.end_of_audio.SetInParent()
-        yield request
+        yield stream(end_of_audio=stream.EndOfAudio())
 
     async def _listen(self) -> Any:
         """Return the status message, or raise what the call ended with."""
