@@ -254,11 +254,8 @@ class Loop:
     def _read(self, wait: float) -> bool:
         """Read some sound. False when something else must be looked at first."""
         talker = self.talker
-        # Live sound is taken as it comes, so that its arrival is known; other sound only as far as needed.
-        ahead = self._ahead
-        samples = self.source.read(
-            min(talker.needs - talker.window.total + ahead, self.source.rate), self._timeout(wait)
-        )
+        wanted = talker.needs - talker.window.total + self._ahead
+        samples = self.source.read(min(wanted, self.source.rate), self._timeout(wait))
         if len(samples):
             talker.take(samples)
             self._note(samples)

@@ -244,33 +244,6 @@ class Talker(Captured):
         self._last, self._last_schedule = (*ahead, *launches, frame), name
         return frame
 
-    # Frames whose steps run elsewhere, together with other talkers' (edgetalker.serve)
-
-    def prepare(self, schedule: str | None = None) -> str:
-        """Do all of `make` that comes before the steps of every frame; return the schedule. `finish` does the rest."""
-        with self._lock:
-            self._prepared(schedule, None)
-            return self._last_schedule
-
-    def finish(self, start_ns: int) -> Frame:
-        """Return the frame whose motion and states now lie in the talker's buffers. start_ns: when work on it began."""
-        with self._lock:
-            return self._frame(start_ns)
-
-    def buffer(self, text: str) -> Buffer:
-        """Return the buffer that the next frame's steps see for a reference such as `history` or `latents[phase]`."""
-        return self._program.see(text, self.index)
-
-    @property
-    def due(self) -> int:
-        """Which groups the next frame runs, a bit each: frames of different `due` differ in cost."""
-        index = self.index
-        found = 0
-        for place, group in enumerate(self._groups):
-            if index // group.every != self._ran[place] and not group.spread:
-                found |= 1 << place
-        return found
-
     def _refusal(self, schedule: str) -> OptionError:
         if self.model.closed:
             return OptionError("the talker's model is closed", hint="open it again")
@@ -297,7 +270,7 @@ class Talker(Captured):
     def _frame(self, start: int) -> Frame:
         for slot, group in enumerate(self._groups):
             self._ran[slot] = self.index // group.every
-        self.broken = not math.isfinite(float(self._staged.sum()))
+        self.broken = not math.isfinite(float(self._staged.sum()))  # NaN and Inf stay in a sum
         motion = self.motion
         if self.broken:
             motion = self._staged.copy()  # the last sound motion stays: held frames show it
@@ -343,6 +316,33 @@ class Talker(Captured):
                 if self._mapped:  # the shift may read an input that the next frame's filling overwrites
                     self.device.synchronize()
             self._advance()
+
+    @property
+    def due(self) -> int:
+        """Which groups the next frame runs, a bit each: frames of different `due` differ in cost."""
+        index = self.index
+        found = 0
+        for place, group in enumerate(self._groups):
+            if index // group.every != self._ran[place] and not group.spread:
+                found |= 1 << place
+        return found
+
+    # Frames whose steps run elsewhere, together with other talkers' (edgetalker.serve)
+
+    def prepare(self, schedule: str | None = None) -> str:
+        """Do all of `make` that comes before the steps of every frame; return the schedule. `finish` does the rest."""
+        with self._lock:
+            self._prepared(schedule, None)
+            return self._last_schedule
+
+    def finish(self, start_ns: int) -> Frame:
+        """Return the frame whose motion and states now lie in the talker's buffers. start_ns: when work on it began."""
+        with self._lock:
+            return self._frame(start_ns)
+
+    def buffer(self, text: str) -> Buffer:
+        """Return the buffer that the next frame's steps see for a reference such as `history` or `latents[phase]`."""
+        return self._program.see(text, self.index)
 
     # Groups that are spread over the frames before they are needed (spread.py)
 
