@@ -11,6 +11,7 @@ import ctypes
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.errors import DeviceError, UserError, install
@@ -23,6 +24,7 @@ __all__ = [
     "compute_capability",
     "driver_fault",
     "flavour_report",
+    "peak_memory",
     "probe",
     "require_gpu",
     "this_machine",
@@ -187,3 +189,22 @@ def flavour_report() -> dict[str, list[str]]:
         told = [] if fault is None else [fault.message, f"hint: {fault.hint}"]
         report[flavour] = [api.version, *told, *(text for path, text in _WANTED.items() if not api.has(path))]
     return report
+
+
+def peak_memory() -> int:
+    """Return this process's peak of resident memory in bytes; 0 where the system does not tell.
+
+    Linux hands getrusage's peak on from the process that started this one; /proc counts this program alone.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import platform
-import sys
 import time
 import tracemalloc
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 
 from edgetalker import __version__
 from edgetalker.engines.errors import Progress, unheard
+from edgetalker.engines.machine import peak_memory
 from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.stats import Summary, table
 from edgetalker.runtime.talker import Talker
@@ -181,7 +181,7 @@ class Bench:
                 open_ns=opened - begin,
                 first_ns=first - opened,
                 session_bytes=plain.nbytes,
-                peak_bytes=peak_bytes(),
+                peak_bytes=peak_memory(),
                 against=self._against,
                 schedules=schedules,
                 plans=plans,
@@ -275,13 +275,3 @@ def made_up_sound(session: Talker) -> Any:
         return None
     shape = session.audio.shape
     return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
-
-
-def peak_bytes() -> int:
-    """Return the process's peak resident memory in bytes; 0 where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

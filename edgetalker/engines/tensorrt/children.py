@@ -25,7 +25,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, Progress, UserError, unheard
 from edgetalker.engines.files import reported, write_whole
-from edgetalker.engines.machine import Gpu, Machine
+from edgetalker.engines.machine import Gpu, Machine, peak_memory
 from edgetalker.engines.ort import check_border
 from edgetalker.engines.plan import Found, PlanRecord, find, plan_folders, read_plan, store
 from edgetalker.engines.targets import Target
@@ -249,32 +249,13 @@ def _summary(built: Built) -> dict[str, Any]:
         "outputs": specs_to_json(built.outputs),
         "types": dict(built.types),
         "seconds": built.seconds,
-        "peak_memory": _peak(),
+        "peak_memory": peak_memory(),
     }
 
 
 def specs_to_json(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
     """Return tensor specs as plain JSON values."""
     return {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
-
-
-def _peak() -> int:
-    """Return this process's peak of resident memory in bytes; 0 where the system does not tell.
-
-    Linux hands getrusage's peak on from the process that started this one; /proc counts this program alone.
-    """
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def _say(**words: Any) -> None:
