@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +191,8 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
         for sink in live.sinks:
             say(f"to {getattr(sink, 'name', '') or getattr(sink, 'path', sink)}")
         status.watch(live)
+        if _at_a_keyboard(args):
+            threading.Thread(target=_heed_enter, args=(live,), name="edgetalker-keys", daemon=True).start()
         with on_signals(live.stop) as came, _conversation(live):
             manager.ready()
             report = live.run()
@@ -212,6 +216,23 @@ def _check_delivered(report: LiveReport, live: Live) -> None:
     if reached and not any(reached.values()) and len(reached) == len(live.sinks):
         faults = "; ".join(f"{name}: {report.sinks[name].last_error or 'nothing was sent'}" for name in reached)
         raise DeviceError(f"nothing was delivered: {faults}", hint="`edgetalker check URL` looks at one receiver alone")
+
+
+def _at_a_keyboard(args: argparse.Namespace) -> bool:
+    """Return whether somebody may press Enter, and tell so. A run in the background must not read the terminal."""
+    if args.speech == "-" or args.quiet or sys.stdin is None or not sys.stdin.isatty():
+        return False
+    if hasattr(signal, "SIGTTIN"):
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # reading there fails instead of stopping the run
+    say("Enter begins anew (barge-in)")
+    return True
+
+
+def _heed_enter(live: Live) -> None:
+    """Begin anew at each Enter: barge-in for systems without signals, and for people."""
+    with suppress(OSError, ValueError):
+        while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin itself: its lock must be free when Python ends
+            live.reset()
 
 
 @contextmanager

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetalker.cli.config import Settings
-from edgetalker.cli.options import add_bundle, add_device, positive
+from edgetalker.cli.options import add_bundle, add_device, on_signals, positive
 from edgetalker.engines.errors import OptionError
+
+if TYPE_CHECKING:
+    from edgetalker.serve import Batch
+    from edgetalker.serve.options import Address, Door
 
 __all__ = ["add_parser", "run"]
 
@@ -56,10 +59,7 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(args: argparse.Namespace) -> int:
     from edgetalker.runtime.web.admission import read_token
     from edgetalker.serve import Batch, BatchOptions
-    from edgetalker.serve.a2f import A2fServer
-    from edgetalker.serve.metrics import Metrics
     from edgetalker.serve.options import Door, address
-    from edgetalker.serve.server import WebServer
 
     where = {name: address(text) for name, text in (("http", args.http), ("grpc", args.grpc)) if text is not None}
     door = Door(
@@ -73,12 +73,28 @@ async def _serve(args: argparse.Namespace) -> int:
     )
     door.check(*where.values())  # before the model is opened, which takes seconds
     door.tls()
-    came, stop = _signals()
-    batch = Batch(
-        args.bundle,
-        options=BatchOptions(talkers=args.talkers, schedule=args.schedule, ticks=args.ticks),
-        **_model_options(args),
-    )
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    with on_signals(lambda: loop.call_soon_threadsafe(stop.set)) as came:
+        batch = Batch(
+            args.bundle,
+            options=BatchOptions(talkers=args.talkers, schedule=args.schedule, ticks=args.ticks),
+            **_model_options(args),
+        )
+        await _until(stop, batch, args, where, door)
+    _say(args, batch.figures.summary())
+    if batch.fault is not None:
+        raise batch.fault
+    return 128 + came[0] if came else 0
+
+
+async def _until(
+    stop: asyncio.Event, batch: Batch, args: argparse.Namespace, where: dict[str, Address], door: Door
+) -> None:
+    """Serve until told to stop, or until the batch has a fault."""
+    from edgetalker.serve.a2f import A2fServer
+    from edgetalker.serve.metrics import Metrics
+    from edgetalker.serve.server import WebServer
+
     async with AsyncExitStack() as opened:
         await opened.enter_async_context(batch)
         metrics = Metrics(batch)
@@ -94,23 +110,6 @@ async def _serve(args: argparse.Namespace) -> int:
                 await asyncio.wait_for(stop.wait(), 1.0)
             except (asyncio.TimeoutError, TimeoutError):
                 continue
-    _say(args, batch.figures.summary())
-    if batch.fault is not None:
-        raise batch.fault
-    return 128 + came[0] if came else 0
-
-
-def _signals() -> tuple[list[int], asyncio.Event]:
-    came: list[int] = []
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def take(number: int) -> None:
-        came.append(number)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, take, number)
-    return came, stop
 
 
 def _model_options(args: argparse.Namespace) -> dict[str, Any]:

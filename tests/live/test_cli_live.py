@@ -6,6 +6,8 @@ import argparse
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -114,6 +116,31 @@ def test_signals_begin_anew_and_end(
     assert code == 128 + signal.SIGTERM
     assert "1 times begun anew" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGUSR1) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a terminal is made as POSIX has them")
+def test_enter_begins_anew_and_a_program_in_the_background_is_not_stopped(meter_path: Path, speech: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edgetalker", "live", str(speech), "--loop", "--bundle", str(meter_path), "--to"]
+    try:
+        with subprocess.Popen(
+            [*command, "livelink://127.0.0.1:9", "--duration", "1.5"], stdin=theirs, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            lines = []
+            while "Enter begins anew" not in (line := process.stderr.readline()):
+                assert line, lines
+                lines.append(line)
+            time.sleep(0.5)
+            os.write(ours, b"\n")
+            rest = process.stderr.read()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "1 times begun anew" in rest
+    assert "Fatal" not in rest
 
 
 def test_a_file_gives_all_options(meter_path: Path, speech: Path, tmp_path: Path, listener: socket.socket) -> None:

@@ -74,5 +74,6 @@ def stderr_hidden() -> Iterator[Callable[[], str]]:
 
 
 def _last_line(descriptor: int) -> str:
-    text = os.pread(descriptor, 1 << 16, 0).decode(errors="replace").strip()
+    os.lseek(descriptor, 0, os.SEEK_SET)  # Windows has no pread
+    text = os.read(descriptor, 1 << 16).decode(errors="replace").strip()
     return f"({text.splitlines()[-1]})" if text else ""
