@@ -36,7 +36,7 @@ def no_handlers(*_):
     raise NotImplementedError
 asyncio.unix_events._UnixSelectorEventLoop.add_signal_handler = no_handlers
 gone = {
-    os: '''pread pwrite sched_getaffinity getuid geteuid getgid mkfifo killpg setsid getpgid sysconf getloadavg chown fchown
+    os: '''pread pwrite sched_getaffinity getuid geteuid getgid mkfifo killpg setsid getpgid sysconf getloadavg chown
         posix_spawn nice sync statvfs uname O_NOFOLLOW O_CLOEXEC O_NONBLOCK sendfile pipe2 setpriority get_blocking
         set_blocking openpty''',
     signal: "SIGUSR1 SIGUSR2 SIGHUP SIGQUIT SIGALRM SIGCHLD SIGTTIN pthread_sigmask sigwait setitimer",

@@ -74,7 +74,11 @@ async def _serve(args: argparse.Namespace) -> int:
     door.check(*where.values())  # before the model is opened, which takes seconds
     door.tls()
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    with on_signals(lambda: loop.call_soon_threadsafe(stop.set)) as came:
+
+    def end() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    with on_signals(end) as came:
         batch = Batch(
             args.bundle,
             options=BatchOptions(talkers=args.talkers, schedule=args.schedule, ticks=args.ticks),

@@ -129,7 +129,7 @@ def test_enter_begins_anew_and_a_program_in_the_background_is_not_stopped(meter_
             [*command, "livelink://127.0.0.1:9", "--duration", "1.5"], stdin=theirs, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stderr is not None
-            lines = []
+            lines: list[str] = []
             while "Enter begins anew" not in (line := process.stderr.readline()):
                 assert line, lines
                 lines.append(line)
