@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.files import PartFile, checked_target, reported
 from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.sinks.options import Option, read_table
 from edgetalker.runtime.stats import Durations
 
 if TYPE_CHECKING:
     from edgetalker.runtime.talker import Talker
 
-__all__ = ["HOOKS", "Running", "Sink", "SinkStatistics"]
+__all__ = ["HOOKS", "FileSink", "Running", "Sink", "SinkStatistics"]
 
 HOOKS = ("open", "attach", "hear", "send", "reset", "close")
 """What the loop calls. Each is a method of Sink, so that a subclass overrides only what it needs."""
@@ -61,6 +65,39 @@ class Sink:
 
     def close(self) -> None:
         """Finish: files take their name now. Called once, also after an interrupt or an error."""
+
+
+class FileSink(Sink):
+    """Writes one file, which takes its name when the sink is closed; without any frame there is none.
+
+    OPTIONS: what may follow the file's name. frames: how many were written.
+    """
+
+    OPTIONS: Mapping[str, Option] = {}
+
+    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
+        """Raises OptionError for an option that it does not have, OutputError when nothing can be written there."""
+        self.options = read_table(str(path), self.OPTIONS, options)
+        self.path = checked_target(path)
+        self.frames = 0
+
+    def close(self) -> None:
+        """Finish the file and give it its name. Raises OutputError."""
+        try:
+            if self.frames:
+                with reported(self.path):
+                    self.finish()
+                self._part.keep()
+        finally:
+            self._part.discard()
+
+    def begin(self, *, seekable: bool = False) -> PartFile:
+        """Open the part that becomes the file, and return it."""
+        self._part = PartFile(self.path, seekable=seekable)
+        return self._part
+
+    def finish(self) -> None:
+        """Write what comes after the last frame."""
 
 
 @dataclass

@@ -13,17 +13,13 @@ divide a second have seconds that begin between two frames, hence the thousandth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 
-from edgetalker.engines.files import PartFile, checked_target
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.names import LIVELINK_NAMES, positions, require_named
-from edgetalker.runtime.sinks.options import read_table
-from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sinks.sink import FileSink
 
 __all__ = ["CSV_NAMES", "LiveLinkCsvSink", "timecode"]
 
@@ -32,14 +28,8 @@ CSV_NAMES: tuple[str, ...] = tuple(_SWAPPED.get(name, name) for name in LIVELINK
 _LINE = f"%s,{len(CSV_NAMES)}" + ",%.10f" * len(CSV_NAMES) + "\r\n"
 
 
-class LiveLinkCsvSink(Sink):
-    """Writes each frame as it comes, so that memory does not grow. No frames: no file."""
-
-    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
-        """It has no options: the format fixes its names. Raises OptionError and OutputError."""
-        read_table(str(path), {}, options)
-        self.path = checked_target(path)
-        self.frames = 0
+class LiveLinkCsvSink(FileSink):
+    """Writes each frame as it comes, so that memory does not grow. It has no options: the format fixes its names."""
 
     def open(self, layout: MotionLayout) -> None:
         """Raises OptionError for a motion that is not ARKit shapes by name."""
@@ -49,21 +39,13 @@ class LiveLinkCsvSink(Sink):
         self._to = np.flatnonzero(place >= 0)
         self._from = place[self._to]
         self._row = np.zeros(len(CSV_NAMES))
-        self._part = PartFile(self.path)
-        self._part.write(",".join(["Timecode", "BlendShapeCount", *CSV_NAMES]).encode() + b"\r\n")
+        self.begin().write(",".join(["Timecode", "BlendShapeCount", *CSV_NAMES]).encode() + b"\r\n")
 
     def send(self, frame: Frame) -> None:
         """Write one line. Raises OutputError when the disk is full; the lines before it stay."""
         self._row[self._to] = frame.motion[self._from]
         self._part.write((_LINE % (timecode(frame.time, self._fps), *self._row.tolist())).encode())
         self.frames += 1
-
-    def close(self) -> None:
-        """Give the file its name; without any frame there is none."""
-        if self.frames:
-            self._part.keep()
-        else:
-            self._part.discard()
 
 
 def timecode(time: Fraction, fps: Fraction) -> str:

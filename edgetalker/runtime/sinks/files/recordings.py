@@ -28,37 +28,31 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.files import PartFile, checked_target, reported
+from edgetalker.engines.files import reported
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.options import CASE, cased, read_table
-from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sinks.options import CASE, Option, cased
+from edgetalker.runtime.sinks.sink import FileSink
 
 __all__ = ["JsonlSink", "NpzSink"]
 
-OPTIONS = {"case": CASE}
 INTEGERS = ("index", "sample", "cost_ns", "due_ns", "done_ns")
 RESERVE = 1 << 16
 """Bytes of motion for which room is made at a time, at most (but for 16 frames)."""
 
 
-class JsonlSink(Sink):
+class JsonlSink(FileSink):
     """Writes each frame as it comes, so that memory does not grow. No frames: no file."""
 
-    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
-        """Raises OptionError, or OutputError when nothing can be written there."""
-        self._case: str = read_table(str(path), OPTIONS, options)["case"]
-        self.path = checked_target(path)
-        self.frames = 0
+    OPTIONS: Mapping[str, Option] = {"case": CASE}
 
     def open(self, layout: MotionLayout) -> None:
-        layout = cased(layout, self._case)
-        self._part = PartFile(self.path)
+        layout = cased(layout, self.options["case"])
+        self.begin()
         self._line(
             {
                 "format": "edgetalker-motion",
@@ -87,13 +81,6 @@ class JsonlSink(Sink):
         )
         self.frames += 1
 
-    def close(self) -> None:
-        """Give the file its name; without any frame there is none."""
-        if self.frames:
-            self._part.keep()
-        else:
-            self._part.discard()
-
     def _line(self, values: dict[str, Any]) -> None:
         text = json.dumps(values, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
         self._part.write(text.encode() + b"\n")
@@ -108,21 +95,17 @@ def _plain(motion: NDArray[np.float32]) -> Any:
     return values.tolist()
 
 
-class NpzSink(Sink):
+class NpzSink(FileSink):
     """Writes motion into the archive as it comes and everything else at the end, for which it reserves room.
 
     So a disk that fills up ends the recording and not what was recorded. Memory grows by some 50 bytes a frame,
     whatever the size of its motion. No frames: no file.
     """
 
-    def __init__(self, path: Path | str, options: Mapping[str, object] | None = None) -> None:
-        """Raises OptionError, or OutputError when nothing can be written there."""
-        self._case: str = read_table(str(path), OPTIONS, options)["case"]
-        self.path = checked_target(path)
-        self.frames = 0
+    OPTIONS: Mapping[str, Option] = {"case": CASE}
 
     def open(self, layout: MotionLayout) -> None:
-        layout = cased(layout, self._case)
+        layout = cased(layout, self.options["case"])
         self._layout = layout
         self._columns = {name: array("q") for name in INTEGERS}
         self._times = array("d")
@@ -131,7 +114,7 @@ class NpzSink(Sink):
             name: (array("H"), {}) for name in ("outcome", "schedule")
         }
         self._frame_bytes = 4 * int(np.prod(layout.shape))
-        self._part = PartFile(self.path, seekable=True)
+        self.begin(seekable=True)
         self._entry = zipfile.ZipInfo("motion.npy")
         self._entry.external_attr = 0o600 << 16
         self._entry.CRC = self._entry.header_offset = 0
@@ -158,16 +141,6 @@ class NpzSink(Sink):
             codes.append(known.setdefault(text, len(known)))
         self.frames += 1
 
-    def close(self) -> None:
-        """Finish the archive; without any frame there is none."""
-        try:
-            if self.frames:
-                with reported(self.path):
-                    self._finish()
-                self._part.keep()
-        finally:
-            self._part.discard()
-
     def _reserve(self) -> None:
         """Fill up with zeros to where the archive will end after the next frames, their columns included."""
         file, layout = self._part.file, self._layout
@@ -192,7 +165,8 @@ class NpzSink(Sink):
         np.lib.format.write_array_header_1_0(into, header)
         return into.getvalue()
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write the archive's other arrays and its directory."""
         file, entry = self._part.file, self._entry
         file.seek(self._begin)
         file.write(self._header())
