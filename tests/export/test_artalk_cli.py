@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
     flame, random = read_flame(tmp_path / "flame.npz", EXPRESSIONS), np.random.default_rng(13)
     shapes = {name: flame.template + flame.expression @ random.normal(0, 1, EXPRESSIONS) for name in ARKIT_SHAPES[:40]}
     save(tmp_path / "shapes.npz", {"neutral": flame.template, **shapes})
-    write_wav(tmp_path / "speech.wav", 0.1 * random.standard_normal(int(SECONDS * 16000)))
+    write_wav(tmp_path / "speech.wav", 0.1 * random.standard_normal(int(SECONDS * 16000), np.float32))
     return tmp_path
 
 
