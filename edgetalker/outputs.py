@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from edgetalker.engines.errors import OptionError
@@ -45,7 +46,9 @@ def _same(one: Path | str, other: Path | str) -> bool:
     try:
         return Path(one).samefile(other)
     except OSError:  # one of them is not there yet
-        return os.path.realpath(one) == os.path.realpath(other)
+        with suppress(OSError):
+            return os.path.realpath(one) == os.path.realpath(other)
+        return False  # nor is the folder that they are named from
 
 
 # Imported when used: a head of 21,300 vertices and a web server are nothing that a run without them should load.

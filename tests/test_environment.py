@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 
 pytest.importorskip("onnxruntime")
@@ -184,3 +185,40 @@ def test_nothing_is_looked_up(toy: Bundle, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "AF_INET" not in trace.read_text()
     assert not list(home.rglob("*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="/dev/full is Linux'")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_help_that_could_not_be_written_is_told(unbuffered: str) -> None:
+    """argparse itself passes over it, where the stream does not wait for the end."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*COMMAND, "--help"], stdout=full, stderr=subprocess.PIPE, env=env, check=False)
+    assert (done.returncode, done.stderr) == (74, b"error: No space left on device\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal ends a pipe's writer")
+def test_a_reader_that_went_away_is_no_matter(toy: Bundle) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = words(toy, "animate", "-o", "-", "--quiet")
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=env, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_name_is_no_order_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["animate", str(tmp_path / "a\x1b]0;b\x07\x9b31m.wav")]) == 65
+    message = capsys.readouterr().err
+    assert "a\\x1b]0;b\\x07\\x9b31m.wav" in message
+    assert message.replace("\n", "").isprintable()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder that is in use cannot go there")
+def test_a_folder_that_is_gone_is_told_with_the_file(toy: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    line = 'rmdir ../gone && exec "$@"'
+    done = run(["sh", "-c", line, "sh", *words(toy, "animate", "-o", "x.csv")], cwd=tmp_path / "gone")
+    assert done.returncode == 74
+    assert done.stderr.startswith(b"error: x.csv cannot be written: "), done.stderr

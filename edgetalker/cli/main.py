@@ -64,6 +64,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise OptionError(message, hint=f"{self.prog} --help")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse passes over a disk that is full."""
+        if message:
+            (file or sys.stderr).write(message)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code. A user's mistake is a message on stderr, never a traceback."""
@@ -97,11 +102,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(message: str, hint: str | None, code: int) -> int:
     from edgetalker.cli.logs import complain
 
+    message, hint = _harmless(message), hint and _harmless(hint)
     with suppress(OSError, ValueError):  # stderr itself may be gone
         if complain(message, hint, code):
             return code
         sys.stderr.write(f"error: {message}\n" + (f"hint: {hint}\n" if hint else ""))
     return code
+
+
+def _harmless(text: str) -> str:
+    """A name may hold what a terminal takes for an order."""
+    return re.sub(r"[^\n\t -~\xa0-\U0010ffff]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _let_go_of_stdout() -> None:

@@ -430,7 +430,8 @@ class Loop:
         """A recording on a full disk must not stop the receivers."""
         self._open = [other for other in self._open if other is not sink]
         self.failed.append((sink, error))
-        _log.warning("an output failed and is left out from now on: %s", error)
+        if not isinstance(error, BrokenPipeError):  # `| head`: the convention is silence
+            _log.warning("an output failed and is left out from now on: %s", error)
         with suppress(UserError, OSError):  # a disk that is full is told once
             self._close(sink)
         if not self._open:
