@@ -18,14 +18,22 @@ if TYPE_CHECKING:
         InputError,
         MissingPackageError,
         OptionError,
+        OutputError,
         UserError,
     )
     from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
     from edgetalker.runtime.ladder import rehearse
-    from edgetalker.runtime.live import Live
+    from edgetalker.runtime.live import Live, LiveReport
     from edgetalker.runtime.loop import Loop, Observer, Options, Tally, drive
     from edgetalker.runtime.model import Model
+    from edgetalker.runtime.options import ModelOptions, TalkerOptions
     from edgetalker.runtime.sinks.sink import Sink
+    from edgetalker.runtime.sources.file import FileSource
+    from edgetalker.runtime.sources.live import LiveSource, PcmSource
+    from edgetalker.runtime.sources.mic import MicSource
+    from edgetalker.runtime.sources.said import SaidSource
+    from edgetalker.runtime.sources.source import Source
+    from edgetalker.runtime.sources.values import InputSource
     from edgetalker.runtime.stream import stream
     from edgetalker.runtime.talker import Snapshot, Talker
 
@@ -33,14 +41,21 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "edgetalker.engines.errors": (
-        "BundleError DeviceError EngineError InputError MissingPackageError OptionError UserError"
+        "BundleError DeviceError EngineError InputError MissingPackageError OptionError OutputError UserError"
     ),
     "edgetalker.runtime.frame": "Frame MotionLayout Outcome",
-    "edgetalker.runtime.live": "Live",
     "edgetalker.runtime.ladder": "rehearse",
+    "edgetalker.runtime.live": "Live LiveReport",
     "edgetalker.runtime.loop": "Loop Observer Options Tally drive",
     "edgetalker.runtime.model": "Model",
+    "edgetalker.runtime.options": "ModelOptions TalkerOptions",
     "edgetalker.runtime.sinks.sink": "Sink",
+    "edgetalker.runtime.sources.file": "FileSource",
+    "edgetalker.runtime.sources.live": "LiveSource PcmSource",
+    "edgetalker.runtime.sources.mic": "MicSource",
+    "edgetalker.runtime.sources.said": "SaidSource",
+    "edgetalker.runtime.sources.source": "Source",
+    "edgetalker.runtime.sources.values": "InputSource",
     "edgetalker.runtime.stream": "stream",
     "edgetalker.runtime.talker": "Snapshot Talker",
 }
@@ -50,20 +65,31 @@ __all__ = [
     "BundleError",
     "DeviceError",
     "EngineError",
+    "FileSource",
     "Frame",
     "InputError",
+    "InputSource",
     "Live",
+    "LiveReport",
+    "LiveSource",
     "Loop",
+    "MicSource",
     "MissingPackageError",
     "Model",
+    "ModelOptions",
     "MotionLayout",
     "Observer",
     "OptionError",
     "Options",
     "Outcome",
+    "OutputError",
+    "PcmSource",
+    "SaidSource",
     "Sink",
     "Snapshot",
+    "Source",
     "Talker",
+    "TalkerOptions",
     "Tally",
     "UserError",
     "__version__",

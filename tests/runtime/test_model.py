@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import edgetalker
+from edgetalker.engines import errors
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import InputError, OptionError, UserError
 from edgetalker.engines.host import HostDevice
@@ -176,6 +177,8 @@ def test_what_is_public_is_what_there_is() -> None:
     for name in edgetalker.__all__:
         value = getattr(edgetalker, name)
         assert name == "__version__" or value.__doc__, name
+    ours = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, UserError)}
+    assert ours <= set(edgetalker.__all__)
     with pytest.raises(AttributeError, match="no attribute `Talkr`"):
         edgetalker.Talkr  # noqa: B018
 
