@@ -3,8 +3,8 @@
 A block of m frames that costs 300 ms at its first frame makes that frame late. With a spread of s frames the block's
 sound is complete s frames before: its pieces run in the slack of those frames, after each was handed over, on inputs
 held since then; at the block's border the results are shown to the frames. Which piece runs in which slot is fixed from
-measured costs before the first frame. A piece longer than half a slot's slack runs on a thread of its own (host), beside
-the frames; a GPU's queue has one order, there it delays them, and the plan says so.
+measured costs before the first frame. A piece longer than half a slot's slack runs on a thread of its own (host),
+beside the frames; a GPU's queue has one order, there it delays them, and the plan says so.
 """
 
 from __future__ import annotations
