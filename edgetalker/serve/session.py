@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -54,8 +55,20 @@ class Session:
     async def __aenter__(self) -> Session:
         """Take a seat. Raises DeviceError when none is free."""
         self._loop, self._arrived = asyncio.get_running_loop(), asyncio.Event()
-        # The batch's thread may hold its lock for as long as a tick takes.
-        self._seat = await asyncio.to_thread(self.batch.join, self._deliver, self.options)
+        gone = threading.Event()
+
+        def take() -> None:
+            self._seat = self.batch.join(self._deliver, self.options)
+            if gone.is_set():
+                self.batch.leave(self._seat)
+
+        try:
+            await asyncio.to_thread(take)  # the batch's thread may hold its lock for as long as a tick takes
+        except asyncio.CancelledError:
+            # Who is cancelled here does not come to `close`, and the thread may still take the seat.
+            gone.set()
+            await self.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

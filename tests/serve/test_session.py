@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import wave
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,3 +100,31 @@ def test_what_is_wrong_is_raised_where_frames_are_awaited(batch: Batch) -> None:
         batch.session(pace=True)
     with pytest.raises(InputError, match="not open"):
         batch.session().flush()
+
+
+def test_who_is_cancelled_while_it_takes_its_seat_gives_it_back(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, join = threading.Event(), batch.join
+
+    def noted(*args: Any) -> Any:
+        begun.set()
+        return join(*args)
+
+    monkeypatch.setattr(batch, "join", noted)
+
+    async def talk() -> None:
+        for wait in (0.0, 0.05):
+            joined = batch.figures.joined
+            session = batch.session()
+            begun.clear()
+            with batch._lock:  # as a tick holds it
+                entering = asyncio.create_task(session.__aenter__())
+                while not begun.is_set():
+                    await asyncio.sleep(0.01)
+                entering.cancel()
+                await asyncio.sleep(wait)
+            with pytest.raises(asyncio.CancelledError):
+                await entering
+            while batch.figures.joined == joined or batch.talking:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(talk(), 60))
