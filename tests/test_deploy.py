@@ -97,6 +97,79 @@ def test_the_container_s_command_is_taken_and_its_files_are_there() -> None:
     assert not {"edgetalker", "pyproject.toml", "README.md", "deploy"} & set(ignored)
 
 
+@pytest.mark.slow
+def test_the_container_s_steps_run_without_docker(tmp_path: Path) -> None:
+    """What the Dockerfile does, here: installed from the copied files alone, then run as its user, with its command and
+    its health check, on a root that cannot be written to, with /tmp alone in memory, and no capability."""
+    tools = [shutil.which(name) for name in ("unshare", "setpriv", "mount")]
+    if os.geteuid() != 0 or None in tools:
+        pytest.skip("a container's surroundings are made by root, with unshare, setpriv and mount")
+    if subprocess.run(["unshare", "-m", "mount", "--make-rprivate", "/"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    text = (DEPLOY / "Dockerfile").read_text()
+    source, venv = tmp_path / "source", tmp_path / "opt"
+    source.mkdir()
+    for line in re.findall(r"^COPY (?!--from)(.*)", text[: text.index("FROM", text.index("RUN"))], re.MULTILINE):
+        for name in line.split()[:-1]:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, source)
+    install = re.search(r'pip install --no-cache-dir "(.*?)"', text)
+    assert install is not None
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    # The microphone is compiled, which the wheelhouse's test does.
+    extras = install[1].replace(",mic", "")
+    done = subprocess.run(
+        [str(venv / "bin" / "pip"), "install", "-q", extras], cwd=source, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.owner() == "root" and str(folder).startswith("/tmp/"):
+            folder.chmod(0o755)
+    command, health = (json.loads(found) for found in re.findall(r"CMD (\[.*\])", text)[::-1])
+    user = re.search(r"^USER (\d+):(\d+)", text, re.MULTILINE)
+    assert user is not None
+    words = [str(venv / "bin" / "edgetalker"), *command]
+    words[words.index("--config") : words.index("--config") + 2] = [
+        str(next(venv.glob("lib/*/site-packages/edgetalker/data/speech.wav")))
+    ]
+    words += ["--loop", "--to", "vmc://127.0.0.1:39540"]  # there is no microphone here
+    python = [str(venv / "bin" / "python"), *health[1:]]
+    shown = shlex.join([*python[:-1], python[-1].replace("> 10", "> 2")])
+    inner = f"""
+        (touch /etc/x || touch {venv}/x) 2>/dev/null && exit 9
+        {shlex.join(words)} & run=$!
+        for _ in $(seq 60); do sleep 1; {shown} 2>/dev/null && break; done
+        {shown} || exit 7
+        kill -STOP $run; sleep 4
+        {shown} && exit 8
+        kill -CONT $run; kill -TERM $run; wait $run
+    """
+    drop = f"setpriv --reuid {user[1]} --regid {user[2]} --clear-groups --no-new-privs --bounding-set=-all"
+    script = f"""
+        set -e
+        mount --make-rprivate /
+        mkdir {tmp_path}/root && mount --bind / {tmp_path}/root
+        mount -o remount,ro,bind {tmp_path}/root
+        mount --bind /dev {tmp_path}/root/dev && mount --bind /proc {tmp_path}/root/proc
+        mount -t tmpfs tmpfs {tmp_path}/root/tmp
+        case {sys.base_prefix} in /root/*)  # a Python of root's own, which the container's user could not reach
+            mount -t tmpfs -o mode=755 tmpfs {tmp_path}/root/root && mkdir -p {tmp_path}/root{sys.base_prefix}
+            mount --bind {sys.base_prefix} {tmp_path}/root{sys.base_prefix};;
+        esac
+        mkdir -p {tmp_path}/root{venv} && mount --bind {venv} {tmp_path}/root{venv}
+        mount -o remount,ro,bind {tmp_path}/root{venv}
+        exec chroot {tmp_path}/root {drop} env -i PATH=/usr/bin:/bin HOME=/nonexistent XDG_CACHE_HOME=/tmp/cache \\
+            sh -c {shlex.quote(inner)}
+    """
+    whole = ["unshare", "-m", "sh", "-c", script]
+    ran = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 143, (ran.returncode, ran.stdout, ran.stderr)
+    tally = next(line for line in map(json.loads, ran.stderr.splitlines()) if "due" in line)
+    assert tally["due"] > 0
+
+
 def test_compose_s_command_is_taken() -> None:
     command = re.search(r"command: (\[.*\])", (DEPLOY / "compose.yaml").read_text())
     assert command is not None

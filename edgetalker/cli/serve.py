@@ -97,6 +97,7 @@ async def _until(
     """Serve until told to stop, or until the batch has a fault."""
     from edgetalker.serve.a2f import A2fServer
     from edgetalker.serve.metrics import Metrics
+    from edgetalker.serve.options import Address
     from edgetalker.serve.server import WebServer
 
     async with AsyncExitStack() as opened:
@@ -106,6 +107,9 @@ async def _until(
             if name in where:
                 server: Any = await opened.enter_async_context(kind(batch, where[name], door, metrics))
                 _say(args, f"{name}: {where[name].host} port {server.port}")
+                if name == "http":
+                    scheme = "https" if args.tls_cert else "http"
+                    _say(args, f"its page: {scheme}://{Address(where[name].host, server.port)}/")
         for stage, reason in batch.widths.reasons.items():
             _say(args, f"warning: stage `{stage}` runs talker by talker: {reason}")
         _say(args, f"{args.talkers} talkers, schedules {', '.join(batch.schedules)}, widths {batch.widths.widths}")

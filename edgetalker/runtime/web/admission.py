@@ -166,13 +166,11 @@ def host_names(value: Any) -> tuple[str, ...]:
 
 def read_token(path: Path) -> str:
     """Return the word that a file holds. Raises InputError when it cannot be read, or is too short to be a secret."""
+    make = f"python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > {path}"
     try:
         token = path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise InputError(f"token file {path}: {error}") from None
+        raise InputError(f"token file {path}: {getattr(error, 'strerror', None) or error}", hint=make) from None
     if len(token) < 16 or not token.isprintable() or " " in token:
-        raise InputError(
-            f"token file {path}: one word of at least 16 characters was wanted",
-            hint=f"python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > {path}",
-        )
+        raise InputError(f"token file {path}: one word of at least 16 characters was wanted", hint=make)
     return token

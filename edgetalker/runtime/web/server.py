@@ -8,6 +8,7 @@ time, a `Socket` is a conversation. All else is refused here, and every refusal 
 from __future__ import annotations
 
 import asyncio
+import errno
 import http
 import ssl
 import threading
@@ -132,7 +133,9 @@ class Server:
         except OSError as error:
             raise DeviceError(
                 f"{self.admission.name} cannot listen on {self.host} port {self.port}: {error.strerror or error}",
-                hint="another program may use the port; choose another one",
+                hint="this machine has no such address; `ip addr` lists its own"
+                if error.errno == errno.EADDRNOTAVAIL
+                else "another program may use the port; choose another one",
             ) from None
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         return self
