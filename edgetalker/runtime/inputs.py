@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.engines.manifest import Tensor
 
-__all__ = ["Control", "CounterNoise", "Inbound", "NoiseSource", "NormalNoise", "Track"]
+__all__ = ["PRESENCE", "Control", "CounterNoise", "Inbound", "NoiseSource", "NormalNoise", "Track"]
 
 Values = Mapping[str, float] | Sequence[float] | NDArray[np.float32]
 
@@ -120,11 +120,17 @@ class Control:
         self._into[...], self.resting = self._value, False
 
 
+PRESENCE = "presence"
+
+
 class Track:
     """Values of one `input` tensor, with times on the sound's clock.
 
     At time t the newest value at or before t holds; between two values a `linear` track interpolates. A value older
     than `stale` seconds gives way to the default. `feed` may come from any thread.
+
+    A last place named `presence` says whether there is anybody who feeds: its default is 0, a value that does not tell
+    it has 1, and nobody need feed such an input.
     """
 
     KEPT = 4096
@@ -139,12 +145,15 @@ class Track:
         self._values: deque[tuple[float, NDArray[np.float32]]] = deque()
         self.fed = self.stale = self.dropped = 0
         self.clip = into.ndim > 2  # many rows for one talker: nobody has to feed one, and it is no value of a frame
+        self.optional = tensor.names[-1:] == (PRESENCE,)
+        self.told = self.default.copy()
+        self.told[..., -1:] += float(self.optional)
         into[...] = self.default
 
     def warnings(self) -> list[str]:
         """What a user should know of this input after a run, a sentence each."""
         name, found = self.tensor.name, list[str]()
-        if not self.fed and not self.clip:
+        if not self.fed and not self.clip and not self.optional:
             found.append(f"the bundle hears the input `{name}`, which nobody fed: its default was played")
         if self.stale:
             found.append(
@@ -161,11 +170,13 @@ class Track:
         """
         tensor = self.tensor
         if isinstance(values, Mapping):
-            row = self.default.copy()
+            row = self.told.copy()
             for place, value in places(f"input `{tensor.name}`", tensor.names, row.shape[-1], values):
                 row[..., place] = value
         else:
             row = np.array(values, np.float32)
+            if self.optional and row.size == self._into.shape[-1] - 1:
+                row = np.append(row, np.float32(1.0))
             if row.size != self._into.size and row.shape != self._into.shape[-1:]:
                 raise OptionError(f"input `{tensor.name}` is {tensor.spec}; values of shape {list(row.shape)} came")
             row = row.reshape(self._into.shape) if row.size == self._into.size else self.default * 0 + row

@@ -310,3 +310,29 @@ def test_a_live_configuration_names_inputs(bundle: Bundle, tmp_path: Path) -> No
     assert main(["live", "--config", str(config)]) == 0
     with np.load(out) as stored:
         assert stored["motion"][3].tolist() == [0.5, 0.5]
+
+
+def test_two_inputs_hear_one_port_and_a_tracker_is_present_by_sending() -> None:
+    clock, port = FakeClock(0), free_port()
+    gaze, lids = (
+        OscValues(name, f"udp-osc://127.0.0.1:{port}", (*places, "presence"), np.array([0.0, 1.0], np.float32), clock)
+        for name, places in (("gaze", ("EyeLeftX",)), ("lids", ("EyeLidLeft",)))
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tracker:
+        for name, value in (("EyeLeftX", 0.5), ("EyeLidLeft", 0.25), ("JawOpen", 1.0)):
+            tracker.sendto(message(f"/avatar/parameters/v2/{name}", value), ("127.0.0.1", port))
+    assert [values.tolist() for _, _, values in gaze.take(0.0)] == [[0.5, 1.0]]
+    assert [values.tolist() for _, _, values in lids.take(0.0)] == [[0.25, 1.0]]
+    assert gaze.warnings() == lids.warnings() == [], "what the tracker sends beside them is no fault"
+    gaze.close()
+    lids.close()
+    OscValues("lids", f"udp-osc://127.0.0.1:{port}", ("EyeLidLeft",), np.zeros(1, np.float32), clock).close()
+
+
+@pytest.mark.parametrize(
+    "text", ["time,x\n0,0.5\n", "time,x,presence\n0,0.5,1\n", "time,a,b\n0,0.5,1\n", "time,a\n0,0.5\n"]
+)
+def test_a_table_need_not_say_that_somebody_is_there(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    found = list(FileValues("gaze", tmp_path / "a.csv", ("x", "presence")).take(0.0))
+    assert [values.tolist() for _, _, values in found] == [[0.5, 1.0]]

@@ -19,13 +19,16 @@ from edgetalker.export.storage import halve, round_weights
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import FPS, RATE, SPAN
 from edgetalker.models.online.head import FAST, FULL, HISTORY, RING, rows
-from edgetalker.models.online.layout import CHANCE, CHANNELS, CONTROLS, MADE, NOISE
+from edgetalker.models.online.layout import CHANCE, CHANNELS, CONTROLS, HELD, MADE, NOISE
+from edgetalker.models.online.outside import GAZE_PLACES, LID_PLACES
 from edgetalker.models.online.talker import Talker, load_talker
 
 __all__ = ["add_arguments", "describe", "export_talker", "lookahead_samples", "main", "run"]
 
 _KEPT = len(CHANNELS)
 _GLIDE = 0.3
+_STALE = 0.25
+"""Seconds without a value after which a tracker counts as gone."""
 ORIGIN = (
     "Trained by this project on synthetic speech (espeak-ng, flite, Festival, RHVoice, SVOX Pico and Open JTalk "
     "voices) with procedurally animated faces; no recording of a real face was used."
@@ -77,8 +80,9 @@ def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
         "student": ({"noise": (1, MADE), "cond": (1, cond)}, ["clean"]),
         "decode": (
             {"clean": (1, MADE), "logits": (1, 3), "mouth": (1, 14), "history": (1, HISTORY, _KEPT)}
-            | {"chance": (1, CHANCE)},
-            ["motion", "newest"],
+            | {"chance": (1, CHANCE), "held": (1, HELD), "gaze": (1, len(GAZE_PLACES)), "lids": (1, len(LID_PLACES))}
+            | {"emotion": (1, 4)},
+            ["motion", "newest", "still"],
         ),
     }
     inputs, outputs = shapes[name]
@@ -158,9 +162,18 @@ def _tensors(talker: Talker) -> dict[str, Any]:
         "smooth": _tensor("value", 1, MADE),
         "chance": _tensor("value", 1, CHANCE),
         "clean": _tensor("value", 1, MADE),
+        "gaze": _tracked(GAZE_PLACES, (0.0, 0.0, 0.0, 0.0, 0.0)),
+        "lids": _tracked(LID_PLACES, (0.75, 0.75, 0.0)),
+        "held": _tensor("state", 1, HELD),
+        "still": _tensor("value", 1, HELD),
         "motion": _tensor("value", 1, len(MOTION_NAMES)),
         "newest": _tensor("value", 1, _KEPT),
     }
+
+
+def _tracked(names: tuple[str, ...], default: tuple[float, ...]) -> dict[str, Any]:
+    """An input that nobody need feed: its default says that there is no tracker."""
+    return _tensor("input", 1, len(names), names=list(names), default=list(default), stale=_STALE)
 
 
 def _control(names: tuple[str, ...], default: float, low: float, high: float) -> dict[str, Any]:
@@ -200,11 +213,15 @@ def _program() -> list[dict[str, Any]]:
         },
         {
             "stage": "decode",
-            "inputs": {name: name for name in ("clean", "logits", "mouth", "history", "chance")},
-            "outputs": {"motion": "motion", "newest": "newest"},
+            "inputs": {
+                name: name
+                for name in ("clean", "logits", "mouth", "history", "chance", "held", "gaze", "lids", "emotion")
+            },
+            "outputs": {"motion": "motion", "newest": "newest", "still": "still"},
         },
         {"carry": "shift", "from": "newest", "to": "history"},
         {"carry": "copy", "from": "kept", "to": "memory"},
+        {"carry": "copy", "from": "still", "to": "held"},
     ]
 
 

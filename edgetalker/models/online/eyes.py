@@ -26,8 +26,14 @@ DRAWS = 4
 """Normal values that a frame needs: to blink or not, to look elsewhere or not, where across, where up."""
 PAUSE = 0.5
 """Seconds after a blink's start in which none begins."""
-WHILE_TALKING, IN_SILENCE, ELSEWHERE = 3.2, 2.6, 1.4
-"""Mean seconds from blink to blink (Bentivoglio et al. 1997: people blink 15 to 26 times a minute) and of a gaze."""
+WHILE_TALKING, IN_SILENCE = 3.2, 2.6
+"""Mean seconds from blink to blink (Bentivoglio et al. 1997: people blink 15 to 26 times a minute)."""
+ON_VIEWER, ELSEWHERE = 2.4, 0.8
+"""Mean seconds of a look at the viewer, and of a glance elsewhere."""
+GLANCE, FIXATION = 1.8, 0.12
+"""How far a glance and a look at the viewer lie from straight ahead, in units of the animator's gaze."""
+AWAY = 0.06
+"""From this far on (across and up together) the eyes are elsewhere."""
 
 
 def _threshold(seconds: float) -> float:
@@ -48,15 +54,17 @@ class Eyes(nn.Module):
         super().__init__()
         self.register_buffer("curve", torch.tensor(BLINK).flip(0), persistent=False)
         self.talking, self.silent = _threshold(WHILE_TALKING - PAUSE), _threshold(IN_SILENCE - PAUSE)
-        self.glance = _threshold(ELSEWHERE)
+        self.glance, self.back = _threshold(ON_VIEWER), _threshold(ELSEWHERE)
 
     def forward(self, past: Tensor, draws: Tensor, voice: Tensor) -> Tensor:
         lid = self._lid(past[:, :, 0], draws[:, :1], voice)
         across = past[:, -1, 2:3] - past[:, -1, 1:2]
         up = past[:, -1, 3:4] - past[:, -1, 4:5]
-        moved = (draws[:, 1:2] > self.glance).to(past.dtype)
-        across = across + moved * (GAZE[0] * draws[:, 2:3] - across)
-        up = up + moved * (GAZE[1] * draws[:, 3:4] - up)
+        away = (past[:, -1, 1:].sum(-1, keepdim=True) > AWAY).to(past.dtype)
+        moved = (draws[:, 1:2] > self.glance + away * (self.back - self.glance)).to(past.dtype)
+        size = GLANCE + away * (FIXATION - GLANCE)
+        across = across + moved * (size * GAZE[0] * draws[:, 2:3] - across)
+        up = up + moved * (size * GAZE[1] * draws[:, 3:4] - up)
         return torch.cat(
             [lid, (-across).clamp(min=0.0), across.clamp(min=0.0), up.clamp(min=0.0), (-up).clamp(min=0.0)], -1
         )

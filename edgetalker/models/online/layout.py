@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from edgetalker.models.online.data.shapes import HEAD_ANGLES, MOTION_NAMES
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.eyes import DRAWS, EYES, Eyes, with_droop
+from edgetalker.models.online.outside import HELD_OUTSIDE, Outside
 
 __all__ = [
     "CHANCE",
     "CHANNELS",
     "CONTROLS",
     "EASE",
+    "HELD",
+    "JOY",
     "MADE",
     "MOVING",
     "NOISE",
@@ -59,6 +62,15 @@ WAKES = 3.0
 """How much sooner than its base the offset of a mouth moves in full."""
 EASE = 0.2
 """How much of the last frame's mouth stays: a sixth less jitter for a sixth of a frame of delay (measured)."""
+RISE, FALL = (0.75, 1.0, 0.6), (1.0, 1.0, 0.5)
+"""How far contact of the lips, of lip and teeth, and the lips' pressure come and go in a frame, in units of a whole
+closure: the animator's lips take 45 ms."""
+PRESSED = (("MouthPressLeft", 0.3, 0.0), ("MouthRollLower", 0.25, 0.5), ("MouthRollUpper", 0.2, 0.0))
+"""What pressed lips, and a lower lip at the teeth, show at least."""
+HELD = len(RISE) + HELD_OUTSIDE
+"""Values that the decoder keeps from frame to frame beside the history: the contacts, and the eyes from outside."""
+JOY = {"MouthSmile": 0.55, "CheekSquint": 0.3, "MouthDimple": 0.2, "EyeSquint": 0.12, "MouthStretch": 0.1}
+"""What whole joy adds to what is shown: the mouth that speaks takes the denoiser's smile away."""
 CONTROLS = ("joy", "sadness", "anger", "surprise", "articulation", "head")
 _INDEX = {name: index for index, name in enumerate(MOTION_NAMES)}
 
@@ -84,6 +96,14 @@ def reduction() -> list[int]:
     return [_INDEX[names[0]] for names in CHANNELS]
 
 
+def _spread(sizes: dict[str, float]) -> Tensor:
+    """Return shapes by name, without a side both, as motion (55,)."""
+    motion = torch.zeros(len(MOTION_NAMES))
+    for name, size in sizes.items():
+        motion[[_INDEX[side] for side in (name, *_pair(name)) if side in _INDEX]] = size
+    return motion
+
+
 class Decoder(nn.Module):
     """What a denoised frame means: offsets from a base, in units of each channel's usual offset.
 
@@ -99,15 +119,25 @@ class Decoder(nn.Module):
     scale: Tensor
     expand: Tensor
     parting: Tensor
+    rise: Tensor
+    fall: Tensor
+    joyful: Tensor
+    highest: Tensor
 
-    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.37, high: float = 0.62) -> None:
+    def __init__(self, mean: Tensor, spread: Tensor, scale: Tensor, low: float = 0.33, high: float = 0.59) -> None:
         super().__init__()
         for name, value in {"mean": mean, "spread": spread, "scale": scale, "expand": expansion()}.items():
             self.register_buffer(name, value)
         parting = torch.zeros(MADE)
         parting[[column(name) for name in ("JawOpen", "MouthLowerDownLeft", "MouthUpperUpLeft")]] = 1.0
         self.register_buffer("parting", parting, persistent=False)
-        self.eyes = Eyes()
+        self.register_buffer("rise", torch.tensor(RISE), persistent=False)
+        self.register_buffer("fall", torch.tensor(FALL), persistent=False)
+        self.register_buffer("joyful", _spread(JOY), persistent=False)
+        highest = torch.ones(len(MOTION_NAMES))
+        highest[-len(HEAD_ANGLES) :] = 0.6
+        self.register_buffer("highest", highest, persistent=False)
+        self.eyes, self.outside = Eyes(), Outside()
         self.low, self.high = low, high
 
     def normalise(self, channels: Tensor) -> Tensor:
@@ -136,19 +166,34 @@ class Decoder(nn.Module):
         jaw = column("JawOpen")
         moving = _ramp(self._shown(last, slice(jaw, jaw + 1)), *STIRS)
         rouse = _ramp(torch.sigmoid(logits[:, 2:]), *ROUSES)
-        return rouse + moving * (voice(logits) - rouse)
+        return torch.maximum(rouse, torch.minimum(moving, voice(logits)))
 
     def encode(self, channels: Tensor, base: Tensor) -> Tensor:
         """Return the frame (B, 27) that `forward` turns into these channels, but for contacts, leak, rest and ease."""
         return (channels[:, :MADE] - base) / self.scale
 
-    def forward(
-        self, value: Tensor, logits: Tensor, base: Tensor, history: Tensor, chance: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return motion (B, 55) with shapes in [0, 1], and the row (B, 32) that the history keeps.
+    def begin(self, batch: int) -> Tensor:
+        """Return what is held before the first frame, (B, HELD): no contact, and nobody who tells of the eyes."""
+        return torch.zeros(batch, HELD, device=self.mean.device)
 
-        value, base (B, 27); logits (B, 3); history (B, H, 32), normalised; chance (B, 5): draws and droop of the eyes.
+    def forward(
+        self,
+        value: Tensor,
+        logits: Tensor,
+        base: Tensor,
+        history: Tensor,
+        chance: Tensor,
+        held: Tensor | None = None,
+        gaze: Tensor | None = None,
+        lids: Tensor | None = None,
+        joy: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return motion (B, 55) with shapes in [0, 1], the row (B, 32) that the history keeps, and what is held.
+
+        value, base (B, 27); logits (B, 3); history (B, H, 32), normalised; chance (B, 5): draws and droop of the eyes;
+        held (B, HELD) of the frame before; gaze (B, 5), lids (B, 3) from outside (`Outside`); joy (B, 1).
         """
+        held = self.begin(value.shape[0]) if held is None else held
         # Only speech parts the lips; the other offsets are wishes too, and a smile stays in a pause.
         free = (WAKES * self._awake(logits, history[:, -1])).clamp(max=1.0)
         raw = base + value * self.scale * (1.0 - self.parting * (1.0 - free))
@@ -158,32 +203,40 @@ class Decoder(nn.Module):
         angles = len(HEAD_ANGLES)
         made = torch.cat([mouth, raw[:, len(MOUTH) : MOVING.start], moving[:, :-angles]], -1).clamp(0.0, 1.0)
         parts = [*made.unbind(-1), *moving[:, -angles:].clamp(-0.6, 0.6).unbind(-1)]
-        touch = ((torch.sigmoid(logits[:, :2]) - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
-        touch = touch * touch * (3.0 - 2.0 * touch)
-        lips, teeth = touch[:, 0], touch[:, 1]
-        self._touch(parts, lips, teeth * (1.0 - lips))
+        contacts = self._contacts(logits, held[:, : len(RISE)])
+        self._touch(parts, *contacts.unbind(-1))
         past = self._shown(history, slice(MADE, None))
         eyes = self.eyes(past, chance[:, :DRAWS], voice(logits))
         face = torch.stack(parts, -1)
-        shown = torch.cat([face, with_droop(eyes, chance[:, DRAWS:])], -1)
-        return shown @ self.expand, self.normalise(torch.cat([face, eyes], -1))
+        told, outside = self.outside(gaze, lids, held[:, len(RISE) :])
+        shown = torch.cat([face, with_droop(eyes, chance[:, DRAWS:])], -1) @ self.expand
+        motion = self.outside.show(shown, told, outside)
+        motion = motion if joy is None else motion + joy * self.joyful
+        kept = self.normalise(torch.cat([face, eyes], -1))
+        return torch.minimum(motion, self.highest), kept, torch.cat([contacts, outside], -1)
+
+    def _contacts(self, logits: Tensor, before: Tensor) -> Tensor:
+        """Return contact of lips, of lip and teeth, and the lips' pressure, (B, 3): they come and go as lips do."""
+        wanted = _ramp(torch.sigmoid(logits[:, [0, 1, 0]]), self.low, self.high)
+        return before + torch.maximum(torch.minimum(wanted - before, self.rise), -self.fall)
 
     def _eased(self, mouth: Tensor, last: Tensor) -> Tensor:
         """Return a mouth (B, 14) that keeps a little of the one in the last row (B, 32)."""
         return mouth + EASE * (self._shown(last, slice(len(MOUTH))) - mouth)
 
     @staticmethod
-    def _touch(parts: list[Tensor], lips: Tensor, teeth: Tensor) -> None:
+    def _touch(parts: list[Tensor], lips: Tensor, teeth: Tensor, press: Tensor) -> None:
         jaw, close = column("JawOpen"), column("MouthClose")
         either = torch.maximum(lips, teeth)
         parts[jaw] = parts[jaw] + either * (parts[jaw].clamp(max=0.12) - parts[jaw])
         parts[close] = lips * parts[jaw] + (1.0 - lips) * torch.minimum(parts[close], parts[jaw])
         for name in ("MouthLowerDownLeft", "MouthUpperUpLeft"):
             parts[column(name)] = parts[column(name)] * (1.0 - lips)
-        parts[column("MouthPressLeft")] = torch.maximum(parts[column("MouthPressLeft")], 0.3 * lips)
-        for name, size in (("MouthRollLower", 0.25), ("MouthRollUpper", 0.2)):
-            parts[column(name)] = torch.maximum(parts[column(name)], size * lips)
-        parts[column("MouthRollLower")] = torch.maximum(parts[column("MouthRollLower")], 0.5 * teeth)
+        parts[column("MouthPressLeft")] = torch.zeros_like(
+            press
+        )  # lips press where they touch, not where they nearly do
+        for name, of_lips, of_teeth in PRESSED:
+            parts[column(name)] = torch.maximum(parts[column(name)], of_lips * press + of_teeth * teeth)
 
 
 def voice(logits: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ class Runner:
         self.decoder, self.smoother = decoder, Smoother().to(decoder.mean.device)
         self.dice = torch.Generator().manual_seed(seed)
         self.history = decoder.rest().repeat(batch, HISTORY, 1)
+        self.held = decoder.begin(batch)
         self.ring = torch.randn(batch, RING, NOISE, generator=self.dice).to(decoder.mean.device)
 
     def noise(self) -> Tensor:
@@ -90,7 +91,8 @@ class Runner:
         """Decode a frame, keep it in the history, return the motion (B, 55)."""
         motion: Tensor
         base = self.decoder.base(mouth, logits, self.history[:, -1])
-        motion, kept = self.decoder(value, logits, base, self.history, chance_of(self.ring, controls))
+        chance, joy = chance_of(self.ring, controls), controls[:, :1]
+        motion, kept, self.held = self.decoder(value, logits, base, self.history, chance, self.held, joy=joy)
         self.history = torch.cat([self.history[:, 1:], kept[:, None]], 1)
         return motion
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import csv
 import socket
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, nearest
 from edgetalker.runtime.clock import Clock
-from edgetalker.runtime.inputs import Track
+from edgetalker.runtime.inputs import PRESENCE, Track
 
 __all__ = ["FileValues", "InputSource", "OscValues", "input_source"]
 
@@ -58,7 +59,7 @@ def input_source(text: str, tracks: dict[str, Track], clock: Clock) -> InputSour
     tensor = tracks[name].tensor
     names = tensor.names or tuple(str(place) for place in range(tensor.spec.shape[-1]))
     if "://" in where:
-        return OscValues(name, where, names, tracks[name].default.reshape(-1), clock)
+        return OscValues(name, where, names, tracks[name].told.reshape(-1), clock)
     return FileValues(name, Path(where), names)
 
 
@@ -73,6 +74,8 @@ class FileValues:
             times, values = self._npz() if path.suffix == ".npz" else self._csv()
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        if self._places[-1] == PRESENCE and values.shape == (len(times), len(self._places) - 1):
+            values = np.column_stack([values, np.ones(len(times))])  # who is there in every row need not say so
         wrong = values.shape != (len(times), len(places)) or not fits(values)
         if wrong or not fits(times) or not len(times):
             raise InputError(
@@ -95,18 +98,15 @@ class FileValues:
             with self._path.open(newline="", encoding="utf-8-sig") as file:
                 head, *rows = [row for row in csv.reader(file) if row] or [[]]
             head = [column.strip() for column in head]
-            by_name = all(place in head for place in self._places)
-            columns = (
-                [head.index(place) for place in self._places] if by_name else list(range(1, len(self._places) + 1))
-            )
-            if "time" not in head or (not by_name and len(head) != len(self._places) + 1):
+            told = [place for place in self._places if place != PRESENCE or place in head]
+            by_name = all(place in head for place in told)
+            columns = [head.index(place) for place in told] if by_name else list(range(1, len(head)))
+            if "time" not in head or (not by_name and len(columns) not in (len(self._places), len(told))):
                 wanted = ", ".join(["time", *self._places])
                 raise InputError(f"{self._path} has columns {', '.join(head)}; {wanted} were wanted")
             at = head.index("time")
-            return (
-                np.array([float(row[at]) for row in rows], np.float64),
-                np.array([[float(row[column]) for column in columns] for row in rows], np.float64),
-            )
+            values = np.array([[float(row[column]) for column in columns] for row in rows], np.float64)
+            return np.array([float(row[at]) for row in rows], np.float64), values
         except (ValueError, IndexError, csv.Error) as error:
             raise InputError(f"{self._path} is no table of numbers: {error}") from None
 
@@ -144,24 +144,17 @@ class OscValues:
         self._below = parts.path.rstrip("/")
         self.refused = 0
         try:
-            self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
-            self._socket.bind((host, port))
+            self._port = _Port.join(name, host, port)
         except OSError as error:
-            self._socket.close()
             raise DeviceError(f"--input {name}={url}: the port cannot be opened: {error.strerror}") from None
-        self.address = self._socket.getsockname()
+        self.address = self._port.socket.getsockname()
 
     def take(self, time: float) -> Iterator[Value]:
         """Return a value for every message since the last call that has one."""
-        for _ in range(1024):  # more than any tracker sends between two frames: a flood must not hold the loop
-            try:
-                data = self._socket.recv(65536)
-            except BlockingIOError:
-                return
-            except OSError:  # an ICMP answer to somebody else's packet
-                continue
-            yield from self._values(data)
+        self._port.read()
+        waiting = self._port.waiting[self.name]
+        while waiting:
+            yield from self._values(waiting.popleft())
 
     def _values(self, data: bytes) -> Iterator[Value]:
         try:
@@ -183,7 +176,7 @@ class OscValues:
                 self._now = self._now.copy()
                 self._now[place] = numbers[0]
                 yield None, self._clock.now_ns(), self._now
-            else:
+            elif len(self._port.waiting) == 1:  # where several inputs hear a port, it is another's
                 self.refused += 1
 
     def warnings(self) -> list[str]:
@@ -193,7 +186,51 @@ class OscValues:
         return [f"input `{self.name}`: {self.refused} OSC messages had another form than {len(self._now)} numbers"]
 
     def close(self) -> None:
-        self._socket.close()
+        self._port.leave(self.name)
+
+
+class _Port:
+    """One UDP port, heard by as many inputs as name it: a tracker sends gaze and lids to the same."""
+
+    opened: ClassVar[dict[tuple[str, int], _Port]] = {}
+
+    def __init__(self, place: tuple[str, int]) -> None:
+        self.place, self.waiting = place, dict[str, deque[bytes]]()
+        self.socket = socket.socket(socket.AF_INET6 if ":" in place[0] else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self.socket.setblocking(False)
+            self.socket.bind(place)
+        except OSError:
+            self.socket.close()
+            raise
+
+    @classmethod
+    def join(cls, name: str, host: str, port: int) -> _Port:
+        """Return the port, opened or shared. Raises OSError when it is taken, by an input of the same name too."""
+        shared = cls.opened.get((host, port))
+        found = cls((host, port)) if shared is None or name in shared.waiting else shared
+        found.waiting[name] = deque(maxlen=4096)
+        cls.opened[found.place] = found
+        return found
+
+    def read(self) -> None:
+        """Hand what came to every input."""
+        for _ in range(1024):  # more than any tracker sends between two frames: a flood must not hold the loop
+            try:
+                data = self.socket.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:  # an ICMP answer to somebody else's packet
+                continue
+            for waiting in self.waiting.values():
+                waiting.append(data)
+
+    def leave(self, name: str) -> None:
+        """Let go of the port, and close it after the last one."""
+        self.waiting.pop(name, None)
+        if not self.waiting:
+            self.socket.close()
+            self.opened.pop(self.place, None)
 
 
 def _pythonosc() -> Any:

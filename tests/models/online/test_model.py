@@ -25,7 +25,19 @@ from edgetalker.models.online.head import (
     chance_of,
     rows,
 )
-from edgetalker.models.online.layout import CHANCE, CHANNELS, EASE, LEAK, MADE, MOVING, NOISE, Decoder, column
+from edgetalker.models.online.layout import (
+    CHANCE,
+    CHANNELS,
+    EASE,
+    FALL,
+    LEAK,
+    MADE,
+    MOVING,
+    NOISE,
+    RISE,
+    Decoder,
+    column,
+)
 from edgetalker.models.online.streams import stack_mel
 from edgetalker.models.online.talker import Talker
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
@@ -206,21 +218,43 @@ def test_decoded_motion_is_in_range_symmetric_and_closes_on_contact() -> None:
     eyes = eyes_at_rest(decoder, 200)
     value, logits = 3 * torch.randn(200, MADE), torch.zeros(200, 3)
     logits[:] = torch.tensor([9.0, -9.0, 9.0])
-    motion, kept = decoder(value, logits, base, *eyes)
+    held = torch.cat([torch.ones(200, 3), decoder.begin(200)[:, 3:]], -1)  # lips that touch for some frames
+    motion, kept, _ = decoder(value, logits, base, *eyes, held)
     assert motion.shape == (200, 55)
     assert float(motion[:, :52].min()) >= 0.0
     assert float(motion[:, :52].max()) <= 1.0
     torch.testing.assert_close(motion[:, 18], motion[:, 17], atol=1e-6, rtol=0.0)  # MouthClose cancels JawOpen
     assert float(motion[:, [37, 38, 39, 40]].max()) == 0.0
     torch.testing.assert_close(motion[:, 23], motion[:, 24])
-    again, _ = decoder(kept[:, :MADE], logits, base, kept[:, None].repeat(1, HISTORY, 1), eyes[1])
+    again, _, _ = decoder(kept[:, :MADE], logits, base, kept[:, None].repeat(1, HISTORY, 1), eyes[1], held)
     still = [name for name in range(52) if name not in (43, 44, 45)]  # brows are pulled to their mean
     torch.testing.assert_close(again[:, still], motion[:, still], atol=1e-5, rtol=0.0)
     logits[:, 0] = -9.0
-    open_again, _ = decoder(value, logits, base, *eyes)
+    open_again, _, _ = decoder(value, logits, base, *eyes, held)
     assert float((open_again[:, 17] - motion[:, 17]).abs().max()) > 0.5
     assert column("JawOpen") == 0
     assert len(CHANNELS) == 32
+
+
+@torch.no_grad()
+def test_a_closure_comes_and_goes_as_lips_do() -> None:
+    decoder, shown = decoder_of(0.0, 1.0, 1.0), []
+    history, held = decoder.rest().repeat(1, HISTORY, 1), decoder.begin(1)
+    mouth = torch.zeros(1, 14)
+    mouth[:, 0] = 0.4
+    for frame in range(24):
+        logits = torch.tensor([[9.0 if 8 <= frame < 14 else -9.0, -9.0, 9.0]])
+        base = decoder.base(mouth, logits, history[:, -1])
+        motion, kept, held = decoder(torch.zeros(1, MADE), logits, base, history, torch.zeros(1, CHANCE), held)
+        history = torch.cat([history[:, 1:], kept[:, None]], 1)
+        shown.append(motion[0])
+    press, gap = (torch.stack(shown)[:, place] for place in (35, 17))
+    gap = gap - torch.stack(shown)[:, 18]
+    assert press[7] == 0.0 and press[11:14].tolist() == pytest.approx([0.3] * 3) and press[16] == 0.0
+    assert float(press.diff().max()) <= 0.3 * max(RISE[2], 0.6) + 1e-6 < 0.23
+    assert float(-press.diff().min()) <= 0.3 * FALL[2] + 1e-6
+    assert 0.02 < float(gap[8]) < 0.2 and float(gap[9]) < 1e-6, "lips take a second frame to meet"
+    assert float(gap[15]) > 0.3
 
 
 def test_brows_and_head_go_on_from_where_they_were_and_the_mouth_from_what_is_heard() -> None:
@@ -233,7 +267,7 @@ def test_brows_and_head_go_on_from_where_they_were_and_the_mouth_from_what_is_he
     torch.testing.assert_close(base[:, MOVING], channels[:, MOVING])
     torch.testing.assert_close(base[:, 14 : MOVING.start], torch.full((5, MOVING.start - 14), 0.1))
     target = torch.rand(5, 32) * 0.5
-    _, kept = decoder(decoder.encode(target, base), silence, base, *eyes_at_rest(decoder, 5))
+    _, kept, _ = decoder(decoder.encode(target, base), silence, base, *eyes_at_rest(decoder, 5))
     wanted = decoder.normalise(target)
     torch.testing.assert_close(kept[:, 14 : MOVING.start], wanted[:, 14 : MOVING.start], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(kept[:, MOVING], (1 - LEAK) * wanted[:, MOVING], atol=1e-4, rtol=1e-4)
@@ -273,7 +307,7 @@ def test_in_a_pause_an_offset_smiles_but_parts_no_lips() -> None:
     for probability, parted in ((0.3, 0.0), (0.95, 0.4)):
         history = history_of(decoder, 0.0)
         base = decoder.base(torch.zeros(1, 14), logits_of(probability), history[:, -1])
-        _, kept = decoder(value, logits_of(probability), base, history, chance)
+        _, kept, _ = decoder(value, logits_of(probability), base, history, chance)
         assert float(kept[0, smile]) == pytest.approx(0.4 * (1 - EASE))
         assert kept[0, parts].tolist() == pytest.approx([parted * (1 - EASE)] * 3)
 
@@ -282,7 +316,7 @@ def test_a_mouth_eases_from_the_frame_before() -> None:
     decoder, history = decoder_of(0.0, 1.0, 1.0), history_of(decoder_of(0.0, 1.0, 1.0), 0.2)
     value = torch.zeros(1, MADE)
     value[:, column("JawOpen")] = 0.7
-    _, kept = decoder(value, logits_of(0.99), torch.zeros(1, MADE), history, torch.zeros(1, CHANCE))
+    _, kept, _ = decoder(value, logits_of(0.99), torch.zeros(1, MADE), history, torch.zeros(1, CHANCE))
     assert float(kept[0, column("JawOpen")]) == pytest.approx(EASE * 0.2 + (1 - EASE) * 0.7)
 
 
