@@ -60,8 +60,16 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def add_tolerance(group: Any) -> None:
     """Add how far a stage may be from PyTorch."""
     group.add_argument(
-        "--tolerance", type=float, default=2e-4, metavar="E", help="allowed error against PyTorch, relative (2e-4)"
+        "--tolerance", type=tolerance, default=2e-4, metavar="E", help="allowed error against PyTorch, relative (2e-4)"
     )
+
+
+def tolerance(text: str) -> float:
+    """Parse a relative error. NaN would let nothing pass, or everything."""
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text} came; more than 0 and less than 1 was wanted")
+    return value
 
 
 def exported(args: argparse.Namespace, export: Callable[..., Any]) -> Any:

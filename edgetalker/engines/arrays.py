@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
 from edgetalker.engines.files import open_regular
+from edgetalker.engines.kinds import kind_of_file
 
 __all__ = ["fits", "read_arrays", "read_clip"]
 
@@ -42,8 +44,18 @@ def read_arrays(path: Path, wanted: Container[str] | None = None) -> Array | dic
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # zipfile, zlib, struct, the header's own parser and memory all object in their own way
-        text = str(error).splitlines() or [type(error).__name__]
-        raise InputError(f"{path} is no array file (.npy or .npz) of numbers: {text[0][:200]}") from None
+        raise InputError(f"{path} is no array file (.npy or .npz) of numbers: {_reason(path, error)}") from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """NumPy takes what it does not know for a pickle, and advises to run it."""
+    text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    if "allow_pickle" not in text:
+        return text
+    with suppress(OSError):
+        kind = kind_of_file(path)
+        return "it holds Python objects" if "array" in kind else f"it is {kind or 'of no kind that is known here'}"
+    return "it holds Python objects"
 
 
 def fits(values: Array) -> bool:

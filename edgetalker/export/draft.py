@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.bundle import Bundle, check_target, pack
-from edgetalker.engines.errors import InputError, Say
+from edgetalker.engines.errors import OutputError, Say
 from edgetalker.engines.files import sha256_of
 from edgetalker.export.faces.attach import Face, FaceOptions
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
@@ -95,7 +95,7 @@ def origin_of(paths: Sequence[Path]) -> str:
 def try_target(out: Path, *, replace: bool) -> None:
     """Say before the minutes that an export of full size takes what would go wrong after them.
 
-    Raises InputError when `out` exists already, or cannot be written.
+    Raises InputError when `out` exists already, OutputError when it cannot be written.
     """
     check_target(out, replace=replace)
     parent = next(folder for folder in (out.absolute().parent, *out.absolute().parents) if folder.exists())
@@ -103,4 +103,4 @@ def try_target(out: Path, *, replace: bool) -> None:
         with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name[:100]}."):
             pass
     except OSError as error:
-        raise InputError(f"{out} cannot be written: {error.strerror} ({parent})", hint="name another folder") from None
+        raise OutputError(f"{out} cannot be written: {error.strerror} ({parent})", hint="name another folder") from None

@@ -62,6 +62,21 @@ def test_what_is_no_array(content: bytes, tmp_path: Path) -> None:
         read_arrays(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<!doctype html>", "it is a web page"),
+        (b"\x80\x04N.", "it is of no kind that is known here"),
+        (npy(np.array([Path()], dtype=object)), "it holds Python objects"),
+    ],
+)
+def test_advice_to_unpickle_is_never_passed_on(content: bytes, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(InputError, match=kind) as caught:
+        read_arrays(tmp_path / "a.npy")
+    assert "allow_pickle" not in str(caught.value)
+
+
 def test_what_never_ends_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.npy")
     for path in (tmp_path, tmp_path / "pipe.npy", Path("/dev/zero")):

@@ -122,6 +122,8 @@ def test_a_module_that_cannot_be_exported_is_an_error_with_its_name() -> None:
         ({"lookahead_ms": 30}, "look-ahead of 30 ms"),
         ({"decode_window": 1}, "decode window of 1"),
         ({"history": 1}, "history of 1"),
+        ({"history": 10**9}, "history of 1000000000 frames; 2 to 1800"),
+        ({"context_ms": 10**12}, "a window of 1000000000400 ms"),
         ({"phase": "relative"}, "unknown phase"),
         ({"fast_steps": 50}, "not fewer"),
         ({"steps_per_row": 4}, "50 steps of `full` do not fill rows of 4"),

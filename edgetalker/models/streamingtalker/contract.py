@@ -20,6 +20,8 @@ History = Literal["append", "rewrite"]
 FLOOR_DB = -50.0
 FADE_DB = 10.0
 _FLOORS_DB = (-200.0, 0.0)
+# Attention costs the square of these: a minute of sound, and the frames of it, are far beyond what a stream can use.
+_MOST_ROWS, _LONGEST_MS = 1800, 60_000
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,15 @@ def make_contract(
     of_block = block_ms < token_ms or block_ms % token_ms or block_ms * config.frame_rate % 1000
     if block_ms * config.frame_rate % 1000:
         faults.append(f"block of {block_ms} ms is no whole number of frames at {config.frame_rate} a second")
-    if history < 2:
-        faults.append(f"history of {history} frames; at least 2 were wanted")
-    if decode_window < 2:
-        faults.append(f"decode window of {decode_window} latents; the decoder needs at least 2")
+    if not 2 <= history <= _MOST_ROWS:
+        faults.append(f"history of {history} frames; 2 to {_MOST_ROWS} were wanted")
+    if not 2 <= decode_window <= _MOST_ROWS:
+        faults.append(f"decode window of {decode_window} latents; 2 to {_MOST_ROWS} were wanted")
+    if block_ms + lookahead_ms + context_ms > _LONGEST_MS:
+        whole = block_ms + lookahead_ms + context_ms
+        faults.append(f"a window of {whole} ms of sound; at most {_LONGEST_MS} was wanted")
+            f"a window of {block_ms + lookahead_ms + context_ms} ms of sound; at most {_LONGEST_MS} was wanted"
+        )
     if phase not in ("window", "absolute"):
         faults.append(f"unknown phase `{phase}`; known are window and absolute")
     if past not in ("append", "rewrite"):
