@@ -128,8 +128,6 @@ def make_contract(
     if block_ms + lookahead_ms + context_ms > _LONGEST_MS:
         whole = block_ms + lookahead_ms + context_ms
         faults.append(f"a window of {whole} ms of sound; at most {_LONGEST_MS} was wanted")
-            f"a window of {block_ms + lookahead_ms + context_ms} ms of sound; at most {_LONGEST_MS} was wanted"
-        )
     if phase not in ("window", "absolute"):
         faults.append(f"unknown phase `{phase}`; known are window and absolute")
     if past not in ("append", "rewrite"):
