@@ -6,20 +6,16 @@ python -m benchmarks.budget_table [--into docs/plans.md]
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
-from contextlib import closing
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.eightbit_table import PUBLISHED, cpu_ns
+from benchmarks.eightbit_table import PUBLISHED
 from benchmarks.gpu.skeleton import fill
 from benchmarks.plan_table import write_between
 from edgetalker.engines.bundle import Bundle
-from edgetalker.measure.bench import made_up_sound
-from edgetalker.measure.budget import budget, device_facts
-from edgetalker.runtime.model import find_bundle
-from edgetalker.runtime.talker import Talker
+from edgetalker.measure.budget import budget, device_facts, frame_ns
+from edgetalker.runtime.model import Model, find_bundle
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- budget: begin -->", "<!-- budget: end -->"
@@ -50,26 +46,13 @@ def main() -> None:
             chosen = schedule or bundle.manifest.ladder[0]
             measured, predicted = [], []
             for _ in range(3):
-                measured.append(_frame(bundle, chosen))
-                predicted.append(budget(bundle, device_facts("cpu", bundle), schedule=chosen).frame_ns / 1e6)
+                measured.append(frame_ns(Model(bundle), chosen) / 1e6)
+                facts = device_facts("cpu", bundle, schedule=chosen)
+                predicted.append(budget(bundle, facts, schedule=chosen).frame_ns / 1e6)
             found = f"{min(predicted):.3f} ms | {min(measured):.3f} ms | {min(predicted) / min(measured):.2f}"
             lines.append(f"| {bundle.manifest.name} | {chosen} | {found} |")
-            print(lines[-1], flush=True)
+            print(lines[-1], file=sys.stderr, flush=True)
     write_between(lines, args.into, BEGIN, END)
-
-
-def _frame(bundle: Bundle, schedule: str) -> float:
-    """Return the mean frame in ms over a period of the program, of each frame the shortest of several rounds.
-
-    Processor time, as the prediction counts it: on a busy machine wall time shows the waiting.
-    """
-    period = max([4, *(getattr(step, "every", 1) for step in bundle.manifest.program)])
-    with closing(Talker(bundle, schedules=[schedule])) as talker:
-        sound = made_up_sound(talker)
-        least = np.full(period, np.inf)
-        for _ in range(8):
-            np.minimum(least, [cpu_ns(talker, schedule, sound) for _ in range(period)], out=least)
-    return float(least.mean() / 1e6)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(args.bundle))
     found = []
     for name in [part for part in args.device.split(",") if part]:
-        facts = device_facts(name, bundle, args.precision)
+        facts = device_facts(name, bundle, args.precision, args.schedule)
         found.append(budget(bundle, facts, precision=args.precision, schedule=args.schedule, fps=args.fps))
     for item in found:
         print("\n".join(item.lines()))

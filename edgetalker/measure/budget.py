@@ -4,44 +4,45 @@ A stage takes the longer of moving its weights and computing, and a fixed cost f
 
     time = factor * max(bytes / bandwidth, operations / rate) + kernels * launch
 
-For `cpu` all of it is measured on this machine in the same run, in ONNX Runtime: bandwidth at the bundle's own size,
-since what fits into a cache is read faster, and the factor by playing the talker that ships. For other devices
-bandwidth, rates and memory are the vendor's public figures, dense, and factor and launch cost are this file's
-assumptions, which the report prints.
+For `cpu` the sum goes node by node (core.py) with what is measured on this machine in the same run, and the factor
+comes from playing the talker that ships. For other devices bandwidth, rates and memory are the vendor's public figures,
+dense, and factor and launch cost are this file's assumptions, which the report prints.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.engine import Binding, Buffer, Device, Layers
 from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.host import HostDevice
 from edgetalker.engines.manifest import Step
-from edgetalker.engines.ort import open_session
 from edgetalker.measure.bench import made_up_sound
+from edgetalker.measure.core import Core, measure_core
 from edgetalker.measure.floor import StageCost, stage_cost
-from edgetalker.runtime.model import find_bundle
+from edgetalker.runtime.model import Model, find_bundle
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["DEVICES", "Budget", "DeviceFacts", "StageBudget", "budget", "device_facts", "this_cpu"]
+__all__ = ["DEVICES", "Budget", "DeviceFacts", "StageBudget", "budget", "device_facts", "frame_ns"]
 
 _FACTOR = 2.0
-_FRAMES = 40
-_DATA_SHEET = "NVIDIA's data sheet or architecture paper, dense rates; not measured here"
+_FRAMES, _ROUNDS = 120, 6  # frames that are played at least, and rounds of the program
 
 
 @dataclass(frozen=True)
 class DeviceFacts:
     """bytes_per_s, operations_per_s (precision -> rate, 2 for each multiply-add), memory in bytes, launch_ns: of one
-    kernel in a captured graph. factor: how much longer than the larger floor a stage is taken to need."""
+    kernel in a captured graph. factor: how much longer than the larger floor a stage is taken to need. core: of this
+    machine, None for a GPU. own_ns: of a frame without its stages."""
 
     name: str
     bytes_per_s: float
@@ -50,6 +51,8 @@ class DeviceFacts:
     launch_ns: float
     factor: float
     source: str
+    core: Core | None = None
+    own_ns: float = 0.0
 
     def rate(self, precision: str) -> float:
         """Return the rate of a precision, or of the next wider one that the device has."""
@@ -60,6 +63,7 @@ class DeviceFacts:
 
 def _gpu(
     name: str,
+    source: str,
     gbytes: float,
     memory: int,
     fp32: float,
@@ -71,24 +75,28 @@ def _gpu(
 ) -> DeviceFacts:
     rates = {"fp32": fp32 * 1e12, "fp16": fp16 * 1e12, "int8": int8 * 1e12}
     rates |= {"fp8": fp8 * 1e12} if fp8 else {}
-    return DeviceFacts(name, gbytes * 1e9, rates, memory << 30, launch_us * 1e3, _FACTOR, _DATA_SHEET)
+    told = f"{source}; dense rates, public, not measured here"
+    return DeviceFacts(name, gbytes * 1e9, rates, memory << 30, launch_us * 1e3, _FACTOR, told)
 
 
+# GeForce cards add FP16 and FP8 products up in FP32 at half the rate: that rate stands here, because sums in FP16 are
+# not what the stages were judged with.
+_JETSON, _ADA = "NVIDIA Jetson Orin {} Series Data Sheet", "NVIDIA Ada GPU Architecture (white paper) and product page"
 DEVICES: Mapping[str, DeviceFacts] = {
     facts.name: facts
     for facts in (
-        _gpu("orin-nano", 68, 8, 1.28, 10, 20, launch_us=5.0),
-        _gpu("orin-nano-super", 102, 8, 2.09, 17, 33, launch_us=5.0),
-        _gpu("orin-nx", 102, 16, 1.88, 15, 30, launch_us=5.0),
-        _gpu("agx-orin", 205, 64, 5.3, 42, 85, launch_us=5.0),
-        _gpu("thor", 273, 128, 8.1, 259, 517, 517, launch_us=4.0),
-        _gpu("t4", 320, 16, 8.1, 65, 130),
-        _gpu("rtx3060", 360, 12, 12.7, 51, 102),
-        _gpu("rtx4060", 272, 8, 15.1, 60, 121, 121),
-        _gpu("rtx4090", 1008, 24, 82.6, 165, 661, 330),
-        _gpu("rtx5090", 1792, 32, 104.8, 209, 838, 419),
-        _gpu("h100", 3350, 80, 67, 989, 1979, 1979),
-        _gpu("h200", 4800, 141, 67, 989, 1979, 1979),
+        _gpu("orin-nano", _JETSON.format("Nano"), 68, 8, 1.28, 10, 20, launch_us=5.0),
+        _gpu("orin-nano-super", "NVIDIA Jetson Orin Nano Super data sheet", 102, 8, 2.09, 17, 33, launch_us=5.0),
+        _gpu("orin-nx", _JETSON.format("NX"), 102, 16, 1.88, 15, 30, launch_us=5.0),
+        _gpu("agx-orin", "NVIDIA Jetson AGX Orin Series Technical Brief", 205, 64, 5.3, 42, 85, launch_us=5.0),
+        _gpu("thor", "NVIDIA Jetson Thor Series Modules Data Sheet", 273, 128, 8.1, 258, 517, 517, launch_us=4.0),
+        _gpu("t4", "NVIDIA T4 data sheet", 320, 16, 8.1, 65, 130),
+        _gpu("rtx3060", "NVIDIA Ampere GA102 Architecture (white paper) and product page", 360, 12, 12.7, 25, 102),
+        _gpu("rtx4060", _ADA, 272, 8, 15.1, 30, 121, 60),
+        _gpu("rtx4090", _ADA, 1008, 24, 82.6, 165, 661, 330),
+        _gpu("rtx5090", "NVIDIA RTX Blackwell GPU Architecture (white paper)", 1792, 32, 104.8, 209, 838, 419),
+        _gpu("h100", "NVIDIA H100 (SXM) data sheet", 3350, 80, 67, 989, 1979, 1979),
+        _gpu("h200", "NVIDIA H200 (SXM) data sheet", 4800, 141, 67, 989, 1979, 1979),
     )
 }
 """Devices by name. Memory of a Jetson is shared with its CPU."""
@@ -144,6 +152,8 @@ class Budget:
                 f"{stage.cost.operations / 1e6:>10.2f}{stage.kernels:>9}{stage.ns / 1e3:>11.1f}"
                 f"{stage.ns * stage.runs / 1e3:>12.1f}  {stage.limit}"
             )
+        if facts.core is not None:
+            yield f"{'the runtime itself':<54}{facts.own_ns / 1e3:>12.1f}"
         yield (
             f"frame {self.frame_ns / 1e3:.0f} us on average, {self.worst_ns / 1e3:.0f} us at worst: "
             f"{100 * self.worst_ns / period:.1f} % of a frame at {self.fps:g} fps; memory {self.memory / 1e6:.0f} MB "
@@ -163,6 +173,7 @@ class Budget:
                 "operations_per_s": self.device.rate(self.precision),
                 "launch_ns": self.device.launch_ns,
                 "factor": self.device.factor,
+                "own_ns": self.device.own_ns,
             },
             "precision": self.precision,
             "schedule": self.schedule,
@@ -187,12 +198,10 @@ class Budget:
         }
 
 
-def device_facts(name: str, bundle: Bundle, precision: str = "fp32") -> DeviceFacts:
+def device_facts(name: str, bundle: Bundle, precision: str = "fp32", schedule: str | None = None) -> DeviceFacts:
     """Return what is known of a device; `cpu` is measured here. Raises OptionError for an unknown one."""
     if name == "cpu":
-        size = sum(_cost(bundle, stage, precision, host=True).weight_bytes for stage in bundle.manifest.stages)
-        facts = this_cpu(size)
-        return replace(facts, factor=_factor_here(), source=f"{facts.source}; factor from playing the shipped talker")
+        return _this_cpu(bundle, precision, schedule or bundle.manifest.ladder[0], _factor_here())
     if name not in DEVICES:
         known = ["cpu", *DEVICES]
         raise OptionError(f"no device `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
@@ -220,9 +229,11 @@ def budget(
         if isinstance(step, Step) and (not step.schedules or name in step.schedules):
             most = rows if step.rows else 1
             stages.append(_stage(bundle, step.stage, facts, precision, most, most / step.every))
-    frame = sum(stage.ns * stage.runs for stage in stages)
-    worst = sum(stage.ns * stage.most for stage in stages)
-    weights = sum(_cost(bundle, stage, precision, host=facts.name == "cpu").weight_bytes for stage in manifest.stages)
+    frame = facts.own_ns + sum(stage.ns * stage.runs for stage in stages)
+    worst = facts.own_ns + sum(stage.ns * stage.most for stage in stages)
+    weights = sum(
+        _cost(bundle, stage, precision, host=facts.core is not None).weight_bytes for stage in manifest.stages
+    )
     state = sum(tensor.spec.nbytes for tensor in manifest.tensors.values())
     rate = float(fps or manifest.motion.fps)
     return Budget(
@@ -240,9 +251,15 @@ def budget(
 
 
 def _stage(bundle: Bundle, name: str, facts: DeviceFacts, precision: str, most: int, runs: float) -> StageBudget:
-    host = facts.name == "cpu"
-    cost = _cost(bundle, name, precision, host=host)
-    kernels = _kernels(bundle.onnx(name, precision, host=host))
+    host = facts.core is not None
+    path = bundle.onnx(name, precision, host=host)
+    cost, kernels = _cost(bundle, name, precision, host=host), _kernels(path)
+    if facts.core is not None:
+        between = cost.weight_bytes if most > 1 else _weights(bundle, precision)
+        parts = facts.core.parts_ns(path, between, cold=runs < 1)
+        return StageBudget(
+            name, runs, most, cost, kernels, facts.factor * sum(parts.values()), max(parts, key=parts.__getitem__)
+        )
     moving = (cost.weight_bytes + cost.activation_bytes) / facts.bytes_per_s * 1e9
     computing = cost.operations / facts.rate(precision) * 1e9
     launching = kernels * facts.launch_ns
@@ -254,8 +271,8 @@ def _talkers(
     stages: Sequence[StageBudget], facts: DeviceFacts, precision: str, deadline: float, weights: int, state: int
 ) -> int:
     """On a CPU core one after the other; on a GPU in lock-step, where weights are read and kernels launched once."""
-    if facts.name == "cpu":
-        return int(deadline // max(1.0, sum(stage.ns * stage.runs for stage in stages)))
+    if facts.core is not None:
+        return int(deadline // max(1.0, facts.own_ns + sum(stage.ns * stage.runs for stage in stages)))
 
     def frame(talkers: int) -> float:
         found = 0.0
@@ -290,31 +307,71 @@ def _kernels(path: Path) -> int:
     return sum(node.op_type not in _NO_KERNEL for node in onnx.load(str(path), load_external_data=False).graph.node)
 
 
-def this_cpu(weight_bytes: int) -> DeviceFacts:
-    """Measure one core of this machine in ONNX Runtime: products of one row over so many bytes, of many rows, and the
-    cost of a small operator."""
-    side = int(np.clip(np.sqrt(weight_bytes / 4), 128, 6144))
-    rates = {"fp32": 2.0 * 256 * 768 * 768 / _seconds(*_product(256, 768, 768))}
-    moved = 4.0 * side * side / _seconds(*_product(1, side, side))
-    operator = _seconds(*_adds(64)) / 64
-    source = f"one core of this machine, measured now at {weight_bytes / 1e6:.1f} MB"
-    return DeviceFacts("cpu", moved, rates, _memory(), operator * 1e9, 1.0, source)
+def _weights(bundle: Bundle, precision: str) -> int:
+    return sum(_cost(bundle, stage, precision, host=True).weight_bytes for stage in bundle.manifest.stages)
+
+
+def _this_cpu(bundle: Bundle, precision: str, schedule: str, factor: float) -> DeviceFacts:
+    """Measure one core of this machine at the bundle's sizes: of all its stages, and of each that runs in rows; and
+    the bundle's frame with stages that do nothing."""
+    rows = {step.stage for step in bundle.manifest.program if isinstance(step, Step) and step.rows}
+    sizes = [_cost(bundle, stage, precision, host=True).weight_bytes for stage in rows]
+    size = _weights(bundle, precision)
+    core = measure_core([size, *sizes])
+    source = f"one core of this machine, measured now at {size / 1e6:.1f} MB; factor from playing the shipped talker"
+    rates = {"fp32": core.rates["fp32"], "int8": core.rates["int8"]}
+    own = frame_ns(Model(bundle, engines={stage: _Idle(bundle, stage) for stage in bundle.manifest.stages}), schedule)
+    return DeviceFacts("cpu", core.bytes_per_s[max(1, size)], rates, _memory(), core.node_ns, factor, source, core, own)
+
+
+class _Idle:
+    """A stage that does nothing: what a frame then takes is the runtime's own."""
+
+    file, precision = None, "fp32"
+
+    def __init__(self, bundle: Bundle, name: str) -> None:
+        self.name = name
+        self.inputs, self.outputs = bundle.manifest.stages[name].inputs, bundle.manifest.stages[name].outputs
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:
+        return self
+
+    def enqueue(self, device: Device) -> None:
+        assert isinstance(device, HostDevice)
+        device.call(lambda: None)
+
+    def layers(self, runs: int) -> Layers:
+        return []
+
+    def close(self) -> None:
+        pass
 
 
 def _factor_here() -> float:
-    """Return how much longer than its floors the shipped talker's frame takes on one core; 1 where none ships."""
+    """Return how much longer than its parts the shipped talker's frame takes on one core; 1 where none ships."""
     try:
         bundle = Bundle.open(find_bundle(None))
     except InputError:
         return 1.0
-    size = sum(_cost(bundle, stage, "fp32", host=True).weight_bytes for stage in bundle.manifest.stages)
     schedule = bundle.manifest.ladder[-1]
-    with closing(Talker(bundle, schedules=[schedule])) as talker:
+    predicted = budget(bundle, _this_cpu(bundle, "fp32", schedule, 1.0), schedule=schedule)
+    own = predicted.device.own_ns
+    return (frame_ns(Model(bundle), schedule) - own) / max(1.0, predicted.frame_ns - own)
+
+
+def frame_ns(model: Model, schedule: str) -> float:
+    """Play some periods of the program, close the model; return the mean frame in ns, of each frame the shortest seen.
+
+    Processor time of the thread, in which ONNX Runtime computes: on a busy machine wall time shows the waiting.
+    """
+    steps = [step for step in model.bundle.manifest.program if isinstance(step, Step)]
+    period = math.lcm(*(step.every for step in steps), 1)
+    least = np.full(period, np.inf)
+    with model, closing(model.talker(schedules=[schedule])) as talker:
         sound = made_up_sound(talker)
-        measured = min(_made(talker, schedule, sound) for _ in range(_FRAMES))
-    predicted = budget(bundle, this_cpu(size), schedule=schedule)
-    launching = sum(stage.kernels * stage.runs for stage in predicted.stages) * predicted.device.launch_ns
-    return max(0.5, (measured - launching) / max(1.0, predicted.frame_ns - launching))
+        for _ in range(max(_ROUNDS, -(-_FRAMES // period))):
+            np.minimum(least, [_made(talker, schedule, sound) for _ in range(period)], out=least)
+    return float(least.mean())
 
 
 def _made(talker: Talker, schedule: str, sound: Any) -> int:
@@ -330,52 +387,3 @@ def _memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 8 << 30  # Windows does not say
-
-
-def _seconds(model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]]) -> float:
-    """Return the shortest of several runs: others on the machine can only make it longer."""
-    session = open_session(model)
-    work: Callable[[], Any] = lambda: session.run(None, dict(inputs))  # noqa: E731
-    for _ in range(3):
-        work()
-    times: list[float] = []
-    while len(times) < 25:
-        begin = time.thread_time()  # of this thread, in which ONNX Runtime computes: without waiting for others
-        work()
-        times.append(time.thread_time() - begin)
-    return min(times)
-
-
-def _product(rows: int, size: int, columns: int) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]]:
-    from onnx import helper
-
-    random = np.random.default_rng(0)
-    weights = random.standard_normal((columns, size), np.float32)
-    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
-    return _model([node], {"x": (rows, size)}, (rows, columns), {"w": weights}), {
-        "x": random.standard_normal((rows, size), np.float32)
-    }
-
-
-def _adds(count: int) -> tuple[bytes, dict[str, np.ndarray[Any, Any]]]:
-    """A chain of small operators that nothing fuses."""
-    from onnx import helper
-
-    names = ["x", *(f"t{place}" for place in range(count - 1)), "y"]
-    kinds = ("Sin", "Tanh", "Sqrt", "Neg")
-    nodes = [helper.make_node(kinds[at % 2], [a], [b]) for at, (a, b) in enumerate(itertools.pairwise(names))]
-    return _model(nodes, {"x": (1, 64)}, (1, 64), {}), {"x": np.full((1, 64), 0.1, np.float32)}
-
-
-def _model(
-    nodes: list[Any], inputs: Mapping[str, tuple[int, ...]], out: tuple[int, ...], weights: Mapping[str, Any]
-) -> bytes:
-    from onnx import TensorProto, helper, numpy_helper
-
-    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
-    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)]
-    constants = [numpy_helper.from_array(values, name) for name, values in weights.items()]
-    graph = helper.make_graph(nodes, "measured", given, made, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    data: bytes = model.SerializeToString()
-    return data

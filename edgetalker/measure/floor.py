@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ import numpy as np
 from edgetalker.engines.engine import Device, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, UserError
 
-__all__ = ["Rates", "StageCost", "measure_rates", "stage_cost"]
+__all__ = ["Rates", "StageCost", "StageGraph", "measure_rates", "stage_cost"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 _MATRIX = ("MatMul", "Gemm", "Conv", "ConvTranspose", "GRU", "LSTM", "Attention")
@@ -59,20 +59,73 @@ def stage_cost(path: Path, *, widened: bool = False) -> StageCost:
 
     Raises EngineError when shapes are not fixed, MissingPackageError without onnx.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise MissingPackageError("onnx", "counting a stage's floor", extra="export") from None
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True).graph
-    wide = {10: 1} if widened else {}
-    sizes = {i.name: _nbytes(wide.get(i.data_type, i.data_type), tuple(i.dims)) for i in graph.initializer}
-    shapes = _shapes(graph)
-    border = [item for item in (*graph.input, *graph.output) if item.name not in sizes]
-    return StageCost(
-        weight_bytes=_weight_bytes(graph, sizes, shapes),
-        activation_bytes=sum(_nbytes(item.type.tensor_type.elem_type, shapes[item.name]) for item in border),
-        operations=sum(_operations(node, shapes, path.name) for node in graph.node if node.op_type in _MATRIX),
-    )
+    return StageGraph(path).cost(widened=widened)
+
+
+class StageGraph:
+    """A stage's ONNX file with every shape that is fixed; what its nodes read and compute.
+
+    nodes: in order. shapes: tensor -> shape. Raises MissingPackageError without onnx.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise MissingPackageError("onnx", "counting a stage's floor", extra="export") from None
+        self._file = path.name
+        self._graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True).graph
+        self.nodes: Sequence[Any] = self._graph.node
+        self.shapes = _shapes(self._graph)
+        self._types = {item.name: item.data_type for item in self._graph.initializer}
+        self._producers = {name: node for node in self.nodes for name in node.output}
+        self._constants = set(self._types)
+        for node in self.nodes:
+            if node.op_type == "Constant" or (node.input and all(name in self._constants for name in node.input)):
+                self._constants.update(node.output)
+
+    def cost(self, *, widened: bool) -> StageCost:
+        """Count the whole stage."""
+        wide = {10: 1} if widened else {}
+        sizes = {name: _nbytes(wide.get(kind, kind), self.shapes[name]) for name, kind in self._types.items()}
+        border = [item for item in (*self._graph.input, *self._graph.output) if item.name not in sizes]
+        return StageCost(
+            weight_bytes=_weight_bytes(self._graph, sizes, self.shapes),
+            activation_bytes=sum(_nbytes(item.type.tensor_type.elem_type, self.shapes[item.name]) for item in border),
+            operations=sum(self.operations(node) for node in self.nodes if self.is_product(node)),
+        )
+
+    @staticmethod
+    def is_product(node: Any) -> bool:
+        """Return whether a node is a matrix product, a convolution or a recurrent layer."""
+        return node.op_type in _MATRIX
+
+    def is_constant(self, node: Any) -> bool:
+        """Return whether a node computes the same in every run, so that a library computes it once."""
+        return node.output[0] in self._constants
+
+    def is_narrow(self, node: Any) -> bool:
+        """Return whether a product's weights and activations come from 8 bits."""
+        return all(self._from_8_bits(name) for name in node.input[:2])
+
+    def _from_8_bits(self, name: str) -> bool:
+        return getattr(self._producers.get(name), "op_type", "") == "DequantizeLinear"
+
+    def operations(self, node: Any) -> int:
+        """Return a product's operations, 2 for each multiply-add. Raises EngineError when its shapes are not fixed."""
+        return _operations(node, self.shapes, self._file)
+
+    def weight_bytes_of(self, node: Any) -> int:
+        """Return the bytes of a node's constants as ONNX Runtime holds them: 8 bits stay, FP16 becomes FP32."""
+        return sum(
+            math.prod(self.shapes.get(name, ())) * (1 if self._from_8_bits(name) else 4)
+            for name in node.input
+            if name in self._constants
+        )
+
+    def elements(self, node: Any) -> int:
+        """Return how many numbers a node makes; 0 where a shape is not known."""
+        return sum(math.prod(self.shapes.get(name, (0,))) for name in node.output if name)
 
 
 def _shapes(graph: Any) -> dict[str, tuple[int, ...]]:

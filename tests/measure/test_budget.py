@@ -6,12 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
 from edgetalker.measure.budget import DEVICES, DeviceFacts, budget, device_facts
+from edgetalker.measure.core import Core
+from edgetalker.measure.floor import StageGraph
 from tests.calibration.conftest import TINY
 
 pytest.importorskip("onnx")
@@ -58,18 +61,99 @@ def test_talkers_fit_until_the_deadline_or_the_memory(tiny: Bundle) -> None:
 def test_every_device_has_a_source_and_plausible_figures() -> None:
     assert {"orin-nano", "orin-nx", "agx-orin", "thor", "rtx4060", "rtx4090", "h200"} <= DEVICES.keys()
     for facts in DEVICES.values():
-        assert facts.source
+        assert "NVIDIA" in facts.source
+        assert facts.source.endswith("not measured here")
         assert 5e10 < facts.bytes_per_s < 1e13
         assert facts.rate("fp32") < facts.rate("fp16") < facts.rate("int8")
         assert facts.rate("w8") == facts.rate("fp16"), "weights alone are widened before they are multiplied"
 
 
+def test_geforce_cards_stand_in_one_proportion() -> None:
+    """Sums in FP32: FP16 has a quarter of INT8's rate and FP8 half of it, on Jetsons and data-centre cards more."""
+    for name in ("rtx4060", "rtx4090", "rtx5090"):
+        facts = DEVICES[name]
+        assert facts.rate("fp16") == pytest.approx(facts.rate("int8") / 4, rel=0.02)
+        assert facts.rate("fp8") == pytest.approx(facts.rate("int8") / 2, rel=0.02)
+    assert DEVICES["rtx3060"].rate("fp16") == pytest.approx(DEVICES["rtx3060"].rate("int8") / 4, rel=0.02)
+
+
+CORE = Core(
+    1000.0,
+    9000.0,
+    10.0,
+    0.0,
+    0.0,
+    0.0,
+    0.0,
+    {1 << 14: 1e9, 1 << 20: 1e8},
+    dict.fromkeys(("fp32", "int8", "narrow", "wide"), 1e9),
+)
+MACHINE = replace(PLAIN, core=CORE, own_ns=500.0)
+
+
+def test_a_stage_of_a_core_is_the_sum_of_its_nodes(tiny: Bundle) -> None:
+    graph = StageGraph(tiny.onnx("denoise"))
+    (product,) = [node for node in graph.nodes if graph.is_product(node)]
+    parts = CORE.parts_ns(tiny.onnx("denoise"), 1)
+    assert parts["launches"] == 1000.0 + 10.0 * len(graph.nodes)
+    assert parts["memory"] == graph.weight_bytes_of(product) == 4 * 64 * 64
+    assert parts["compute"] == graph.operations(product)
+    far = CORE.parts_ns(tiny.onnx("denoise"), 1 << 19)
+    assert far["memory"] == pytest.approx(10 * parts["memory"]), "many bytes between two runs come from memory"
+    seldom = CORE.parts_ns(tiny.onnx("denoise"), 1, cold=True)
+    assert seldom["launches"] == parts["launches"] + 8000.0
+    dear = replace(CORE, element_ns=1.0, rates={**CORE.rates, "fp32": 1e12}).parts_ns(tiny.onnx("denoise"), 1)
+    assert dear["elements"] > 0
+    assert dear["compute"] == pytest.approx(parts["compute"] / 1000)
+
+
+def test_a_frame_of_a_core_has_its_stages_and_the_runtime_itself(tiny: Bundle) -> None:
+    found = budget(tiny, MACHINE, schedule="full")
+    assert found.frame_ns == pytest.approx(500.0 + sum(stage.ns * stage.runs for stage in found.stages))
+    doubled = budget(tiny, replace(MACHINE, factor=2.0), schedule="full")
+    assert doubled.frame_ns - 500.0 == pytest.approx(2 * (found.frame_ns - 500.0))
+    assert found.talkers == int(1e9 / found.fps // found.frame_ns)
+    assert any("the runtime itself" in line for line in found.lines())
+    # A stage that runs in rows finds its weights in the cache, the others find everything else's there.
+    own = {stage.name: stage.ns for stage in found.stages}
+    assert own["denoise"] == sum(CORE.parts_ns(tiny.onnx("denoise"), 1).values())
+
+
+def test_products_in_8_bits_have_their_own_rate_and_bytes(tmp_path: Path) -> None:
+    from onnx import helper
+
+    from tests.support.toy import network
+
+    def written(narrow: bool) -> Path:
+        weights = np.zeros((256, 512), np.int8 if narrow else np.float32)
+        nodes = [helper.make_node("Gemm", ["wide_x", "wide"], ["y"])] if narrow else []
+        nodes = nodes or [helper.make_node("Gemm", ["x", "w"], ["y"])]
+        more = {"s": np.float32(0.1), "z": np.asarray(128, np.uint8), "ws": np.ones(512, np.float32)} if narrow else {}
+        if narrow:
+            nodes[:0] = [
+                helper.make_node("DequantizeLinear", ["w", "ws"], ["wide"], axis=1),
+                helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+                helper.make_node("DequantizeLinear", ["q", "s", "z"], ["wide_x"]),
+            ]
+        path = tmp_path / f"{narrow}.onnx"
+        path.write_bytes(network(nodes, {"x": (16, 256)}, {"y": (16, 512)}, {"w": weights, **more}))
+        return path
+
+    core = replace(CORE, rates={**CORE.rates, "int8": 4e9})
+    wide, narrow = (core.parts_ns(written(kind), 1) for kind in (False, True))
+    assert narrow["memory"] < 0.27 * wide["memory"]  # the channels' scales are bytes too
+    assert narrow["compute"] == wide["compute"] / 4
+    assert narrow["launches"] == wide["launches"], "what only narrows and widens is fused"
+
+
 def test_the_cpu_is_measured_here(tiny: Bundle) -> None:
     facts = device_facts("cpu", tiny)
     assert "measured now" in facts.source
-    assert 0.5 <= facts.factor < 100.0
-    assert facts.bytes_per_s > 1e7
-    assert facts.launch_ns > 10.0
+    assert 0.3 <= facts.factor < 10.0
+    assert facts.core is not None
+    assert min(facts.core.bytes_per_s.values()) > 1e7
+    assert facts.core.node_ns > 10.0
+    assert facts.own_ns > 1000.0
 
 
 def test_the_command_prints_its_inputs_and_answers_by_its_exit_code(

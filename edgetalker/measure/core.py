@@ -1,0 +1,218 @@
+"""What one core of this machine does in ONNX Runtime, measured now, and how long a stage then needs: node by node.
+
+    time = run + nodes * node + bytes of weights / bandwidth + operations / rate + elements * element
+
+Moving and computing are added up: a core that waits for a weight does not multiply. Bandwidth is measured at the
+bundle's own size, since what fits into a cache is read faster; convolutions of few channels and products in 8 bits
+have rates of their own, and so have operators that look up a curve for each element.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgetalker.engines.ort import open_session
+from edgetalker.measure.floor import StageGraph
+
+__all__ = ["PARTS", "Core", "measure_core"]
+
+Inputs = Mapping[str, np.ndarray[Any, Any]]
+
+PARTS = ("launches", "memory", "compute", "elements")
+"""What a stage's time is made of."""
+
+_VIEWS = frozenset("Reshape Squeeze Unsqueeze Identity Constant Shape Flatten Cast".split())
+_CURVES = frozenset("Sin Cos Tanh Sigmoid Gelu Erf Pow Exp Log Sqrt Softmax Reciprocal Elu Softplus Transpose".split())
+_NORMS = frozenset("LayerNormalization InstanceNormalization GroupNormalization".split())
+_FOLDED = frozenset("Identity Constant Cast QuantizeLinear DequantizeLinear".split())  # no kernel is left of them
+_CACHE = 16 << 20  # bytes that leave nothing else in a core's own caches
+_NARROW = 48  # channels; convolutions of fewer do not fill the core's vectors
+
+
+@dataclass(frozen=True)
+class Core:
+    """One core. run_ns: of a session that does nothing; cold_ns: the same when the caches hold other things; node_ns,
+    element_ns, curve_ns, norm_ns, row_ns: of one more operator, of each element of a sum, of a curve and of a norm, and
+    of each row of a norm. bytes_per_s: bytes of weights -> how fast products of one row
+    read them. rates: of large products `fp32` and `int8`, of convolutions `narrow` and `wide`, operations a second."""
+
+    run_ns: float
+    cold_ns: float
+    node_ns: float
+    element_ns: float
+    curve_ns: float
+    norm_ns: float
+    row_ns: float
+    bytes_per_s: Mapping[int, float]
+    rates: Mapping[str, float]
+
+    def parts_ns(self, path: Path, between: int, *, cold: bool = False) -> dict[str, float]:
+        """Return what one run of a stage's ONNX file should take, by part. Raises EngineError without fixed shapes.
+
+        between: bytes of weights that are read from one run to the next; what is more than a cache comes from memory.
+        cold: it runs so seldom that frames without it lie between.
+        """
+        graph = StageGraph(path)
+        bandwidth = self.bytes_per_s[min(self.bytes_per_s, key=lambda size: abs(math.log(max(1, between) / size)))]
+        found = dict.fromkeys(PARTS, 0.0)
+        found["launches"] = self.cold_ns if cold else self.run_ns
+        for node in graph.nodes:
+            if graph.is_constant(node):
+                continue  # folded when the stage is opened
+            found["launches"] += 0.0 if node.op_type in _FOLDED else self.node_ns
+            if graph.is_product(node):
+                found["memory"] += graph.weight_bytes_of(node) / bandwidth * 1e9
+                found["compute"] += graph.operations(node) / self.rates[self._rate(graph, node)] * 1e9
+            elif node.op_type not in _VIEWS | _FOLDED:
+                elements = graph.elements(node)
+                found["elements"] += elements * self._element(node.op_type)
+                if node.op_type in _NORMS and elements:
+                    found["elements"] += elements / graph.shapes[node.output[0]][-1] * self.row_ns
+        return found
+
+    def _rate(self, graph: StageGraph, node: Any) -> str:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            return "narrow" if min(graph.shapes[node.input[1]][:2]) < _NARROW else "wide"
+        return "int8" if graph.is_narrow(node) else "fp32"
+
+    def _element(self, operator: str) -> float:
+        if operator in _NORMS:
+            return self.norm_ns
+        return self.curve_ns if operator in _CURVES else self.element_ns
+
+
+def measure_core(sizes: Iterable[int]) -> Core:
+    """Measure, the reading of weights over so many bytes each. Takes about a second."""
+    size = 1 << 14
+    node, run = _line([_chain(_KINDS, (1, 16), count) for count in (10, 60)], (10, 60))
+    narrow, wide = (_element("LayerNormalization", size, width) for width in (16, 256))
+    row = max(0.0, (narrow - wide) / (1 / 16 - 1 / 256))
+    sides = {max(1, given): int(np.clip(np.sqrt(given / 4), 128, 6144)) for given in sizes}
+    return Core(
+        run_ns=run,
+        cold_ns=max(run, _chain(_KINDS, (1, 16), 10, cold=True) - 10 * node),
+        node_ns=node,
+        element_ns=_element("Neg", size),
+        curve_ns=_element("Gelu", size),
+        norm_ns=max(0.01, wide - row / 256),
+        row_ns=row,
+        bytes_per_s={given: 4e9 * side * side / (_ns(*_product(1, side, side)) - run) for given, side in sides.items()},
+        rates={
+            "fp32": 2e9 * 64 * 768 * 768 / (_ns(*_product(64, 768, 768)) - run),
+            "int8": 2e9 * 64 * 768 * 768 / (_ns(*_product(64, 768, 768, narrow=True)) - run),
+            "narrow": 6e9 * 16 * 16 * 2048 / (_ns(*_convolution(16, 2048)) - run),
+            "wide": 6e9 * 256 * 256 * 512 / (_ns(*_convolution(256, 512)) - run),
+        },
+    )
+
+
+def _line(times: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
+    """Return what one more costs, and what none costs."""
+    one = (times[1] - times[0]) / (counts[1] - counts[0])
+    return one, max(0.0, times[0] - counts[0] * one)
+
+
+def _ns(model: bytes, inputs: Inputs, *, cold: bool = False) -> float:
+    """Return the shortest of several runs, in the thread's processor time: others on the machine only make it longer.
+
+    ONNX Runtime computes in the calling thread. cold: something else is read before each run."""
+    other = np.ones(_CACHE if cold else 1, np.uint8)
+    session = open_session(model)
+    given = dict(inputs)
+    times: list[int] = []
+    while len(times) < 25:
+        other.max()
+        begin = time.thread_time_ns()
+        session.run(None, given)
+        times.append(time.thread_time_ns() - begin)
+    return float(min(times))
+
+
+_KINDS = ("Mul", "Unsqueeze", "Squeeze", "Tanh", "Slice")  # what small operators are, more or less
+
+
+def _chain(kinds: Sequence[str], shape: tuple[int, int], count: int, *, cold: bool = False) -> float:
+    """Return what a chain of these operators takes, none of which changes the shape for good."""
+    from onnx import helper
+
+    more = {
+        "Mul": ("factor",),
+        "Unsqueeze": ("first",),
+        "Squeeze": ("first",),
+        "Slice": ("first", "end", "last"),
+        "LayerNormalization": ("scale",),
+    }
+    weights = {
+        "factor": np.full(shape, 0.5, np.float32),
+        "scale": np.ones(shape[-1], np.float32),
+        "first": np.array([0]),
+        "end": np.array([shape[-1]]),
+        "last": np.array([1]),
+    }
+    names = ["x", *(f"t{place}" for place in range(count - 1)), "y"]
+    nodes = [
+        helper.make_node(kinds[place % len(kinds)], [given, *more.get(kinds[place % len(kinds)], ())], [made])
+        for place, (given, made) in enumerate(itertools.pairwise(names))
+    ]
+    read = {name for node in nodes for name in node.input}
+    weights = {name: values for name, values in weights.items() if name in read}
+    return _ns(_model(nodes, {"x": shape}, shape, weights), {"x": np.full(shape, 0.1, np.float32)}, cold=cold)
+
+
+def _element(operator: str, size: int, width: int = 64) -> float:
+    one, _ = _line([_chain([operator], (size // width, width), count) for count in (1, 9)], (1, 9))
+    return max(0.01, one / size)
+
+
+def _product(rows: int, size: int, columns: int, *, narrow: bool = False) -> tuple[bytes, Inputs]:
+    from onnx import helper
+
+    random = np.random.default_rng(0)
+    values = {"x": random.standard_normal((rows, size), np.float32)}
+    weights: dict[str, Any] = {"w": random.standard_normal((size, columns), np.float32)}
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
+    if narrow:  # the form that calibration writes and ONNX Runtime fuses
+        weights = {
+            "q": random.integers(-127, 127, (size, columns), np.int8),
+            "s": np.float32(0.03), "z": np.asarray(128, np.uint8),
+            "ws": np.full(columns, 0.01, np.float32), "wz": np.zeros(columns, np.int8),
+        }  # fmt: skip
+        nodes = [
+            helper.make_node("DequantizeLinear", ["q", "ws", "wz"], ["w"], axis=1),
+            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+            helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xw"]),
+            helper.make_node("Gemm", ["xw", "w"], ["y"]),
+        ]
+    return _model(nodes, {"x": (rows, size)}, (rows, columns), weights), values
+
+
+def _convolution(channels: int, length: int) -> tuple[bytes, Inputs]:
+    from onnx import helper
+
+    random = np.random.default_rng(0)
+    weights = {"w": random.standard_normal((channels, channels, 3), np.float32)}
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1])
+    shape = (1, channels, length)
+    return _model([node], {"x": shape}, shape, weights), {"x": random.standard_normal(shape, np.float32)}
+
+
+def _model(
+    nodes: Sequence[Any], inputs: Mapping[str, tuple[int, ...]], out: tuple[int, ...], weights: Mapping[str, Any]
+) -> bytes:
+    from onnx import TensorProto, helper, numpy_helper
+
+    given = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    made = [helper.make_tensor_value_info("y", TensorProto.FLOAT, out)]
+    constants = [numpy_helper.from_array(np.asarray(values), name) for name, values in weights.items()]
+    graph = helper.make_graph(nodes, "measured", given, made, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    data: bytes = model.SerializeToString()
+    return data
