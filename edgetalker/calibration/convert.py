@@ -40,7 +40,8 @@ PRECISIONS = ("fp16", *EIGHT_BITS)
 _LEAST_SECONDS = 5.0  # of sound, for ranges
 _SILENCE = 1e-4
 _TRIES = 3
-_SMALL, _FITTED = 64 << 20, 240  # bytes of a bundle whose frames can all be kept; how many of them are
+_SMALL, _OBSERVED, _FITTED = 64 << 20, 6000, 1500  # bytes of a bundle that many frames are observed of, and kept
+_HEARD = 2 / 3  # of the sound, which weights are fitted to; layers are judged on the rest
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class ConvertOptions:
     """precision: `fp16`, `int8`, `w8` or `fp8`. audio: folder of recordings (None: a made-up voice). seconds: length of
     the closed-loop comparison. goal: drift that it may have. limit: relative error that one run of a stage may have in
     FP16; what is beyond is held in FP32. hold: stages that stay FP32; `auto` finds those that have to. seed: of the
-    noise. observed: frames that ranges are observed over, for each schedule. kept: frames of them that are recorded.
-    budget: seconds that trying layers alone may take."""
+    noise. observed: frames that ranges are observed over, for each schedule. kept: frames of them that are recorded (8
+    bits take more of both for a small bundle, unless they were given). budget: seconds that trying layers alone may
+    take."""
 
     precision: str = "fp16"
     audio: Path | None = None
@@ -74,19 +76,26 @@ def convert(
     """
     _check_options(bundle, options)
     _check_place(bundle, output)
-    sound = sound_of(options.audio, bundle.manifest.audio.rate, min(max(options.seconds, 30.0), 600.0))
-    _check_sound(sound, bundle.manifest.audio.rate, options)
-    kept = _kept(bundle, options)
-    recorded = record_inputs(bundle, sound, options.observed, kept, seed=options.seed, progress=progress)
+    narrow_ = options.precision in EIGHT_BITS
+    rate = bundle.manifest.audio.rate
+    sound = sound_of(options.audio, rate, min(max(options.seconds, 30.0), 600.0), spoken=narrow_)
+    _check_sound(sound, rate, options)
+    heard = sound[: round(_HEARD * len(sound))] if narrow_ else sound
+    observed, kept = _frames(bundle, options, len(heard) / rate)
+    recorded = record_inputs(bundle, heard, observed, kept, seed=options.seed, progress=progress)
     conversion = _Conversion(bundle, options, sound, recorded, output, progress)
     return conversion.to_half() if options.precision == "fp16" else conversion.to_eight_bits()
 
 
-def _kept(bundle: Bundle, options: ConvertOptions) -> int:
-    """Weights are fitted to inputs: a product of one row needs as many frames as it has inputs, or it fits too few."""
+def _frames(bundle: Bundle, options: ConvertOptions, seconds: float) -> tuple[int, int]:
+    """Return how many frames to observe and to keep. Weights are fitted to inputs: from too few of them they learn what
+    only these have in common, and err where others come."""
     size = sum(bundle.onnx(stage).stat().st_size for stage in bundle.manifest.stages)
-    many = options.precision != "fp16" and options.kept == ConvertOptions.kept and size < _SMALL
-    return min(options.observed, _FITTED) if many else options.kept
+    plain = (options.observed, options.kept) == (ConvertOptions.observed, ConvertOptions.kept)
+    if options.precision == "fp16" or size >= _SMALL or not plain:
+        return options.observed, options.kept
+    observed = max(options.observed, min(_OBSERVED, round(seconds * bundle.manifest.motion.fps)))
+    return observed, min(observed, _FITTED)
 
 
 @dataclass(frozen=True)
@@ -134,7 +143,7 @@ class _Conversion:
             bundle=bundle,
             precision=options.precision,
             recorded=self.recorded,
-            sound=self.sound,
+            sound=self.sound[round(_HEARD * len(self.sound)) :],
             goal=options.goal,
             hold=[name for name in options.hold if name != "auto"],
             limit=options.limit,
@@ -167,7 +176,8 @@ class _Conversion:
         self, stages: list[ConvertedStage], loops: list[Divergence], rounded: Mapping[str, OneStep], **more: Any
     ) -> ConvertReport:
         name, options = self.bundle.manifest.name, self.options
-        heard = f"{options.audio}" if options.audio else "a made-up voice"
+        voice = "a made-up voice" if options.precision == "fp16" else "a made-up voice and a clip in many voices"
+        heard = f"{options.audio}" if options.audio else voice
         return ConvertReport(name, options.precision, heard, stages, loops, rounded, options.goal, **more)
 
     def _rounded(self, stage: ConvertedStage) -> Iterator[OneStep]:

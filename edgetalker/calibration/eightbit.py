@@ -18,13 +18,22 @@ from numpy.typing import NDArray
 from edgetalker.calibration.assign import name_nodes
 from edgetalker.calibration.network import Network, read_network
 from edgetalker.calibration.onestep import OneStep, one_step_error
-from edgetalker.calibration.quantise import FP8_LARGEST, Form, Kind, Product, fit, kind_for, products, to_quantised
-from edgetalker.calibration.ranges import METHODS, grams, range_ends, range_errors, sample
+from edgetalker.calibration.quantise import (
+    FP8_LARGEST,
+    Fitted,
+    Form,
+    Kind,
+    Product,
+    fit,
+    kind_for,
+    products,
+    to_quantised,
+)
+from edgetalker.calibration.ranges import METHODS, range_ends, range_errors, rows_of, sample
 from edgetalker.calibration.rollout import Inputs
 from edgetalker.calibration.sensitivity import Layer, Point, Prober, cheapest, choice_of, curve_of
 from edgetalker.calibration.stage import convert_stage
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError, Progress, UserError, unheard
 
 __all__ = ["EIGHT_BITS", "EightBits", "NothingQuantisedError", "StageForms", "narrow"]
@@ -33,7 +42,7 @@ EIGHT_BITS = ("int8", "w8", "fp8")
 _LARGE = 8_000_000  # weights; stages with more are tried in groups of layers
 _GROUPS = 12
 _PROBE_RUNS = 2  # recorded runs on which the methods for a tensor's range are compared
-_FITTED_ROWS = 4096
+_FITTED_ROWS = 1 << 14
 _MARGIN = 0.9  # of the goal: a short piece does not show everything
 
 
@@ -79,7 +88,7 @@ class EightBits:
 
 @dataclass
 class Narrowing:
-    """The pass over one bundle; `run` makes everything but the long closed loops."""
+    """The pass over one bundle, all but the long closed loops. sound: what layers are judged on, unlike `recorded`."""
 
     bundle: Bundle
     precision: str
@@ -148,14 +157,14 @@ class Narrowing:
     def _chosen(self, stage: str) -> dict[str, Kind]:
         return {name: kind for layer in self.layers if layer.stage == stage for name, kind in layer.kinds.items()}
 
-    def _fit(self, stage: str) -> dict[str, tuple[Array, Array]]:
+    def _fit(self, stage: str) -> dict[str, Fitted]:
         self.progress(f"fitting weights of {stage}", 0.0)
         kinds = self._chosen(stage)
         sources = {item.source for item in products(self.networks[stage]) if kinds.get(item.name) in ("w8", "a8")}
         inputs = self.recorded[stage]
         rows = max((item.rows for item in products(self.networks[stage])), default=1)
         runs = inputs[:: max(1, len(inputs) * rows // _FITTED_ROWS)]
-        return fit(self.networks[stage], kinds, grams(self.networks[stage], sources, runs)) if sources else {}
+        return fit(self.networks[stage], kinds, rows_of(self.networks[stage], sources, runs)) if sources else {}
 
     def _ranged(self, stage: str) -> dict[str, float]:
         """Return tensor -> the type's largest number, for what needs a range that cuts off nothing needlessly."""

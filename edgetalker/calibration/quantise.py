@@ -19,11 +19,13 @@ import numpy as np
 
 from edgetalker.calibration.assign import CURVES, MOVES, reached
 from edgetalker.calibration.network import FLOAT, Network
+from edgetalker.calibration.ranges import Rows
 from edgetalker.engines.engine import Array
 
 __all__ = [
     "FP8_LARGEST",
     "ROWS",
+    "Fitted",
     "Form",
     "Kind",
     "Product",
@@ -46,7 +48,9 @@ FP8_LARGEST = 448.0
 _LEAST_WEIGHTS = 1024  # smaller matrices cost more in scales and launches than they save
 _CLIPS = np.linspace(0.75, 1.0, 11, dtype=np.float32)
 _BLOCK = 128
+_DAMPING = 0.01  # of the inputs' mean power: less fits what was heard better, and other sound worse
 _HALF_SUFFIX = "__fp16"
+_TO_A_LOGARITHM = (*MOVES, "Add", "Mul", "Max", "Clip")  # a filter bank's sums must not even become negative
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,17 @@ class Product:
         return self.rows * self.weights
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A matrix (in, out) as int8 `whole` and a scale for each column. even: what each row was multiplied by before, and
+    its input has to be divided by (None: nothing). largest: absolute value of the divided inputs."""
+
+    whole: Array
+    scales: Array
+    even: Array | None = None
+    largest: float = 0.0
+
+
 def products(network: Network) -> list[Product]:
     """Return the products of a stage that could be written in 8 bits, in order. Nodes must have been named."""
     return [found for node in network.nodes if (found := _product(network, node)) is not None]
@@ -77,7 +92,7 @@ def _product(network: Network, node: Any) -> Product | None:
     if node.op_type not in ("MatMul", "Gemm", "Conv") or node.input[0] in network.constants:
         return None
     weights, out = network.constants.get(node.input[1]), network.shapes.get(node.output[0])
-    if reached(network, node, MOVES, CURVES):
+    if reached(network, node, MOVES, CURVES) or reached(network, node, _TO_A_LOGARITHM, ("Log",)):
         return None  # a spectrum or a statistic: a lost bit of a small value becomes a large error
     if (
         weights is None
@@ -113,12 +128,12 @@ def to_quantised(
     kinds: Mapping[str, Kind],
     largest: Mapping[str, float],
     form: Form,
-    fitted: Mapping[str, tuple[Array, Array]] | None = None,
+    fitted: Mapping[str, Fitted] | None = None,
 ) -> Any:
     """Return a new ONNX model in which the products of `kinds` (name -> kind) are in 8 bits.
 
-    largest: tensor -> absolute value that is the end of its range, for the sources of `a8` and `f8`. fitted: weight ->
-    int8 values (in, out) and scales; what is not there is rounded to nearest. Raises ValueError when the result is not
+    largest: tensor -> absolute value that is the end of its range, for the sources of `a8` and `f8`. fitted: by
+    weight; what is not there is rounded to nearest. Raises ValueError when the result is not
     valid ONNX.
     """
     import onnx
@@ -158,11 +173,14 @@ def fitted_weights(matrix: Array, scales: Array, gram: Array) -> Array:
     """Return int8 values of a matrix (in, out) whose product with the inputs seen errs least, given their Gram matrix.
 
     Each row's rounding error is made up for in the rows that follow (GPTQ: Frantar et al., arXiv:2210.17323, section
-    3.3, with the damping and the lazy blocks of its algorithm 1).
+    3.3, with the damping and the lazy blocks of its algorithm 1). The inputs with most power go first, so that most
+    rows are left to make up for theirs.
     """
-    rest = matrix.astype(np.float32).copy()
+    seen = np.diag(gram)
+    order = np.argsort(-seen, kind="stable")
+    rest = matrix.astype(np.float32)[order]
     size = len(rest)
-    damped = gram.astype(np.float64) + (0.01 * float(np.mean(np.diag(gram))) + 1e-9) * np.eye(size)
+    damped = gram.astype(np.float64)[np.ix_(order, order)] + (_DAMPING * float(np.mean(seen)) + 1e-9) * np.eye(size)
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
     whole = np.zeros(rest.shape, np.int8)
     for first in range(0, size, _BLOCK):
@@ -170,7 +188,7 @@ def fitted_weights(matrix: Array, scales: Array, gram: Array) -> Array:
         errors = np.zeros((last - first, rest.shape[1]), np.float32)
         for row in range(first, last):
             rounded = np.clip(np.rint(rest[row] / scales), -127, 127)
-            whole[row] = rounded.astype(np.int8)
+            whole[order[row]] = rounded.astype(np.int8)
             error = (rest[row] - rounded * scales) / upper[row, row]
             rest[row:last] -= upper[row, row:last, None] * error
             errors[row - first] = error
@@ -186,9 +204,9 @@ class _Writer:
         network: Network,
         largest: Mapping[str, float],
         form: Form,
-        fitted: Mapping[str, tuple[Array, Array]],
+        fitted: Mapping[str, Fitted],
     ) -> None:
-        self.network, self.largest, self.form, self.fitted = network, largest, form, fitted
+        self.network, self.largest, self.form, self.fitted = network, dict(largest), form, fitted
         self.made: dict[str, Any] = {}  # name -> initializer
         self.written: set[str] = set()  # tensors that exist so far
 
@@ -207,18 +225,36 @@ class _Writer:
         matrix = self.network.constants[node.input[1]]
         matrix = np.ascontiguousarray(matrix.T) if _transposed(node) else matrix
         weights = yield from self._weights(f"{node.input[1]}__kn", matrix, 1, kind)
+        source = yield from self._evened(node)
         if self.form == "host" and kind != "f8":
-            yield from self._integers(node, weights, matrix.shape[1], kind)
+            yield from self._integers(node, source, weights, matrix.shape[1], kind)
             return
-        source = node.input[0] if kind == "w8" else (yield from self._narrow(node.input[0], kind))
+        source = source if kind == "w8" else (yield from self._narrow(source, kind))
         yield helper.make_node(node.op_type, [source, weights, *node.input[2:]], node.output, name=node.name)
 
-    def _integers(self, node: Any, weights: str, columns: int, kind: Kind) -> Iterator[Any]:
+    def _evened(self, node: Any) -> Made:
+        """Divide a product's input by what its weights' rows were multiplied by; emulated weights hold the quotient."""
+        from onnx import helper
+
+        source: str = node.input[0]
+        fitted = self.fitted.get(_plain(node.input[1]))
+        if fitted is None or fitted.even is None or self.form == "emulated":
+            return source
+        evened = f"{source}__{node.input[1]}__even"
+        if evened not in self.written:
+            self.written.add(evened)
+            self.largest[evened] = fitted.largest
+            dtype = np.float32 if self.network.types.get(source, FLOAT) == FLOAT else np.float16
+            parts = self._constant(f"{node.input[1]}__even", (1.0 / fitted.even).astype(dtype))
+            yield helper.make_node("Mul", [source, parts], [evened], name=f"even_{evened}")
+        return evened
+
+    def _integers(self, node: Any, source: str, weights: str, columns: int, kind: Kind) -> Iterator[Any]:
         """Gemm on 8-bit integers, which wants two axes. Under w8 activations keep 16 bits, as two parts of 8."""
         from onnx import helper
 
-        source, out = node.input[0], node.output[0]
-        shape = self.network.shapes[source] or ()
+        out = node.output[0]
+        shape = self.network.shapes[node.input[0]] or ()
         flat, made = source, out
         if len(shape) != 2:
             flat, made = f"{out}__rows", f"{out}__made"
@@ -226,7 +262,7 @@ class _Writer:
             yield helper.make_node("Reshape", [source, rows], [flat], name=f"{node.name}__rows")
         bias: list[str] = []
         for name in node.input[2:]:
-            bias.append((yield from self._int32(node, name, columns, kind)))
+            bias.append((yield from self._int32(node, name, columns, self._scale(source, kind))))
         high = f"{flat}__{kind}"
         if high not in self.written:
             self.written.add(high)
@@ -234,7 +270,7 @@ class _Writer:
         whole = made if kind == "a8" else f"{out}__high"
         yield helper.make_node("Gemm", [high, weights, *bias], [whole], name=node.name)
         if kind == "w8":
-            low = f"{flat}__low"
+            low = f"{flat}__rest"
             if low not in self.written:
                 self.written.add(low)
                 yield helper.make_node("Sub", [flat, high], [f"{low}_wide"], name=f"rest_{low}")
@@ -254,7 +290,8 @@ class _Writer:
             copy.input[0] = yield from self._narrow(node.input[0], kind)
         if kind == "a8" and self.form == "host" and len(node.input) > 2:
             channels = len(self.network.constants[node.input[1]])
-            copy.input[2] = yield from self._int32(node, node.input[2], channels, kind)
+            scale = self._scale(node.input[0], kind)
+            copy.input[2] = yield from self._int32(node, node.input[2], channels, scale)
         if kind != "a8" or self.form != "host":
             yield copy
             return
@@ -295,7 +332,7 @@ class _Writer:
 
     def _int8(self, name: str, full: Array, axis: int) -> tuple[Array, Array]:
         fitted = self.fitted.get(_plain(name)) if axis == 1 else None
-        return fitted or int8_weights(full, axis)
+        return (fitted.whole, fitted.scales) if fitted else int8_weights(full, axis)
 
     def _rounded(self, name: str, full: Array, axis: int, kind: Kind) -> Array:
         values: Array
@@ -305,7 +342,8 @@ class _Writer:
             return values
         whole, scales = self._int8(name, full, axis)
         values = whole * scales.reshape([-1 if place == axis else 1 for place in range(full.ndim)])
-        return values
+        fitted = self.fitted.get(_plain(name)) if axis == 1 else None
+        return values if fitted is None or fitted.even is None else values / fitted.even[:, None]
 
     def _narrow(self, name: str, kind: Kind) -> Made:
         """Write a tensor's way through 8 bits, once."""
@@ -347,11 +385,11 @@ class _Writer:
         middle = np.asarray(128, np.uint8) if self.form == "host" else np.asarray(0, np.int8)
         return self._constant("zero__a8", middle)
 
-    def _int32(self, node: Any, bias: str, size: int, kind: Kind) -> Made:
+    def _int32(self, node: Any, bias: str, size: int, scale: str) -> Made:
         """A bias as int32 in units of the product's own scale: what an integer product adds at no cost."""
         from onnx import helper
 
-        end = _values(self.made[self._scale(node.input[0], kind)])
+        end = _values(self.made[scale])
         weights = f"{node.input[1]}__{'k' if node.op_type == 'Conv' else 'kn'}"
         scales = end * _values(self.made[f"{weights}__scale"])
         values = np.broadcast_to(self.network.constants[bias], (size,)).astype(np.float64)
@@ -373,16 +411,33 @@ def _plain(name: str) -> str:
     return name.removesuffix("__k").removesuffix("__kn").removesuffix(_HALF_SUFFIX)
 
 
-def fit(network: Network, chosen: Mapping[str, Kind], grams: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
-    """Return fitted int8 weights of the chosen int8 matrices whose source has a Gram matrix."""
+def fit(network: Network, chosen: Mapping[str, Kind], seen: Mapping[str, Rows]) -> dict[str, Fitted]:
+    """Return fitted int8 weights of the chosen int8 matrices of whose source something was seen.
+
+    Under w8 rows are brought to one size first: a scale that all rows of a column share is too coarse for small ones.
+    Under a8 that would take from the activations' 8 bits what it gives to the weights.
+    """
     found = {}
     for node in network.nodes:
-        if chosen.get(node.name) in ("w8", "a8") and node.op_type != "Conv" and node.input[0] in grams:
-            matrix = network.constants[node.input[1]]
-            matrix = np.ascontiguousarray(matrix.T if _transposed(node) else matrix, np.float32)
-            _, scales = int8_weights(matrix, 1)
-            found[node.input[1]] = (fitted_weights(matrix, scales, grams[node.input[0]]), scales)
+        kind = chosen.get(node.name)
+        if kind not in ("w8", "a8") or node.op_type == "Conv" or node.input[0] not in seen:
+            continue
+        matrix, rows = network.constants[node.input[1]], seen[node.input[0]]
+        matrix = np.ascontiguousarray(matrix.T if _transposed(node) else matrix, np.float32)
+        even = _even(matrix) if kind == "w8" else np.ones(len(matrix), np.float32)
+        _, scales = int8_weights(matrix * even[:, None], 1)
+        whole = fitted_weights(matrix * even[:, None], scales, rows.gram / np.outer(even, even))
+        largest = float((rows.largest / even).max(initial=0.0))
+        found[node.input[1]] = Fitted(whole, scales, even if kind == "w8" else None, largest)
     return found
+
+
+def _even(matrix: Array) -> Array:
+    """Return what brings every row of a matrix to one root mean square, one on (geometric) average."""
+    size = np.sqrt(np.square(matrix, dtype=np.float64).mean(1))
+    size = np.maximum(size, max(1e-3 * float(size.max(initial=0.0)), 1e-12))
+    even: Array = (np.exp(np.log(size).mean()) / size).astype(np.float32)
+    return even
 
 
 def _transposed(node: Any) -> bool:

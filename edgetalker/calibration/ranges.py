@@ -14,7 +14,7 @@ from edgetalker.engines.ort import open_session
 if TYPE_CHECKING:
     from edgetalker.calibration.network import Network
 
-__all__ = ["METHODS", "Range", "grams", "measure_ranges", "range_ends", "range_errors", "sample"]
+__all__ = ["METHODS", "Range", "Rows", "measure_ranges", "range_ends", "range_errors", "rows_of", "sample"]
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,23 @@ def sample(network: Network, names: Collection[str], inputs: Sequence[Mapping[st
     return {name: np.concatenate(pieces) for name, pieces in found.items()}
 
 
-def grams(network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    """Run a stage over recorded inputs; return tensor -> X^T X (size, size) over the rows of all runs."""
-    found: dict[str, Array] = {}
+@dataclass(frozen=True)
+class Rows:
+    """What the rows x (n, size) of a tensor showed. gram: x^T x (size, size). largest: absolute value, by column."""
+
+    gram: Array
+    largest: Array
+
+
+def rows_of(network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, Rows]:
+    """Run a stage over recorded inputs; return tensor -> what the rows of all runs showed."""
+    found: dict[str, Rows] = {}
     for name, value in _values(network, names, inputs):
-        rows = np.asarray(value, np.float32).reshape(-1, value.shape[-1])
-        found[name] = rows.T @ rows + found.get(name, np.float32(0.0))
+        rows = np.asarray(value, np.float64).reshape(-1, value.shape[-1])
+        gram, largest = rows.T @ rows, np.abs(rows).max(0)
+        if name in found:
+            gram, largest = gram + found[name].gram, np.maximum(largest, found[name].largest)
+        found[name] = Rows(gram, largest)
     return found
 
 

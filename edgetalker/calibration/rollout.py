@@ -98,14 +98,21 @@ def _kept_frames(frames: int, keep: int, period: int) -> set[int]:
     return {run * period for run in (*range(first), *later)}
 
 
+_TURN, _DEFAULTS = 15, 5  # frames for which controls stand; how often the defaults come again after both ends
+
+
 def _turn_controls(talker: Talker, index: int) -> None:
-    """Every few frames: default, all low, all high. A range that only defaults have been through proves little."""
-    if index % 15:
+    """Every few frames: default, all low, all high, and a while at the defaults again.
+
+    A range that only defaults have been through proves little; but weights are fitted to these frames, and defaults
+    are what a talker plays most of the time."""
+    if index % _TURN:
         return
     for name, control in talker.controls.items():
         tensor = control.tensor
-        choices = [values for values in (tensor.default, tensor.low, tensor.high) if values]
-        talker.set(name, list(choices[index // 15 % len(choices)]))
+        turns = (tensor.default, tensor.low, tensor.high, *_DEFAULTS * [tensor.default])
+        choices = [values for values in turns if values]
+        talker.set(name, list(choices[index // _TURN % len(choices)]))
 
 
 def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.calibration.network import Network
-from edgetalker.calibration.quantise import Form, Kind, Product, to_quantised
+from edgetalker.calibration.quantise import Fitted, Form, Kind, Product, to_quantised
 from edgetalker.calibration.rollout import play
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array, Engine
+from edgetalker.engines.engine import Engine
 from edgetalker.engines.errors import Progress, unheard
 from edgetalker.engines.ort import OrtEngine
 
@@ -80,7 +80,7 @@ class Prober:
     bundle: Bundle
     networks: Mapping[str, Network]
     largest: Mapping[str, Mapping[str, float]]
-    fitted: Mapping[str, Mapping[str, tuple[Array, Array]]]
+    fitted: Mapping[str, Mapping[str, Fitted]]
     sound: NDArray[np.float32]
     folder: Path
     seed: int = 0
@@ -104,9 +104,9 @@ class Prober:
             self._wanted[schedule] = play(self.bundle, self._full, self.sound, self.frames, schedule, seed=self.seed)
 
     def _seconds(self, schedule: str, frames: int) -> float:
-        begin = time.perf_counter()
+        begin = time.thread_time()  # a busy machine must not make the pieces shorter and their judgement worse
         play(self.bundle, self._full, self.sound, frames, schedule, seed=self.seed)
-        return time.perf_counter() - begin
+        return time.thread_time() - begin
 
     def _periods(self) -> list[int]:
         return [3, *(getattr(step, "every", 1) for step in self.bundle.manifest.program)]

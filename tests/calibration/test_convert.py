@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgetalker.calibration import convert as module
-from edgetalker.calibration.convert import ConvertOptions, convert
+from edgetalker.calibration.convert import ConvertOptions, _frames, convert
 from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence
 from edgetalker.calibration.stage import convert_stage, half_share
@@ -277,3 +277,15 @@ def test_the_command_converts_and_prints_the_report(tiny: Bundle, capsys: pytest
 def test_options_out_of_range_are_refused(tiny: Bundle, words: tuple[str, str]) -> None:
     with pytest.raises(OptionError, match="was wanted"):
         run(str(tiny.path), *words)
+
+
+def test_a_small_bundles_weights_are_fitted_to_many_frames_unless_they_were_counted(tiny: Bundle) -> None:
+    narrow = ConvertOptions(precision="int8")
+    for options, wanted in (
+        (narrow, (6000, 1500)),
+        (ConvertOptions(), (300, 24)),
+        (replace(narrow, observed=12), (12, 24)),
+        (replace(narrow, kept=3), (300, 3)),
+    ):
+        assert _frames(tiny, options, 400.0) == wanted
+    assert _frames(tiny, narrow, 20.0) == (20 * 30, 20 * 30), "as long as there is sound"

@@ -23,7 +23,7 @@ from edgetalker.calibration.quantise import (
     products,
     to_quantised,
 )
-from edgetalker.calibration.ranges import METHODS, range_ends, range_errors, sample
+from edgetalker.calibration.ranges import METHODS, Rows, range_ends, range_errors, sample
 from edgetalker.engines.ort import open_session
 from tests.calibration.conftest import network_of, node, weight
 
@@ -80,6 +80,16 @@ def test_the_forms_compute_alike_and_near_fp32(kind: Kind, rows: int, bias: bool
         assert 1e-5 < off(full, values) < 0.03, form
     assert off(found["emulated"], found["host"]) < 2e-3
     assert off(found["emulated"], found["gpu"]) < 2e-3
+
+
+def test_a_product_may_read_what_another_has_made() -> None:
+    nodes = [node("Gemm", "x w", "y"), node("Gemm", "y v", "z")]
+    network = network_of(nodes, {"x": (1, 64)}, {"z": (1, 48)}, w=weight(64, 64), v=weight(64, 48, seed=1))
+    x = np.random.default_rng(3).standard_normal((1, 64)).astype(np.float32)
+    full = computed(network.model, x=x)
+    for form in forms():
+        model = to_quantised(network, {"y": "w8", "z": "w8"}, {"x": 4.0, "y": 4.0}, form)
+        assert 1e-5 < off(full, computed(model, x=x)) < 0.03, form
 
 
 def forms() -> tuple[Form, ...]:
@@ -164,11 +174,37 @@ def test_fitting_makes_up_for_rounding_on_the_inputs_that_are_seen() -> None:
     fitted = fitted_weights(values, scales, seen.T @ seen)
     errors = [off(seen @ values, seen @ (whole * scales)) for whole in (plain, fitted)]
     assert errors[1] < errors[0] / 3
-    found = fit(network, {"y": "w8"}, {"x": seen.T @ seen})
-    np.testing.assert_array_equal(found["w"][0], fitted)
-    model = to_quantised(network, {"y": "w8"}, {"x": 3.0}, "gpu", found)
+    rows = Rows(seen.T @ seen, np.abs(seen).max(0))
+    found = fit(network, {"y": "a8"}, {"x": rows})["w"]
+    np.testing.assert_array_equal(found.whole, fitted)
+    assert found.even is None, "activations in 8 bits would lose what rows of one size gain"
+    model = to_quantised(network, {"y": "w8"}, {"x": 3.0}, "gpu", {"w": found})
     stored = next(item for item in model.graph.initializer if item.name == "w__kn")
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), fitted)
+
+
+def test_rows_are_brought_to_one_size_so_that_small_ones_keep_their_bits() -> None:
+    """Half of the inputs have weights a hundredth as large, and values a hundred times as large."""
+    random = np.random.default_rng(0)
+    size = np.where(np.arange(64) % 2, 0.01, 1.0)
+    network = dense(1)
+    network.constants["w"] = (network.constants["w"] * size[:, None]).astype(np.float32)
+    network.graph.initializer.remove(next(item for item in network.graph.initializer if item.name == "w"))
+    network.graph.initializer.append(onnx.numpy_helper.from_array(network.constants["w"], "w"))
+    seen = (random.standard_normal((300, 64)) / size).astype(np.float32)
+    rows = Rows((seen.T @ seen).astype(np.float64), np.abs(seen).max(0))
+    x = (random.standard_normal((1, 64)) / size).astype(np.float32)
+    full = computed(network.model, x=x)
+    errors = {}
+    for kind in ("w8", "a8"):
+        fitted = fit(network, {"y": kind}, {"x": rows})
+        how = {"gpu": as_written, "host": computed, "emulated": computed}
+        ends = {"x": float(rows.largest.max())}
+        found = {form: how[form](to_quantised(network, {"y": "w8"}, ends, form, fitted), x=x) for form in forms()}
+        errors[kind] = off(full, found["emulated"])
+        assert off(found["emulated"], found["gpu"]) < 1e-3
+        assert off(found["emulated"], found["host"]) < (1e-3 if kind == "w8" else 1e-2)
+    assert errors["w8"] < errors["a8"] / 5
 
 
 def test_ranges_leave_out_what_is_rare_where_that_is_asked_for() -> None:

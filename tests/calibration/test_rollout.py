@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from edgetalker.calibration.rollout import Divergence, compare_rollouts, record_inputs
-from edgetalker.calibration.sound import made_up_voice, sound_of
+from edgetalker.calibration.rollout import Divergence, _turn_controls, compare_rollouts, record_inputs
+from edgetalker.calibration.sound import made_up_voice, many_voices, sound_of
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
@@ -117,6 +118,18 @@ def test_a_difference_is_a_share_of_the_motion_s_own_deviation(toy: Bundle, tmp_
     assert found.worst == pytest.approx(np.max(np.abs(a - b)) / deviation, rel=1e-4)
 
 
+def test_controls_stand_at_their_defaults_most_of_the_time_and_go_through_their_ends() -> None:
+    """Weights are fitted to what is recorded, so that most of it is what talkers play."""
+    tensor = SimpleNamespace(default=(1.0,), low=(0.0,), high=(2.0,))
+    seen: list[float] = []
+    talker = SimpleNamespace(
+        controls={"style": SimpleNamespace(tensor=tensor)}, set=lambda name, values: seen.append(*values)
+    )
+    for index in range(16 * 15):
+        _turn_controls(talker, index)  # type: ignore[arg-type]
+    assert seen == 2 * [1.0, 0.0, 2.0, *5 * [1.0]]
+
+
 def test_growth_is_the_last_quarter_over_the_first() -> None:
     assert Divergence("full", 80, 1.0, (1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0), 9.0).growth == 3.0
     assert Divergence("full", 80, 1.0, (0.0, 0.0, 0.0, 0.0), 0.0).growth == 1.0
@@ -128,6 +141,18 @@ def test_the_made_up_voice_has_silence_onsets_and_full_scale() -> None:
     assert 0.9 < np.max(np.abs(voice)) <= 1.0
     assert np.mean(voice == 0.0) > 0.1
     np.testing.assert_array_equal(voice[:RATE], made_up_voice(RATE, 30 * RATE)[:RATE])
+
+
+def test_many_voices_speak_differently_and_the_made_up_one_lies_between_them() -> None:
+    voices = many_voices(RATE, 60 * RATE)
+    assert voices.shape == (60 * RATE,)
+    assert np.max(np.abs(voices)) <= 1.0
+    np.testing.assert_array_equal(voices[: 5 * RATE], made_up_voice(RATE, 5 * RATE, 0))
+    np.testing.assert_array_equal(sound_of(None, RATE, 60.0, spoken=True), voices)
+    # Quiet between two sentences of the clip, but no two stretches of ten seconds are alike.
+    pieces = voices.reshape(6, -1)
+    assert np.abs(np.corrcoef(pieces) - np.eye(6)).max() < 0.5
+    assert np.std([np.sqrt(np.mean(piece**2)) for piece in pieces]) > 0.01
 
 
 def write_wave(path: Path, values: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
