@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -84,7 +85,7 @@ def _rows(bundle: Bundle, precision: str) -> Iterator[str]:
             f"{max(errors, default=0.0):.1e} | {drifts} | {closures} | "
             f"{wide:.2f} ms, {narrow:.2f} ms, {narrow / wide:.2f} |"
         )
-        print(row, flush=True)
+        print(row, file=sys.stderr, flush=True)
         yield row
 
 

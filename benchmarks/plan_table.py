@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def _rows(bundle: Bundle, targets: list[str], machine: Machine) -> Iterator[str]
                 target = parse_target(text, NoGpu("none is asked for"), ("rtx",))
                 builder = PlanBuilder(bundle, target, machine, precision)
                 start = f"| {bundle.manifest.name} | {stage} | {precision} | {' '.join(target.capabilities)} |"
-                print(start, flush=True)
+                print(start, file=sys.stderr, flush=True)
                 yield f"{start} {_cells(builder, stage)} {_errors(report, stage, precision)}"
 
 
@@ -87,13 +88,16 @@ def _errors(report: dict[str, Any], stage: str, precision: str) -> str:
 
 
 def write_between(lines: list[str], into: Path | None, begin: str, end: str) -> None:
-    """Print the lines, or put them between two marks of a file."""
+    """Print the lines, or put them between two marks of a file. Raises ValueError when the file lacks one of them."""
     text = "\n".join(lines)
     if into is None:
         print(text)
         return
-    before, _, rest = into.read_text(encoding="utf-8").partition(begin)
-    _, _, after = rest.partition(end)
+    whole = into.read_text(encoding="utf-8")
+    before, found, rest = whole.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{into}: `{begin}` and `{end}` were wanted, in this order; nothing was written")
     into.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
