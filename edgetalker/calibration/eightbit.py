@@ -28,6 +28,7 @@ from edgetalker.calibration.quantise import (
     kind_for,
     products,
     to_quantised,
+    weights_of,
 )
 from edgetalker.calibration.ranges import METHODS, range_ends, range_errors, rows_of, sample
 from edgetalker.calibration.rollout import Inputs
@@ -264,7 +265,8 @@ class Narrowing:
         choice = choice_of(self.found.layers[: self.found.taken])
         narrow_ = [item for name, kinds in choice.items() for item in self._products(name, kinds)]
         every = sum(_operations(self.bundle.onnx(stage)) for stage in self.networks)
-        self.found.weights = sum(item.weights for item in narrow_) / max(1, self._all_weights())
+        held = sum(weights_of(self._products(name, kinds)) for name, kinds in choice.items())
+        self.found.weights = held / max(1, self._all_weights())
         self.found.operations = sum(item.operations for item in narrow_) / max(1, every)
         self.found.stages = [self._stage(name, choice.get(name, {})) for name in self.networks if name not in self.hold]
 
@@ -288,7 +290,7 @@ class Narrowing:
             files.get("host", b""),
             files["emulated"],
             kinds,
-            sum(item.weights for item in chosen) / max(1, _weights(self.networks[name])),
+            weights_of(chosen) / max(1, _weights(self.networks[name])),
             sum(item.operations for item in chosen) / max(1, _operations(path)),
             {form: one_step_error(full, data, probes) for form, data in files.items()},
             len(full),

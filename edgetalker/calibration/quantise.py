@@ -11,7 +11,7 @@ FP32 products of the rounded values, as a GPU computes them, for closed loops on
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ __all__ = [
     "kind_for",
     "products",
     "to_quantised",
+    "weights_of",
 ]
 
 Kind = Literal["w8", "a8", "f8"]
@@ -57,7 +58,8 @@ _TO_A_LOGARITHM = (*MOVES, "Add", "Mul", "Max", "Clip")  # a filter bank's sums 
 class Product:
     """A product of a computed tensor with a constant matrix or kernel. rows: how often each weight is used.
 
-    source: the computed tensor. operations: multiply-adds of one run.
+    source: the computed tensor. matrix: the constant's name, which two products may share. operations: multiply-adds of
+    one run.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Product:
     source: str
     rows: int
     weights: int
+    matrix: str = ""
 
     @property
     def operations(self) -> int:
@@ -103,7 +106,8 @@ def _product(network: Network, node: Any) -> Product | None:
     ):
         return None
     if node.op_type == "Conv":
-        return Product(node.name, "Conv", node.input[0], out[0] * math.prod(out[2:]), int(weights.size))
+        rows = out[0] * math.prod(out[2:])
+        return Product(node.name, "Conv", node.input[0], rows, int(weights.size), node.input[1])
     plain = all(
         item.f == 1.0 if item.name in ("alpha", "beta") else item.name == "transB" or not item.i
         for item in node.attribute
@@ -111,7 +115,13 @@ def _product(network: Network, node: Any) -> Product | None:
     if weights.ndim != 2 or not plain:
         return None
     columns = weights.shape[0] if _transposed(node) else weights.shape[1]
-    return Product(node.name, node.op_type, node.input[0], math.prod(out) // columns, int(weights.size))
+    rows = math.prod(out) // columns
+    return Product(node.name, node.op_type, node.input[0], rows, int(weights.size), node.input[1])
+
+
+def weights_of(chosen: Iterable[Product]) -> int:
+    """Return how many weights the products of one stage hold: a matrix that two of them share counts once."""
+    return sum({item.matrix or item.name: item.weights for item in chosen}.values())
 
 
 def kind_for(product: Product, precision: str) -> Kind | None:

@@ -38,6 +38,8 @@ def sound_of(folder: Path | None, rate: int, seconds: float, *, spoken: bool = F
 
 def recordings(folder: Path, rate: int) -> Iterator[NDArray[np.float32]]:
     """Yield the sound of every file in a folder. Raises InputError when there is none."""
+    if not folder.exists():
+        raise InputError(f"there is no {folder}", hint="name a folder of recordings, or one recording")
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
         raise InputError(f"{folder} holds no sound file", hint=f"files that end in {', '.join(SUFFIXES)} are read")

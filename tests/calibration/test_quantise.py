@@ -22,6 +22,7 @@ from edgetalker.calibration.quantise import (
     kind_for,
     products,
     to_quantised,
+    weights_of,
 )
 from edgetalker.calibration.ranges import METHODS, Rows, range_ends, range_errors, sample
 from edgetalker.engines.ort import open_session
@@ -181,6 +182,14 @@ def test_fitting_makes_up_for_rounding_on_the_inputs_that_are_seen() -> None:
     model = to_quantised(network, {"y": "w8"}, {"x": 3.0}, "gpu", {"w": found})
     stored = next(item for item in model.graph.initializer if item.name == "w__kn")
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), fitted)
+
+
+def test_a_matrix_that_two_products_share_counts_once() -> None:
+    nodes = [node("Gemm", "x w", "y"), node("Gemm", "u w", "z")]
+    network = network_of(nodes, {"x": (1, 64), "u": (1, 64)}, {"y": (1, 48), "z": (1, 48)}, w=weight(64, 48))
+    found = products(network)
+    assert [item.weights for item in found] == [64 * 48, 64 * 48]
+    assert weights_of(found) == 64 * 48
 
 
 def test_rows_are_brought_to_one_size_so_that_small_ones_keep_their_bits() -> None:

@@ -180,3 +180,5 @@ def test_a_folder_without_sound_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no sound")
     with pytest.raises(InputError, match="holds no sound file"):
         sound_of(tmp_path, RATE, 1.0)
+    with pytest.raises(InputError, match=r"there is no .*speech"):
+        sound_of(tmp_path / "speech", RATE, 1.0)
