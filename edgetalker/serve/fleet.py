@@ -72,10 +72,10 @@ class Replica:
 
     def __init__(self, fleet: Fleet) -> None:
         """Open the model. Raises UserError."""
+        token = read_token(Path(fleet.token_file)) if fleet.token_file is not None else ""
         options = BatchOptions(talkers=fleet.talkers, schedule=fleet.schedule)
         more: dict[str, Any] = {"device": "cuda"} if fleet.gpus else {}
         self._batch = Batch(fleet.bundle, options=options, **more).__enter__()
-        token = read_token(Path(fleet.token_file)) if fleet.token_file is not None else ""
         self._service = A2fService(self._batch, Door(token=token, idle=fleet.idle))
 
     async def ProcessAudioStream(self, requests: AsyncIterator[bytes], grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802

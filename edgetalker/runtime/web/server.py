@@ -169,14 +169,18 @@ class Server:
             return self._response(Reply(http.HTTPStatus.NOT_FOUND, "not found\n"))
         if isinstance(route, Asset):
             return self._response(Reply(http.HTTPStatus.OK, route.body, route.type), foreign=route.foreign)
-        if not known and (isinstance(route, Socket) or route.private):
-            return self._response(Reply(*self.admission.turn_away(*self._denied, reason="wrong token")))
+        # Browsers tell a page nothing of a handshake that fails: it asks again by plain HTTP, and may read why.
+        asked = isinstance(route, Socket)
+        if not known and (asked or route.private):
+            denied = self.admission.turn_away(*self._denied, reason="wrong token")
+            return self._response(Reply(*denied), foreign=asked)
         if isinstance(route, Answer):
             return self._response(route.reply())
         if "websocket" not in upgrade.lower():
-            return self._response(Reply(http.HTTPStatus.UPGRADE_REQUIRED, "a WebSocket is served here\n"))
+            return self._response(Reply(http.HTTPStatus.UPGRADE_REQUIRED, "a WebSocket is served here\n"), foreign=True)
         if self._count[route] + self._opening(route) >= route.most:
-            return self._response(Reply(*self.admission.turn_away(503, route.full, reason="too many connections")))
+            full = self.admission.turn_away(503, route.full, reason="too many connections")
+            return self._response(Reply(*full), foreign=True)
         self._conversations[connection] = route
         return None
 
@@ -236,17 +240,21 @@ class ServerThread:
         self.server = server
         self._main = main or self._wait
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._listening: Future[None] = Future()
 
     def start(self) -> None:
-        """Listen. Raises DeviceError when the port is taken, MissingPackageError without `websockets`."""
+        """Listen. Raises DeviceError when the port is taken or the system has nothing left to begin with,
+        MissingPackageError without `websockets`."""
         self.server.package()
         self._thread.start()
         try:
             self._listening.result()
-        except BaseException:
-            self._thread.join()
+        except BaseException as fault:
+            self.call(lambda: self.stopping.set())  # a Ctrl-C came here; the thread may listen by now
+            self._thread.join(1.0)
+            if isinstance(fault, OSError):
+                raise DeviceError(f"{self.server.admission.name} cannot begin: {fault.strerror or fault}") from None
             raise
 
     def call(self, function: Callable[[], object]) -> None:
@@ -264,14 +272,19 @@ class ServerThread:
     async def _wait(self) -> None:
         await self.stopping.wait()
 
-    async def _run(self) -> None:
-        self.stopping = asyncio.Event()
+    def _work(self) -> None:
+        running = self._run()
         try:
-            async with self.server:
-                self._loop = asyncio.get_running_loop()
-                self._listening.set_result(None)
-                await self._main()
+            asyncio.run(running)
         except BaseException as fault:
+            running.close()  # where no loop could be made, nobody has awaited it
             if self._listening.done():
                 raise
             self._listening.set_exception(fault)
+
+    async def _run(self) -> None:
+        self.stopping = asyncio.Event()
+        async with self.server:
+            self._loop = asyncio.get_running_loop()
+            self._listening.set_result(None)
+            await self._main()

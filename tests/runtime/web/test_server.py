@@ -161,6 +161,32 @@ def test_a_thread_that_cannot_listen_says_so_and_ends() -> None:
         thread.close()
 
 
+def test_a_thread_that_cannot_have_a_loop_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise OSError(24, "Too many open files")
+
+    thread = ServerThread(Server(Admission("it"), "127.0.0.1", 0, Limits(message=1), routes={}), "edgetalker-it")
+    monkeypatch.setattr(asyncio, "new_event_loop", none)
+    monkeypatch.setattr(asyncio.events, "new_event_loop", none)
+    with pytest.raises(DeviceError, match="it cannot begin: Too many open files"):
+        thread.start()
+    thread.close()
+
+
+def test_a_page_that_is_let_in_may_read_why_it_cannot_connect() -> None:
+    def readable(server: Server, **headers: str) -> tuple[int, str | None]:
+        request = urllib.request.Request(f"http://127.0.0.1:{server.port}/echo", headers=headers)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=20)
+        with refused.value as error:
+            return error.code, error.headers["Access-Control-Allow-Origin"]
+
+    with served(token="s3cret", origins=["https://shop.example"]) as (server, _):
+        assert readable(server, Origin="https://shop.example") == (401, "*")
+        assert readable(server, Origin="https://shop.example", **BEARER) == (426, "*")
+        assert readable(server, Origin="https://evil.example") == (403, None)
+
+
 def test_a_thread_ends_with_its_main() -> None:
     came: list[str] = []
 
