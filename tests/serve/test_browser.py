@@ -63,6 +63,105 @@ def test_names_of_all_spellings_and_frames_as_the_server_packs_them(tmp_path: Pa
     assert (set(names), jaw) == ({"eyeblinkleft"}, "jawright")
 
 
+SOCKET = """
+import { EdgeTalker } from './edgetalker.mjs';
+globalThis.location = { origin: 'http://here', href: 'http://here/' };
+globalThis.WebSocket = class {
+  static all = [];
+  constructor() { this.sent = []; WebSocket.all.push(this); }
+  send(message) { this.sent.push(message); }
+  close() {}
+  open() { this.onmessage({ data: JSON.stringify({ type: 'layout', names: [], fps: '30/1' }) }); }
+};
+const later = () => new Promise((done) => { setTimeout(done, 0); });
+const kinds = (socket) => socket.sent.map((one) => (typeof one === 'string' ? JSON.parse(one).type : 'sound'));
+const talker = new EdgeTalker();
+const options = { rate: 16000, play: false };
+"""
+
+
+def run_in_node(tmp_path: Path, script: str) -> Any:
+    """Run a script on edgetalker.js and a socket that answers nothing; return what it printed."""
+    if (node := shutil.which("node")) is None:
+        pytest.skip("no node")
+    (tmp_path / "edgetalker.mjs").write_bytes(CLIENT.read_bytes())
+    (tmp_path / "run.mjs").write_text(SOCKET + script)
+    done = subprocess.run([node, "run.mjs"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+def test_a_talker_that_is_closed_while_it_connects_says_so_and_connects_again(tmp_path: Path) -> None:
+    told, sockets, state = run_in_node(
+        tmp_path,
+        """
+        const first = talker.connect().catch((fault) => fault.code);
+        talker.close();
+        const again = talker.connect();
+        WebSocket.all[0].onclose?.({ code: 1006 }); // the first one's end comes late
+        WebSocket.all[1].open();
+        await again;
+        talker.close();
+        talker.connect(); // nor does an open one that is going away count
+        console.log(JSON.stringify([await first, WebSocket.all.length, talker.state]));
+        """,
+    )
+    assert (told, sockets, state) == ("closed", 3, "connecting")
+
+
+def test_the_end_of_a_stream_that_was_interrupted_ends_nothing_else(tmp_path: Path) -> None:
+    kinds, done = run_in_node(
+        tmp_path,
+        """
+        let end;
+        const ended = new Promise((resolve) => { end = resolve; });
+        const first = talker.speak((async function* () { yield new Int16Array(160); await ended; })(), options);
+        await later();
+        WebSocket.all[0].open();
+        await later();
+        talker.reset();
+        talker.speak((async function* () { yield new Int16Array(160); await new Promise(() => {}); })(), options);
+        await later();
+        end();
+        await later();
+        console.log(JSON.stringify([kinds(WebSocket.all[0]), await first]));
+        """,
+    )
+    assert kinds == ["start", "sound", "reset", "start", "sound"]
+    assert done == {"seconds": 0, "interrupted": True}
+
+
+def test_sound_that_somebody_else_plays_goes_on_where_its_frames_ended(tmp_path: Path) -> None:
+    sent, kept = run_in_node(
+        tmp_path,
+        """
+        const frame = (index) => {
+          const view = new DataView(new ArrayBuffer(28));
+          view.setUint32(4, index, true);
+          view.setFloat64(8, index / 30, true);
+          return { data: view.buffer };
+        };
+        const minute = (async function* () {
+          for (let second = 0; second < 40; second += 1) yield new Int16Array(16000);
+        })();
+        talker.speak(minute, options);
+        await later();
+        WebSocket.all[0].open();
+        await later();
+        for (let index = 0; index < 600; index += 1) { WebSocket.all[0].onmessage(frame(index)); await later(); }
+        const kept = talker.current.pieces.map(({ first }) => first / 16000);
+        WebSocket.all[0].onclose({ code: 1006 });
+        clearTimeout(talker.timer);
+        talker.open();
+        WebSocket.all[1].open();
+        const sound = WebSocket.all[1].sent.filter((one) => typeof one !== 'string');
+        console.log(JSON.stringify([[talker.current.base, sound[0].length], kept]));
+        process.exit();
+        """,
+    )
+    assert sent == [pytest.approx(20.0), 16000]  # 600 frames are 20 s; nothing is said twice
+    assert kept[0] == 11  # what was played long ago is not kept
+
+
 @pytest.fixture(scope="module")
 def batch() -> Iterator[Batch]:
     with Batch(options=BatchOptions(talkers=2, schedule="one")) as batch:

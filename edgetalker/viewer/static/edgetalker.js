@@ -100,7 +100,7 @@ async function* toPieces(source) {
 class Utterance {
   constructor(name, rate, play) {
     Object.assign(this, { name, rate, play });
-    this.pieces = []; // { first, samples }: kept until they were heard, for a connection that breaks
+    this.pieces = []; // { first, samples }: kept until they were heard and a while longer, for a connection that breaks
     this.length = 0; // samples so far
     this.complete = false; // all sound is here
     this.over = false; // all frames are here
@@ -203,7 +203,10 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     this.stopQuiet();
     [this.serial, this.deaf, this.line] = [0, false, []];
     this.become('closed');
-    if (!this.wanted) return;
+    if (!this.wanted) {
+      refuse(new TalkerError('closed', 'the talker was closed'));
+      return;
+    }
     if (never) {
       const fault = await this.diagnose();
       refuse(fault);
@@ -221,6 +224,7 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
 
   giveUp(error) {
     this.wanted = false;
+    this.stopListening();
     this.interrupt(error);
   }
 
@@ -244,7 +248,10 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     this.stopQuiet();
     this.interrupt(null);
     clearTimeout(this.timer);
-    this.socket?.close();
+    const { socket } = this;
+    this.socket = null; // what it still says is nobody's
+    socket?.close();
+    if (this.state !== 'closed') this.lose(); // now, so that connect() may follow at once
   }
 
   send(message) {
@@ -275,8 +282,8 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     this.become('open');
     const { current } = this;
     if (current?.opened) { // it broke in mid-word: go on from what is heard
-      current.base = Math.max(this.heard(current) ?? 0, 0);
-      current.sent = Math.floor(current.base * current.rate);
+      current.base = current.play ? Math.max(this.heard(current) ?? 0, 0) : this.framesEnd(current);
+      current.sent = Math.min(Math.floor(current.base * current.rate), current.length);
       current.frames = current.frames.filter((frame) => frame.time <= current.base);
       current.over = false;
       this.begin(current);
@@ -368,6 +375,7 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
       if (this.current === utterance) this.reset(error);
       return;
     }
+    if (this.current !== utterance) return; // its flush would end what is said now
     utterance.complete = true;
     if (utterance.opened) this.pump(utterance);
     else this.finish(utterance); // there was no sound
@@ -396,6 +404,12 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     return Math.max(this.heard(utterance) ?? utterance.frames[utterance.frames.length - 1]?.time ?? 0, utterance.base);
   }
 
+  /** The second after the last frame of an utterance whose sound somebody else plays. */
+  framesEnd(utterance) {
+    const last = utterance.frames[utterance.frames.length - 1];
+    return last ? last.time + 1 / this.layout.fps : utterance.base;
+  }
+
   takeFrame(frame) {
     const [utterance] = this.line;
     if (this.deaf || frame.serial !== this.serial || !utterance) return;
@@ -408,6 +422,8 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     // What was heard is not needed any more, but for the frame that is on.
     const old = utterance.frames.findLastIndex((other) => other.time <= (heard ?? frame.time) - 1);
     if (old > 0) utterance.frames.splice(0, old);
+    const over = Math.min((Math.min(heard ?? frame.time, frame.time) - AHEAD) * utterance.rate, utterance.sent);
+    while (utterance.pieces.length && utterance.pieces[0].first + utterance.pieces[0].samples.length <= over) utterance.pieces.shift();
     const { rate } = utterance;
     const [from, to] = [frame.time, frame.time + 1 / this.layout.fps].map((time) => Math.round(time * rate));
     this.tell('frame', { ...frame, rate, sound: this.cut(utterance, from, to) });
