@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.network import Network, relative_error
+from edgetalker.calibration.network import CURVES, MOVES, Network, name_nodes, reached, relative_error
 from edgetalker.calibration.ranges import Range
 
-__all__ = ["CURVES", "FOLLOWERS", "MOVES", "PRODUCTS", "Assignment", "assign", "name_nodes", "reached"]
+__all__ = ["FOLLOWERS", "PRODUCTS", "Assignment", "assign"]
 
 PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 """Operators that are worth FP16 by themselves."""
-
-MOVES = ("Reshape", "Transpose", "Slice", "Split", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Flatten")
-"""Operators that move values and change none."""
 
 FOLLOWERS = (
     *MOVES,
@@ -32,8 +29,6 @@ FOLLOWERS = (
 """Operators that join FP16 when everything around them is FP16."""
 
 _SOFTMAX = ("Softmax", "LogSoftmax")
-CURVES = ("Pow", "Log", "Sqrt", "Reciprocal", "Exp")
-"""Operators that turn a lost bit of a small value into a large error."""
 _LARGEST = 65504.0 / 4  # a quarter of FP16's largest number: a rollout does not show everything
 _SMALLEST = 2.0**-14  # below it FP16 loses a bit with every halving
 _WEIGHT_ERROR = 2.0**-10
@@ -72,18 +67,6 @@ def assign(network: Network, ranges: Mapping[str, Range], keep: Collection[str] 
             result.half.add(name)
     _drop_lonely(network, names, result)
     return result
-
-
-def name_nodes(network: Network) -> dict[int, str]:
-    """Give every node a unique name, in the graph itself; return identity -> name."""
-    seen: set[str] = set()
-    names = {}
-    for place, node in enumerate(network.graph.node):
-        if not node.name or node.name in seen:
-            node.name = f"{node.op_type}_{place}"
-        seen.add(node.name)
-        names[id(node)] = node.name
-    return names
 
 
 def is_reduction(network: Network, node: Any) -> bool:
@@ -137,19 +120,6 @@ def _weight_objection(network: Network, name: str) -> str:
     with np.errstate(over="ignore"):
         error = relative_error(values, values.astype(np.float16))
     return f"constant `{name}` loses {error:.1e} of itself in FP16" if error > _WEIGHT_ERROR else ""
-
-
-def reached(network: Network, node: Any, through: Collection[str], wanted: Collection[str]) -> str:
-    """Return the operator among `wanted` that a node's result reaches through nodes of `through`; empty if none."""
-    waiting, seen = list(node.output), set()
-    while waiting:
-        for user in network.consumers.get(waiting.pop(), []):
-            if user.op_type in wanted:
-                return str(user.op_type)
-            if user.op_type in through and user.output[0] not in seen:
-                seen.add(user.output[0])
-                waiting.extend(user.output)
-    return ""
 
 
 def _spacing(value: float) -> float:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.calibration.assign import name_nodes
-from edgetalker.calibration.network import Network, read_network
+from edgetalker.calibration.network import Network, name_nodes, read_network
 from edgetalker.calibration.onestep import OneStep, one_step_error
 from edgetalker.calibration.quantise import (
     FP8_LARGEST,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ import numpy as np
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError, MissingPackageError
 
-__all__ = ["FLOAT", "HALF", "Network", "read_network"]
+__all__ = ["CURVES", "FLOAT", "HALF", "MOVES", "Network", "name_nodes", "reached", "read_network", "relative_error"]
 
 FLOAT, HALF = 1, 10
 """ONNX's numbers for float32 and float16."""
+MOVES = ("Reshape", "Transpose", "Slice", "Split", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Flatten")
+"""Operators that move values and change none."""
+CURVES = ("Pow", "Log", "Sqrt", "Reciprocal", "Exp")
+"""Operators that turn a lost bit of a small value into a large error."""
 
 
 class Network:
@@ -89,6 +93,31 @@ def read_network(path: Path) -> Network:
         return Network(onnx.load(str(path)))
     except Exception as error:  # protobuf's and onnx's errors share no base class but Exception
         raise InputError(f"{path} cannot be read as ONNX: {error}", hint="export the bundle again") from error
+
+
+def name_nodes(network: Network) -> dict[int, str]:
+    """Give every node a unique name, in the graph itself; return identity -> name."""
+    seen: set[str] = set()
+    names = {}
+    for place, node in enumerate(network.graph.node):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{place}"
+        seen.add(node.name)
+        names[id(node)] = node.name
+    return names
+
+
+def reached(network: Network, node: Any, through: Collection[str], wanted: Collection[str]) -> str:
+    """Return the operator among `wanted` that a node's result reaches through nodes of `through`; empty if none."""
+    waiting, seen = list(node.output), set()
+    while waiting:
+        for user in network.consumers.get(waiting.pop(), []):
+            if user.op_type in wanted:
+                return str(user.op_type)
+            if user.op_type in through and user.output[0] not in seen:
+                seen.add(user.output[0])
+                waiting.extend(user.output)
+    return ""
 
 
 def _inlined(model: Any) -> Any:

@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.assign import MOVES
-from edgetalker.calibration.network import FLOAT, HALF
+from edgetalker.calibration.network import FLOAT, HALF, MOVES
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import MissingPackageError
 from edgetalker.engines.ort import open_session

@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgetalker.calibration.assign import CURVES, MOVES, reached
-from edgetalker.calibration.network import FLOAT, Network
+from edgetalker.calibration.network import CURVES, FLOAT, MOVES, Network, reached
 from edgetalker.calibration.ranges import Rows
 from edgetalker.engines.engine import Array
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.calibration.network import Network
-from edgetalker.calibration.quantise import Fitted, Form, Kind, Product, to_quantised
+from edgetalker.calibration.quantise import Fitted, Form, Kind, Product, to_quantised, weights_of
 from edgetalker.calibration.rollout import play
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Engine
@@ -47,7 +47,7 @@ class Layer:
     @property
     def saved(self) -> int:
         """Three bytes of each weight's four."""
-        return 3 * sum(product.weights for product in self.products)
+        return 3 * weights_of(self.products)
 
     @property
     def name(self) -> str:
@@ -58,7 +58,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the curve of size against drift: the `layers` cheapest layers narrow. share: of the weights.
+    """A point of the curve of size against drift: the `layers` cheapest layers narrow. saved: bytes. share: of the
+    weights.
 
     predicted: root of the sum of the layers' squares, of the worst schedule. measured: played, nan where it was not.
     """
@@ -179,13 +180,14 @@ def cheapest(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def curve_of(layers: Sequence[Layer], all_weights: int) -> list[Point]:
-    """Return the curve for layers in order, from none of them to all."""
+    """Return the curve for layers in order, from none of them to all. A matrix that two of them share counts once."""
     points = [Point(0, 0, 0.0, 0.0, 0.0)]
-    saved = 0
+    narrow: dict[str, list[Product]] = {}
     squares: Counter[str] = Counter()
     for count, layer in enumerate(layers, 1):
-        saved += layer.saved
+        narrow.setdefault(layer.stage, []).extend(layer.products)
+        weights = sum(map(weights_of, narrow.values()))
         squares.update({schedule: drift**2 for schedule, drift in layer.drifts.items()})
         predicted = float(np.sqrt(max(squares.values(), default=0.0)))
-        points.append(Point(count, saved, saved / 3 / max(1, all_weights), predicted))
+        points.append(Point(count, 3 * weights, weights / max(1, all_weights), predicted))
     return points

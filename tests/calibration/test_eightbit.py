@@ -121,3 +121,5 @@ def test_layers_become_narrow_by_what_they_save_for_their_error() -> None:
     curve = curve_of(layers, 1000)
     assert [point.share for point in curve] == pytest.approx([0.0, 0.1, 0.5, 0.6])
     assert [point.predicted for point in curve] == pytest.approx([0.0, 0.01, 0.04, 0.05]), "schedules are apart"
+    shared = [replace(item, products=(replace(item.products[0], matrix="w"),)) for item in layers]
+    assert [point.share for point in curve_of([shared[0], shared[2]], 1000)] == pytest.approx([0.0, 0.1, 0.1])

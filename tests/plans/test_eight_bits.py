@@ -10,9 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from edgetalker.calibration.assign import name_nodes
 from edgetalker.calibration.convert import ConvertOptions, add_precision, convert
-from edgetalker.calibration.network import Network, read_network
+from edgetalker.calibration.network import Network, name_nodes, read_network
 from edgetalker.calibration.quantise import Kind, kind_for, products, to_quantised
 from edgetalker.calibration.stage import convert_stage
 from edgetalker.cli.main import main
