@@ -273,6 +273,8 @@ def _note_settings(out: Path, args: argparse.Namespace) -> None:
     if file.exists():
         try:
             before = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError("the settings of a run were wanted")
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: {error}", hint="another folder for the motion") from None
         other = [name for name in made_by if before.get(name) != made_by[name]]
@@ -296,7 +298,8 @@ def _tell(report: Report, out: Path, *, quiet: bool) -> None:
         with write_whole(file) as opened:
             opened.write("".join(f"{line}\n" for line in faults).encode())
     else:
-        file.unlink(missing_ok=True)
+        with reported(file):
+            file.unlink(missing_ok=True)
     for line in faults[:TOLD]:
         sys.stderr.write(f"fault: {line}\n")
     if len(faults) > TOLD:

@@ -35,7 +35,10 @@ def detector(name: str, rate: int) -> Voice:
     """
     if name not in DETECTORS:
         raise OptionError(f"no voice detector `{name}`{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
-    return VoiceActivity(rate) if name == "energy" else SileroVoice(rate)
+    try:
+        return VoiceActivity(rate) if name == "energy" else SileroVoice(rate)
+    except ValueError as error:
+        raise OptionError(f"the detector `{name}`: {error}") from None
 
 
 def for_a_microphone() -> str:

@@ -135,6 +135,8 @@ def test_check_says_what_cannot_be_checked(capsys: pytest.CaptureFixture[str]) -
     assert main(["check", "face.csv"]) == 64
     assert main(["check", "vmc://name.invalid", "--seconds", "0.3"]) == 69
     assert "name" in capsys.readouterr().err
+    assert main(["check", "foo://here"]) == 64
+    assert "files" not in capsys.readouterr().err
 
 
 def test_the_test_face_moves_within_bounds() -> None:

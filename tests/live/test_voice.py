@@ -112,6 +112,8 @@ def test_what_it_cannot_do_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         detector("silero", 48000)
     with pytest.raises(OptionError, match="did you mean `silero`"):
         detector("silerow", RATE)
+    with pytest.raises(OptionError, match="8000 are wanted"):
+        detector("energy", 4000)
     assert isinstance(detector("energy", 48000), VoiceActivity)
     (tmp_path / "other.onnx").write_bytes(voice.MODEL.read_bytes()[:-1] + b"x")
     monkeypatch.setattr(voice, "MODEL", tmp_path / "other.onnx")

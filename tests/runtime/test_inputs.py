@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,7 @@ def test_osc_messages_are_values_at_the_time_they_come(bundle: Bundle) -> None:
             message("/eyes/yaw", 0.75),
             message("/mouth/yaw", 0.1),
             message("/eyes/blink", 1.0),
+            b"/eyes/yaw\0\0\0,d\0\0" + struct.pack(">d", 1e300),  # no float32
             b"rubbish",
         ):
             tracker.send(data)
@@ -229,7 +231,7 @@ def test_osc_messages_are_values_at_the_time_they_come(bundle: Bundle) -> None:
         (None, 10**9, [0.5, -0.5]),
         (None, 10**9, [0.75, -0.5]),
     ]
-    assert source.warnings() == ["input `gaze`: 2 OSC messages had another form than 2 numbers"]
+    assert source.warnings() == ["input `gaze`: 3 OSC messages had another form than 2 numbers"]
     with pytest.raises(DeviceError, match="cannot be opened"):
         OscValues("gaze", f"udp-osc://127.0.0.1:{source.address[1]}", ("yaw", "pitch"), np.zeros(2, np.float32), clock)
     source.close()

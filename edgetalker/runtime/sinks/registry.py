@@ -56,7 +56,7 @@ def sink_for(target: str | Path, options: Mapping[str, object] | None = None) ->
     scheme = _scheme(text)
     if scheme is not None:
         if not _found(scheme, SCHEMES):
-            raise OptionError(f"`{text}`: no output `{scheme}:`{nearest(scheme, SCHEMES)}", hint=_known())
+            raise OptionError(f"`{text}`: no output `{scheme}:`{nearest(scheme, SCHEMES)}", hint=_receivers())
         return SCHEMES[scheme](text, options)
     text, query = split_file(text)
     suffix, faults = ".jsonl" if text == "-" else Path(text).suffix.lower(), list[str]()
@@ -97,5 +97,8 @@ def _found(name: str, known: Mapping[str, object]) -> bool:
 
 
 def _known() -> str:
-    schemes = ", ".join(f"{name}://" for name in SCHEMES)
-    return f"files: {', '.join(SUFFIXES)}; receivers: {schemes}"
+    return f"files: {', '.join(SUFFIXES)}; {_receivers()}"
+
+
+def _receivers() -> str:
+    return f"receivers: {', '.join(f'{name}://' for name in SCHEMES)}"

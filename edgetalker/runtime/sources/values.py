@@ -167,7 +167,7 @@ class OscValues:
             if not (message.address == self._below or message.address.startswith(self._below + "/")):
                 continue
             place = self._places.get(message.address.rpartition("/")[2])
-            if not numbers or not np.isfinite(numbers).all():
+            if not numbers or not fits(np.array(numbers, np.float64)):  # a double may be too large for the input
                 self.refused += 1
             elif len(numbers) == len(self._now):
                 self._now = np.array(numbers, np.float32)

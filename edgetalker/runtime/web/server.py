@@ -170,10 +170,9 @@ class Server:
         if isinstance(route, Asset):
             return self._response(Reply(http.HTTPStatus.OK, route.body, route.type), foreign=route.foreign)
         # Browsers tell a page nothing of a handshake that fails: it asks again by plain HTTP, and may read why.
-        asked = isinstance(route, Socket)
-        if not known and (asked or route.private):
+        if not known and (isinstance(route, Socket) or route.private):
             denied = self.admission.turn_away(*self._denied, reason="wrong token")
-            return self._response(Reply(*denied), foreign=asked)
+            return self._response(Reply(*denied), foreign=isinstance(route, Socket))
         if isinstance(route, Answer):
             return self._response(route.reply())
         if "websocket" not in upgrade.lower():
