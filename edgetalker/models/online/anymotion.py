@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.data.visemes import FPS
@@ -21,6 +21,7 @@ __all__ = ["AnyMotion", "read_motion"]
 
 _KNOWN = {name.lower(): index for index, name in enumerate(MOTION_NAMES)}
 _SIDES = {"_l": "left", "_r": "right"}
+_LONGEST = 86_400.0
 _RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120)
 
 
@@ -45,7 +46,7 @@ def read_motion(path: Path, rate: float | None = None, start: float = 0.0) -> An
         names, values, times = _READERS.get(path.suffix.lower(), _unknown)(path, rate)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, IndexError, TypeError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, IndexError, TypeError, csv.Error) as error:
         raise InputError(f"{path} is no motion that can be read: {error}", hint=_WANTED) from None
     places = [(column, place) for column, name in enumerate(names) if (place := _place(name)) is not None]
     if not any(MOTION_NAMES[place] == "JawOpen" for _, place in places):
@@ -56,6 +57,8 @@ def read_motion(path: Path, rate: float | None = None, start: float = 0.0) -> An
             f"{path}: {times.size} times and values of shape {list(values.shape)}; at least two finite frames with "
             f"growing times and {len(names)} values each were wanted"
         )
+    if times[-1] - times[0] + abs(start) > _LONGEST:
+        raise InputError(f"{path}: {times[-1] - times[0]:g} s of motion, from {start:g} s on; a day at most was wanted")
     times = times - times[0] + start
     grid = np.arange(max(int(round(times[-1] * FPS, 3)) + 1, 0)) / FPS
     motion = np.zeros((grid.size, len(MOTION_NAMES)), np.float32)
@@ -109,10 +112,11 @@ def _times(told: list[str], count: int, rate: float | None) -> NDArray[np.float6
 
 
 def _npz(path: Path, rate: float | None) -> _Read:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-        names = [str(name) for name in stored["names"]]
-        values = np.asarray(stored["motion"], np.float64)
-        return names, values, _kept_times(stored.get("time"), stored["fps"], values, rate)
+    stored = read_arrays(path, ("names", "motion", "time", "fps"))
+    if not isinstance(stored, dict):
+        raise ValueError("one array; `names`, `motion` and `fps` were wanted")
+    names, values = [str(name) for name in stored["names"]], np.asarray(stored["motion"], np.float64)
+    return names, values, _kept_times(stored.get("time"), stored["fps"], values, rate)
 
 
 def _jsonl(path: Path, rate: float | None) -> _Read:

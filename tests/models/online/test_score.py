@@ -150,7 +150,8 @@ def test_names_with_prefixes_and_sides_and_times_in_seconds(tmp_path: Path) -> N
         ("a.csv", "", "no motion that can be read"),
         ("a.bvh", "", "ends in .csv"),
         ("a.jsonl", "{}\n", "no motion that can be read"),
-        ("a.npz", "no zip", "no motion that can be read"),
+        ("a.npz", "no zip", "no array file"),
+        ("a.csv", "time,JawOpen\n0,0.1\n1e12,0.2\n", "a day at most was wanted"),
     ],
 )
 def test_what_is_no_motion_is_told(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -149,7 +149,10 @@ _ALIGNS: dict[str, str | Path] = {
 
 def _run(folder: Path, options: Mapping[str, str | Path]) -> None:
     words = [str(part) for key, value in options.items() for part in (f"-{key}", value)]
-    subprocess.run(["pocketsphinx_batch", *words], capture_output=True, check=False, cwd=folder, timeout=300)
+    try:
+        subprocess.run(["pocketsphinx_batch", *words], capture_output=True, check=False, cwd=folder, timeout=300)
+    except subprocess.TimeoutExpired:
+        raise InputError("pocketsphinx was not done after 300 s", hint="shorter sound: cut it into phrases") from None
 
 
 def _heard(text: str) -> list[Segment]:
