@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> int:
         against=_AGAINST[args.against] if args.against else "",
         other=partial(session_from, _changed(args)) if args.against else None,
     )
-    line = Line()
-    report = bench.run(progress=line)
-    line.end()
+    with Line() as line:
+        report = bench.run(progress=line)
     print(report.text())
     _write(args, report.as_dict())
     return 0

@@ -53,15 +53,13 @@ def run(args: argparse.Namespace) -> int:
     precision = args.precision or default_precision(bundle)
     stages = _stages(bundle, precision, args.stage)
     version = machine.versions[target.flavour]
-    line = Line()
     for one in targets_for(target, precision):
         builder = PlanBuilder(bundle, one, machine, precision, _options(args))
         print(f"{bundle.manifest.name} {precision} for {one} with {one.flavour} {version}")
         for stage in stages:
-            found = builder.stage(stage, line, force=args.force)
-            line.end()
+            with Line() as line:
+                found = builder.stage(stage, line, force=args.force)
             print(f"  {summary(found, built=line.seen)}")
-            line.seen = False
         print(f"plans in {builder.folder}")
     return 0
 

@@ -72,9 +72,8 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         observed=args.frames,
     )
-    line = Line()
-    report = convert(bundle, options, output=args.output, progress=line)
-    line.end()
+    with Line() as line:
+        report = convert(bundle, options, output=args.output, progress=line)
     for text in report.lines():
         print(text)
     print(f"written to {(args.output or bundle.path) / args.precision}")

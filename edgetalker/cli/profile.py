@@ -43,9 +43,8 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.trace, args.csv, args.json):
         if path is not None:
             checked_target(path)
-    line = Line()
-    report = profile(partial(session_from, args), _options(args), progress=line)
-    line.end()
+    with Line() as line:
+        report = profile(partial(session_from, args), _options(args), progress=line)
     print(as_text(report))
     if args.csv is not None:
         _write(args.csv, report.csv())

@@ -14,7 +14,10 @@ _WIDTH = 30
 
 
 class Line:
-    """A Progress that shows what is being done, and how much of it is done. seen: whether anything was told."""
+    """A Progress that shows what is being done, and how much of it is done. seen: whether anything was told.
+
+    Use with `with`: the line is cleared in the end, so that an error stands on a line of its own.
+    """
 
     def __init__(self) -> None:
         self.seen = False
@@ -31,6 +34,12 @@ class Line:
             self._stream.write(f"\r\x1b[K{text}")
             self._stream.flush()
             self._last = text
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self, *, keep: bool = False) -> None:
         """Clear the line for what is printed next, or keep it and go on below."""
