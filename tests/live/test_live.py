@@ -16,6 +16,7 @@ from edgetalker.runtime.loop import Observer, Options
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.sources.file import LoopedSource
 from edgetalker.runtime.sources.live import LiveSource, PacedSource, SoundQueue
+from edgetalker.runtime.sources.said import SaidSource
 from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
 from tests.support.talk import Collect, Pieces, slow_talker
@@ -189,6 +190,16 @@ def test_a_reset_throws_away_sound_that_was_not_read() -> None:
     source.forget()
     source.read(10, 0)
     assert source.discarded == 4990
+
+
+def test_what_is_said_right_after_a_reset_is_heard() -> None:
+    clock, said = FakeClock(), SaidSource(16_000)
+    source = LiveSource(said, clock, paced=True)
+    said.say(np.ones(8000, np.float32), 16_000)
+    source.forget()
+    said.say(np.full(1600, 0.5, np.float32), 16_000)
+    assert source.read(16_000, 0.02).tolist() == [0.5] * 160
+    assert source.discarded == 8000
 
 
 def test_what_waits_below_a_pace_is_forgotten_too_but_a_file_is_not() -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import IO
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,6 +100,14 @@ class SoundQueue:
             self._changed.notify_all()
         return taken[0] if len(taken) == 1 else np.concatenate([np.zeros(0, np.float32), *taken])
 
+    def clear(self) -> int:
+        """Remove all that waits; return how many samples that were."""
+        with self._changed:
+            waited, self._length = self._length, 0
+            self._pieces.clear()
+            self._changed.notify_all()
+        return waited
+
     @property
     def ended(self) -> bool:
         """True when it is finished and everything was read, the failure at its end too."""
@@ -112,6 +120,15 @@ class SoundQueue:
             self._finished = True
             self._failure = self._failure or failure
             self._changed.notify_all()
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """A source whose waiting sound can be thrown away from any thread."""
+
+    def forget(self) -> int:
+        """Throw away all that waits; return how many samples that were."""
+        ...
 
 
 class Tempo:
@@ -365,7 +382,10 @@ class LiveSource:
 
     def forget(self) -> None:
         """Throw away what came and was not read yet. From any thread."""
-        self._forget.set()
+        if isinstance(self._raw, Forgetful):  # now: what is said next must not be thrown away with it
+            self.discarded += self._raw.forget()
+        else:
+            self._forget.set()
 
     def finish(self) -> None:
         """Let silence follow what was sent, as soon as nothing more of it comes. From any thread."""

@@ -35,6 +35,10 @@ class SaidSource:
         if not self._queue.put_if_room(sound):
             raise InputError(f"more than {self._most:g} s of sound would wait", hint="say it later")
 
+    def forget(self) -> int:
+        """Throw away what was said and not read yet, from any thread; return how many samples that were."""
+        return self._queue.clear()
+
     def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
         """Return up to `samples` samples that were said, waiting at most `timeout` seconds for the first."""
         return self._queue.read(samples, timeout)
