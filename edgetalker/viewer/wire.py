@@ -30,6 +30,7 @@ from edgetalker.runtime.frame import Frame, Outcome
 __all__ = ["OUTCOMES", "Request", "Shown", "answer_message", "frames_message", "read_request", "shown", "sound_message"]
 
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
+_LARGEST = 1e30
 _NUMBER = {outcome: number for number, outcome in enumerate(Outcome)}
 
 
@@ -123,7 +124,8 @@ def _set(message: dict[str, Any]) -> Request:
     name, values = message.get("control"), message.get("values")
     if not isinstance(name, str) or not isinstance(values, dict) or not values:
         raise OptionError("`set` needs a control and values by name")
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values.values()):
+    # JSON's whole numbers have any length; `<=` takes those, too, and refuses NaN.
+    if not all(type(value) in (int, float) and abs(value) <= _LARGEST for value in values.values()):
         raise OptionError(f"control {name[:40]!r}: a value is no finite number")
     return Request("set", name, {str(key): float(value) for key, value in values.items()})
 

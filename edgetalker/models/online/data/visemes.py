@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgetalker.models.online.data.phones import BILABIALS, LABIODENTALS, PHONE_INDEX, PHONES, VOWELS, Segment
 
-__all__ = ["FPS", "MOUTH", "VISEME", "Contacts", "blend", "compose", "contacts", "mouth_names"]
+__all__ = ["FPS", "MOUTH", "VISEME", "Contacts", "blend", "compose", "contacts"]
 
 Array = NDArray[np.float32]
 FPS = 30
@@ -86,11 +86,6 @@ class Contacts:
 
     lips: Array
     teeth: Array
-
-
-def mouth_names() -> list[str]:
-    """Return the first ARKit shape of each mouth channel."""
-    return [names[0] for names in MOUTH]
 
 
 def frame_times(frames: int) -> NDArray[np.float64]:
