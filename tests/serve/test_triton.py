@@ -25,7 +25,7 @@ ort = pytest.importorskip("onnxruntime", reason="the graph runs on ONNX Runtime"
 
 SPEECH = Path(edgetalker.__file__).parent / "data" / "speech.wav"
 VOCA = Path(__file__).parents[1] / "data" / "bundles" / "tiny_voca"
-GIVEN = ("window", "noise", "emotion", "style")
+GIVEN = ("window", "noise", "emotion", "style", "gaze", "lids")
 FRAMES = 12
 
 

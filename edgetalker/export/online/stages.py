@@ -146,7 +146,9 @@ class DecodeStage(nn.Module):
         touch, voice, rouse = torch.split(ramps, [3, 1, 1], -1)
         awake = torch.maximum(rouse, torch.minimum(moving, voice))
         free = torch.addmm(t.free_0, awake, t.free).clamp(max=1.0)
-        made = torch.addmm(t.made_0, torch.cat([mouth * awake, clean * free, recent[:, -_ROW:]], -1), t.made)
+        # What is carried from frame to frame goes through no product: in FP16 it would be rounded in every frame.
+        before = history[:, -1, :MADE] * t.kept + t.kept_0
+        made = before + torch.cat([mouth * awake, clean * free], -1) @ t.made
         # What is held glides: contacts and shares by fixed strides, the values told as far as somebody tells them.
         outside = torch.addmm(t.outside_0, torch.cat([gaze, lids, held], -1), t.outside)
         top, bottom, told = torch.split(outside, [HELD, HELD, HELD_OUTSIDE], -1)
@@ -160,7 +162,9 @@ class DecodeStage(nn.Module):
         eyes = self._eyes(past, line, voice, chance)
         there = share * value.clamp(0.0, 1.0)
         known = torch.cat([face, lifted, gap, eyes, (eyes @ t.drawn) * alone, there, emotion], -1)
-        motion, newest = torch.split(torch.addmm(t.shown_0, known, t.shown), [len(MOTION_NAMES), _ROW], -1)
+        parts = torch.addmm(t.shown_0, known, t.shown)
+        motion, shape, looks = torch.split(parts, [len(MOTION_NAMES), MOVING.start, _ROW - MADE], -1)
+        newest = torch.cat([shape, face[:, MOVING] * t.size + t.size_0, looks], -1)
         return torch.minimum(motion, t.highest), newest, held
 
     def _eyes(self, past: Tensor, line: Tensor, voice: Tensor, chance: Tensor) -> Tensor:
@@ -226,21 +230,21 @@ class _Tables:
         self.past_0[into] += factor * self.decoder.mean[channel]
 
     def _mix(self, mean: Tensor, spread: Tensor) -> None:
-        """[mouth * awake, clean * free, last row] -> the face before contacts."""
+        """[mouth * awake, clean * free] -> the face before contacts, less what the last row leaves, kept of its own."""
         mouth, scale = len(MOUTH), self.decoder.scale
-        self.made, self.made_0 = torch.zeros(mouth + MADE + _ROW, MADE), torch.zeros(MADE)
+        self.made, self.kept, self.kept_0 = torch.zeros(mouth + MADE, MADE), torch.zeros(MADE), torch.zeros(MADE)
         for channel in range(MADE):
             moves = channel >= MOVING.start
             keeps = EASE if channel < mouth else 0.0
             own = 1.0 - (LEAK if moves else keeps)
             self.made[mouth + channel, channel] = own * scale[channel]
             before = own if moves else keeps
-            self.made[mouth + MADE + channel, channel] = before * spread[channel]
-            self.made_0[channel] = before * mean[channel]
+            self.kept[channel] = before * spread[channel]
+            self.kept_0[channel] = before * mean[channel]
             if channel < mouth:
                 self.made[channel, channel] = own
             else:
-                self.made_0[channel] += (LEAK if moves else 1.0) * mean[channel]
+                self.kept_0[channel] += (LEAK if moves else 1.0) * mean[channel]
 
     def _follow(self) -> None:
         """[gaze, lids, held] -> up to where what is held may rise and fall, and where it goes."""
@@ -320,6 +324,10 @@ class _Tables:
         row = torch.zeros(len(face) + 6, _ROW)
         row[: len(face), :MADE], row[len(face) :, MADE:] = face, torch.eye(6, 5)
         row = row / spread
-        self.shown = torch.cat([motion, torch.cat([row, torch.zeros(len(motion) - len(row), _ROW)])], -1)
-        self.shown_0 = torch.cat([torch.zeros(expand.shape[1]), -mean / spread])
+        shown = torch.cat([motion, torch.cat([row, torch.zeros(len(motion) - len(row), _ROW)])], -1)
+        shown_0 = torch.cat([torch.zeros(expand.shape[1]), -mean / spread])
+        moving = torch.zeros(len(shown_0), dtype=torch.bool)
+        moving[expand.shape[1] :][MOVING] = True
+        self.shown, self.shown_0 = shown[:, ~moving], shown_0[~moving]
+        self.size, self.size_0 = 1.0 / spread[MOVING], -mean[MOVING] / spread[MOVING]
         self.highest = decoder.highest
