@@ -280,7 +280,7 @@ class CounterNoise:
     def __call__(self, name: str, frame: int, into: NDArray[np.float32]) -> None:
         """Fill the noise of tensor `name` for frame `frame`, a row a talker."""
         for place, maker in enumerate(self._makers[name]):
-            maker.fill(frame, into[place], self.utterance)
+            maker.fill(frame, into[place : place + 1], self.utterance)
 
 
 class Inbound:

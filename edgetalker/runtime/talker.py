@@ -270,7 +270,8 @@ class Talker(Captured):
     def _frame(self, start: int) -> Frame:
         for slot, group in enumerate(self._groups):
             self._ran[slot] = self.index // group.every
-        self.broken = not math.isfinite(float(self._staged.sum()))  # NaN and Inf stay in a sum
+        # A NaN is both; a sum would warn of Inf and -Inf.
+        self.broken = not (math.isfinite(self._staged.min()) and math.isfinite(self._staged.max()))
         motion = self.motion
         if self.broken:
             motion = self._staged.copy()  # the last sound motion stays: held frames show it

@@ -286,7 +286,10 @@ def test_ten_minutes_cost_what_one_minute_costs(toy: Bundle) -> None:
     assert talker.window._buffer.nbytes == window, "the window must not grow with the sound"
 
 
-def test_a_frame_that_is_no_number_is_held_and_the_talker_heals(toy: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("wrong", [(np.nan,), (np.inf, -np.inf)])
+def test_a_frame_that_is_no_number_is_held_and_the_talker_heals(
+    toy: Bundle, caplog: pytest.LogCaptureFixture, wrong: tuple[float, ...]
+) -> None:
     """Sources never give NaN; a model may make one. It must not reach a receiver, nor stay in the history."""
     talker, sink = Talker(toy), Collect()
     make = talker.make
@@ -294,7 +297,7 @@ def test_a_frame_that_is_no_number_is_held_and_the_talker_heals(toy: Bundle, cap
     def poisoned(schedule: str | None = None) -> Frame:
         if talker.index == 10:
             memory = talker._memory.buffer("memory")
-            talker.device.write(memory, np.full(memory.spec.shape, np.nan, np.float32))
+            talker.device.write(memory, np.resize(np.array(wrong, np.float32), memory.spec.shape))
         return make(schedule)
 
     talker.make = poisoned  # type: ignore[method-assign, assignment]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgetalker.engines.errors import OptionError
-from edgetalker.runtime.inputs import NormalNoise
+from edgetalker.runtime.inputs import CounterNoise, NormalNoise
 
 
 def values(noise: NormalNoise, frame: int, size: int = 64) -> list[float]:
@@ -49,3 +49,9 @@ GOLDEN = [0.05991104, 0.01555963, -1.16443849]
 def test_keys_out_of_range_are_refused(keys: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match="was wanted"):
         NormalNoise(*keys)
+
+
+def test_a_tensor_of_one_axis_has_a_value_a_talker() -> None:
+    into = np.zeros(2, np.float32)
+    CounterNoise(["noise"], 7, 3, 2)("noise", 4, into)
+    assert [*values(NormalNoise(7, 3), 4, 1), *values(NormalNoise(7, 4), 4, 1)] == into.tolist()

@@ -141,13 +141,14 @@ class DecodeStage(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         t: Any = self.table
         recent = history[:, -_RECENT:].flatten(1)
-        past, moving, line = torch.split(torch.addmm(t.past_0, recent, t.past), [_RECENT, 1, 2], -1)
+        begun, moving = torch.split(torch.addmm(t.past_0, recent, t.past), [_RECENT - 1, 1], -1)
         ramps = torch.addmm(t.ramps_0, torch.sigmoid(logits), t.ramps).clamp(0.0, 1.0)
         touch, voice, rouse = torch.split(ramps, [3, 1, 1], -1)
         awake = torch.maximum(rouse, torch.minimum(moving, voice))
         free = torch.addmm(t.free_0, awake, t.free).clamp(max=1.0)
-        # What is carried from frame to frame goes through no product: in FP16 it would be rounded in every frame.
-        before = history[:, -1, :MADE] * t.kept + t.kept_0
+        # What is carried from frame to frame, and what an event hangs on, goes through no product: in FP16 the one
+        # would be rounded in every frame, and the other come a frame later now and then.
+        before, looks = torch.split(history[:, -1] * t.kept + t.kept_0, [MADE, _ROW - MADE], -1)
         made = before + torch.cat([mouth * awake, clean * free], -1) @ t.made
         # What is held glides: contacts and shares by fixed strides, the values told as far as somebody tells them.
         outside = torch.addmm(t.outside_0, torch.cat([gaze, lids, held], -1), t.outside)
@@ -159,21 +160,24 @@ class DecodeStage(nn.Module):
         above, gap = torch.split(torch.addmm(t.gaps_0, face, t.gaps), [1, 1], -1)
         lifted = torch.maximum(lips, teeth) * above.clamp(min=0.0)
         gap = (gap - lifted).clamp(min=0.0) * apart
-        eyes = self._eyes(past, line, voice, chance)
+        eyes = self._eyes(begun, looks, voice, chance)
         there = share * value.clamp(0.0, 1.0)
-        known = torch.cat([face, lifted, gap, eyes, (eyes @ t.drawn) * alone, there, emotion], -1)
-        parts = torch.addmm(t.shown_0, known, t.shown)
-        motion, shape, looks = torch.split(parts, [len(MOTION_NAMES), MOVING.start, _ROW - MADE], -1)
-        newest = torch.cat([shape, face[:, MOVING] * t.size + t.size_0, looks], -1)
+        drawn = torch.cat([eyes, chance[:, -1:]], -1) @ t.drawn
+        known = torch.cat([face, lifted, gap, drawn * alone, there, emotion], -1)
+        motion, shape = torch.split(torch.addmm(t.shown_0, known, t.shown), [len(MOTION_NAMES), MOVING.start], -1)
+        newest = torch.cat([shape, torch.cat([face[:, MOVING], eyes], -1) * t.size + t.size_0], -1)
         return torch.minimum(motion, t.highest), newest, held
 
-    def _eyes(self, past: Tensor, line: Tensor, voice: Tensor, chance: Tensor) -> Tensor:
-        """Return the eyes as `eyes.Eyes` makes them, before they sink with the lids, and by how much they droop."""
+    def _eyes(self, begun: Tensor, looks: Tensor, voice: Tensor, chance: Tensor) -> Tensor:
+        """Return the eyes as `eyes.Eyes` makes them, (1, 5), before they sink with the lids. looks: those before."""
         t: Any = self.table
-        told = torch.cat([(past > 0.0).to(past.dtype), voice, line], -1)
-        before, limits, sizes = torch.split(torch.addmm(t.events_0, told, t.events), [4, 4, 4], -1)
-        dice, where = torch.split(torch.addmm(t.dice_0, chance, t.dice), [4, 4], -1)
-        eyes: Tensor = (torch.where(dice > limits, sizes * where, before) @ t.turned).clamp(min=0.0)
+        away = (looks[:, 1:].sum(-1, keepdim=True) > AWAY).to(looks.dtype)
+        lid, opened = torch.split(torch.addmm(t.lids_0, (begun > 0.0).to(begun.dtype), t.lids), [1, 1], -1)
+        dice = chance.index_select(1, t.dice) > torch.cat([voice, away, away], -1) * t.limits + t.limits_0
+        jump = (away * t.jumps + t.jumps_0) * chance[:, 2:4]
+        same = looks[:, 2:4] - looks.index_select(1, t.opposite)
+        event = torch.where(dice, torch.cat([opened, jump], -1), torch.cat([lid, same], -1))
+        eyes: Tensor = (event.index_select(1, t.pairs) * t.signs).clamp(min=0.0)
         return eyes
 
 
@@ -196,19 +200,14 @@ class _Tables:
             return (row % _RECENT) * _ROW + channel
 
         # Of the recent rows: where a blink began (from below 0.1 to above 0.5, nothing else in its curve does that),
-        # whether the eyes are away, how far the jaw moved, where the eyes look.
-        self.past, self.past_0 = torch.zeros(_RECENT * _ROW, _RECENT + 3), torch.zeros(_RECENT + 3)
+        # and how far the jaw moved.
+        self.past, self.past_0 = torch.zeros(_RECENT * _ROW, _RECENT), torch.zeros(_RECENT)
         for row in range(1, _RECENT):
             self._read(slot(row, lid), row - 1, 1.0, lid)
             self._read(slot(row - 1, lid), row - 1, -5.0, lid)
             self.past_0[row - 1] -= 0.5
-        for channel in range(lid + 1, lid + 5):
-            self._read(slot(-1, channel), _RECENT - 1, 1.0, channel)
-        self.past_0[_RECENT - 1] -= AWAY
-        self._read(slot(-1, jaw), _RECENT, 1.0 / (STIRS[1] - STIRS[0]), jaw)
-        self.past_0[_RECENT] -= STIRS[0] / (STIRS[1] - STIRS[0])
-        for channel, place, sign in ((1, 1, -1.0), (2, 1, 1.0), (3, 2, 1.0), (4, 2, -1.0)):
-            self._read(slot(-1, lid + channel), _RECENT + place, sign, lid + channel)
+        self._read(slot(-1, jaw), _RECENT - 1, 1.0 / (STIRS[1] - STIRS[0]), jaw)
+        self.past_0[_RECENT - 1] -= STIRS[0] / (STIRS[1] - STIRS[0])
         width = decoder.high - decoder.low
         self.ramps = torch.zeros(3, 5)
         self.ramps[[0, 1, 0], [0, 1, 2]] = 1.0 / width
@@ -230,9 +229,9 @@ class _Tables:
         self.past_0[into] += factor * self.decoder.mean[channel]
 
     def _mix(self, mean: Tensor, spread: Tensor) -> None:
-        """[mouth * awake, clean * free] -> the face before contacts, less what the last row leaves, kept of its own."""
+        """[mouth * awake, clean * free] -> the face before contacts, less what stays of the last row; its eyes."""
         mouth, scale = len(MOUTH), self.decoder.scale
-        self.made, self.kept, self.kept_0 = torch.zeros(mouth + MADE, MADE), torch.zeros(MADE), torch.zeros(MADE)
+        self.made, self.kept, self.kept_0 = torch.zeros(mouth + MADE, MADE), spread.clone(), mean.clone()
         for channel in range(MADE):
             moves = channel >= MOVING.start
             keeps = EASE if channel < mouth else 0.0
@@ -284,23 +283,18 @@ class _Tables:
         self.gaps[column("MouthClose"), 1] = -1.0
 
     def _look(self) -> None:
-        """[events, voice, line] -> lid, across, up and droop before, the dice's limits, and sizes; then the shapes."""
+        """Where blinks began -> the lid that follows, and the first value of another one; then the gaze."""
         eyes = self.decoder.eyes
         later, first, last = eyes.curve[:-1], float(eyes.curve[-1]), _RECENT - 1
-        self.events, self.events_0 = torch.zeros(_RECENT + 3, 12), torch.zeros(12)
-        self.events[last - later.shape[0] : last, [0]] = self.events[last - later.shape[0] : last, [8]] = later[:, None]
-        self.events[:last, 8] -= first  # none begins within half a second of another
-        self.events[_RECENT + 1, 1] = self.events[_RECENT + 2, 2] = 1.0
-        self.events[_RECENT, 4], self.events[last, 5:7] = eyes.talking - eyes.silent, eyes.back - eyes.glance
-        self.events[last, 9:11] = (FIXATION - GLANCE) * torch.tensor(GAZE)
-        self.events_0[4:] = torch.tensor([eyes.silent, eyes.glance, eyes.glance, 0.0, first, *GAZE, 1.0])
-        self.events_0[9:11] *= GLANCE
-        self.dice, self.dice_0 = torch.zeros(5, 8), torch.zeros(8)
-        self.dice[[0, 1, 1, 2, 3, 4], [0, 1, 2, 5, 6, 7]] = 1.0
-        self.dice_0[[3, 4]] = 1.0
-        self.turned = torch.zeros(4, 6)
-        self.turned[[0, 1, 2, 3], [0, 2, 3, 5]] = 1.0
-        self.turned[[1, 2], [1, 4]] = -1.0
+        self.lids, self.lids_0 = torch.zeros(last, 2), torch.tensor([0.0, first])
+        self.lids[last - later.shape[0] :] = later[:, None]
+        self.lids[:, 1] -= first  # none begins within half a second of another
+        self.dice = torch.tensor([0, 1, 1])
+        self.limits = torch.tensor([eyes.talking - eyes.silent, eyes.back - eyes.glance, eyes.back - eyes.glance])
+        self.limits_0 = torch.tensor([eyes.silent, eyes.glance, eyes.glance])
+        self.jumps, self.jumps_0 = (FIXATION - GLANCE) * torch.tensor(GAZE), GLANCE * torch.tensor(GAZE)
+        self.opposite = torch.tensor([1, 4])  # out, down: across and up are in less out, up less down
+        self.pairs, self.signs = torch.tensor([0, 1, 1, 2, 2]), torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0])
         names = [name for name, *_ in TOLD]
         self.drawn = torch.zeros(6, _EYES)
         for row, pair in enumerate(EYES):
@@ -319,15 +313,11 @@ class _Tables:
         expand, outside = decoder.expand, decoder.outside
         joy = torch.zeros(4, expand.shape[1])
         joy[0] = decoder.joyful
-        unseen = torch.zeros(6, expand.shape[1])
-        motion = torch.cat([face @ expand[:MADE], unseen, outside.taken, outside.taken + outside.answer, joy])
-        row = torch.zeros(len(face) + 6, _ROW)
-        row[: len(face), :MADE], row[len(face) :, MADE:] = face, torch.eye(6, 5)
-        row = row / spread
-        shown = torch.cat([motion, torch.cat([row, torch.zeros(len(motion) - len(row), _ROW)])], -1)
-        shown_0 = torch.cat([torch.zeros(expand.shape[1]), -mean / spread])
-        moving = torch.zeros(len(shown_0), dtype=torch.bool)
-        moving[expand.shape[1] :][MOVING] = True
-        self.shown, self.shown_0 = shown[:, ~moving], shown_0[~moving]
-        self.size, self.size_0 = 1.0 / spread[MOVING], -mean[MOVING] / spread[MOVING]
+        motion = torch.cat([face @ expand[:MADE], outside.taken, outside.taken + outside.answer, joy])
+        row = torch.zeros(len(motion), MOVING.start)
+        row[: len(face)] = face[:, : MOVING.start] / spread[: MOVING.start]
+        moving = slice(MOVING.start, None)
+        self.shown = torch.cat([motion, row], -1)
+        self.shown_0 = torch.cat([torch.zeros(expand.shape[1]), -(mean / spread)[: MOVING.start]])
+        self.size, self.size_0 = 1.0 / spread[moving], -(mean / spread)[moving]
         self.highest = decoder.highest
