@@ -20,13 +20,17 @@ Values = Mapping[str, float] | Sequence[float] | NDArray[np.float32]
 
 
 def places(what: str, names: Sequence[str], count: int, values: Values) -> list[tuple[int, float]]:
-    """Return (place, value) of values by name or in order. Raises OptionError for a wrong name or count."""
-    if isinstance(values, Mapping):
-        for name in values:
-            if name not in names:
-                raise OptionError(f"{what} has no `{name}`; it has {', '.join(names)}{nearest(name, names)}")
-        return [(names.index(name), float(value)) for name, value in values.items()]
-    flat = np.asarray(values, np.float64).reshape(-1)
+    """Return (place, value) of values by name or in order. Raises OptionError for a wrong name or count, or for what is
+    no number."""
+    try:
+        if isinstance(values, Mapping):
+            for name in values:
+                if name not in names:
+                    raise OptionError(f"{what} has no `{name}`; it has {', '.join(names)}{nearest(name, names)}")
+            return [(names.index(name), float(value)) for name, value in values.items()]
+        flat = np.asarray(values, np.float64).reshape(-1)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(f"{what} takes numbers: {error}") from None
     if len(flat) != count:
         raise OptionError(f"{what} takes {count} values, {len(flat)} came")
     return list(enumerate(flat.tolist()))
@@ -166,7 +170,7 @@ class Track:
     def feed(self, values: Values, time: float | None) -> None:
         """Take a value for `time` in seconds of sound (None: from the next frame on). By name: the others default.
 
-        Raises OptionError for a wrong name, count or shape, or for NaN.
+        Raises OptionError for a wrong name, count or shape, for NaN, and for what is no number.
         """
         tensor = self.tensor
         if isinstance(values, Mapping):
@@ -174,7 +178,11 @@ class Track:
             for place, value in places(f"input `{tensor.name}`", tensor.names, row.shape[-1], values):
                 row[..., place] = value
         else:
-            row = np.array(values, np.float32)
+            try:
+                with np.errstate(over="ignore"):  # what is too large is Inf, and refused below
+                    row = np.array(values, np.float32)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise OptionError(f"input `{tensor.name}` takes numbers: {error}") from None
             if self.optional and row.size == self._into.shape[-1] - 1:
                 row = np.append(row, np.float32(1.0))
             if row.size != self._into.size and row.shape != self._into.shape[-1:]:

@@ -28,7 +28,7 @@ from edgetalker.runtime.inputs import Values, chosen
 from edgetalker.runtime.options import ModelOptions, TalkerOptions, given, no_schedule, split
 from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
-from edgetalker.runtime.sources.convert import Converter
+from edgetalker.runtime.sources.convert import RATES, Converter
 from edgetalker.runtime.spread import Spread
 from edgetalker.runtime.voice import detector
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from edgetalker.runtime.sinks.play import Player
 
 __all__ = ["Snapshot", "Talker"]
-
-RATES = (1000, 768_000)
 
 
 @dataclass(frozen=True)

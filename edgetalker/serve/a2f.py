@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, UserError
+from edgetalker.runtime.sources.convert import CHANNELS, RATES
 from edgetalker.serve.a2f_messages import METHOD, SERVICE, messages
 from edgetalker.serve.batch import Batch
 from edgetalker.serve.metrics import Metrics
@@ -182,10 +183,10 @@ class _Stream:
             faults.append("only AUDIO_FORMAT_PCM is played")
         if sound.bits_per_sample not in _DTYPES:
             faults.append(f"{sound.bits_per_sample} bits a sample; 8, 16 or 32 were wanted")
-        if not 1000 <= self.rate <= 768_000:
-            faults.append(f"{self.rate} samples a second; 1000 to 768000 were wanted")
-        if not 1 <= self._channels <= 64:
-            faults.append(f"{self._channels} channels; 1 to 64 were wanted")
+        if not RATES[0] <= self.rate <= RATES[1]:
+            faults.append(f"{self.rate} samples a second; {RATES[0]} to {RATES[1]} were wanted")
+        if not 1 <= self._channels <= CHANNELS:
+            faults.append(f"{self._channels} channels; 1 to {CHANNELS} were wanted")
         self._names = batch.layout.names[:_SHAPES]
         self._gains, self._offsets = np.ones(_SHAPES, np.float32), np.zeros(_SHAPES, np.float32)
         shapes = header.blendshape_params

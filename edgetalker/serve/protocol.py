@@ -13,6 +13,7 @@ from typing import Any
 
 from edgetalker.engines.errors import InputError, UserError, nearest
 from edgetalker.runtime.frame import MotionLayout, Outcome
+from edgetalker.runtime.sources.convert import RATES
 from edgetalker.serve.seat import Event
 
 __all__ = ["MAGIC", "VERSION", "ProtocolError", "encode_frame", "fault_message", "layout_message", "read_message"]
@@ -57,7 +58,7 @@ _TIMED: Mapping[str, tuple[Check, str]] = {
 MESSAGES: Mapping[str, Mapping[str, tuple[Check, str]]] = {
     "start": {
         "utterance": (_text, "a text of at most 200 characters"),
-        "rate": (_number(1000, 768_000), "samples a second, 1000 to 768000"),
+        "rate": (_number(*RATES), f"samples a second, {RATES[0]} to {RATES[1]}"),
         "format": (lambda value: value in ("json", "binary"), "`json` or `binary`"),
     },
     "set": {"control": (_text, "the name of a control"), **_TIMED},

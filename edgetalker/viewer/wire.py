@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, OptionError, UserError
 from edgetalker.runtime.frame import Frame, Outcome
+from edgetalker.runtime.sources.convert import RATES
 
 __all__ = ["OUTCOMES", "Request", "Shown", "answer_message", "frames_message", "read_request", "shown", "sound_message"]
 
@@ -132,8 +133,8 @@ def _set(message: dict[str, Any]) -> Request:
 
 def _say(message: dict[str, Any]) -> Request:
     rate, audio = message.get("rate"), message.get("audio")
-    if type(rate) is not int or not 1000 <= rate <= 768_000:
-        raise OptionError("`say` needs a rate of 1000 to 768000 samples a second")
+    if type(rate) is not int or not RATES[0] <= rate <= RATES[1]:
+        raise OptionError(f"`say` needs a rate of {RATES[0]} to {RATES[1]} samples a second")
     try:
         data = base64.b64decode(audio if isinstance(audio, str) else "", validate=True)
     except binascii.Error:

@@ -121,13 +121,17 @@ def test_a_value_without_a_time_holds_from_the_next_frame(bundle: Bundle) -> Non
 
 
 def test_wrong_values_are_refused(bundle: Bundle) -> None:
+    wrong: list[tuple[str, Any, str]] = [
+        ("gaxe", [0, 0], "did you mean `gaze`"),
+        ("gaze", [0, 0, 0], r"is float32\[1,2\]"),
+        ("gaze", {"yav": 0}, "did you mean `yaw`"),
+        ("gaze", [0, float("nan")], "NaN or Inf"),
+        ("gaze", [0, 1e300], "NaN or Inf"),
+        ("gaze", [0, "b"], "takes numbers"),
+        ("gaze", {"yaw": "left"}, "takes numbers"),
+    ]
     with Talker(bundle) as talker:
-        for name, values, text in (
-            ("gaxe", [0, 0], "did you mean `gaze`"),
-            ("gaze", [0, 0, 0], r"is float32\[1,2\]"),
-            ("gaze", {"yav": 0}, "did you mean `yaw`"),
-            ("gaze", [0, float("nan")], "NaN or Inf"),
-        ):
+        for name, values, text in wrong:
             with pytest.raises(OptionError, match=text):
                 talker.feed(name, values)
 

@@ -179,12 +179,16 @@ def test_a_control_glides_and_refuses_what_does_not_fit(toy: Bundle) -> None:
         talker.make(window=window)
         seen.append(float(talker.read("setting")[0, 0]))
     assert seen == pytest.approx([1 / 3, 2 / 3, 1.0, 1.0, 1.0]), "0.1 s are three frames at 30 fps"
-    for values, text in (
+    wrong: list[tuple[Any, str]] = [
         ({"nroth": 1.0}, "did you mean `north`"),
         ({"north": 1.5}, "0 to 1 was wanted"),
         ({"north": float("nan")}, "0 to 1 was wanted"),
         ([1.0], "takes 4 values"),
-    ):
+        ({"north": "much"}, "takes numbers"),
+        ({"north": 10**400}, "takes numbers"),
+        ([1.0, "b", 0.0, 0.0], "takes numbers"),
+    ]
+    for values, text in wrong:
         with pytest.raises(OptionError, match=text):
             talker.set("setting", values)
     with pytest.raises(OptionError, match="did you mean `setting`"):
