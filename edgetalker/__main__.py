@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import signal
+import sys
+from contextlib import suppress
 
 __all__ = ["start"]
 
 
 def start() -> int:
     """Run the command line; return the exit code."""
-    ignore_early_signals()
-    from edgetalker.cli.main import main
+    try:
+        ignore_early_signals()
+        from edgetalker.cli.main import main
 
-    return main()
+        return main()
+    except KeyboardInterrupt:  # before `main` could answer it, or while it ended
+        with suppress(OSError, ValueError, AttributeError):  # stderr may be gone, or absent
+            sys.stderr.write("interrupted\n")
+        return 128 + signal.SIGINT
 
 
 def ignore_early_signals() -> None:

@@ -74,5 +74,5 @@ def test_a_file_that_is_no_configuration_is_a_message(content: bytes, tmp_path: 
 def test_a_device_that_never_ends_is_no_configuration() -> None:
     if not Path("/dev/zero").exists():
         pytest.skip("this system has no /dev/zero")
-    with pytest.raises(InputError, match="larger than 1 MiB"):
+    with pytest.raises(InputError, match="more than 1048576 bytes"):
         read_toml(Path("/dev/zero"))

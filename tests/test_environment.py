@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgetalker.__main__ import start
 from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 
@@ -222,3 +223,14 @@ def test_a_folder_that_is_gone_is_told_with_the_file(toy: Bundle, tmp_path: Path
     done = run(["sh", "-c", line, "sh", *words(toy, "animate", "-o", "x.csv")], cwd=tmp_path / "gone")
     assert done.returncode == 74
     assert done.stderr.startswith(b"error: x.csv cannot be written: "), done.stderr
+
+
+def test_an_interrupt_before_the_command_begins_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgetalker.cli.main.main", interrupted)
+    assert start() == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "interrupted\n"

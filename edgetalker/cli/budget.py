@@ -44,8 +44,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         checked_target(args.json)
     bundle = Bundle.open(find_bundle(args.bundle))
+    names = [part for part in args.device.split(",") if part]
+    if not names:
+        raise OptionError(f"--device {args.device!r} names no device", hint="such as orin-nano,rtx4060,cpu")
     found = []
-    for name in [part for part in args.device.split(",") if part]:
+    for name in names:
         facts = device_facts(name, bundle, args.precision, args.schedule)
         found.append(budget(bundle, facts, precision=args.precision, schedule=args.schedule, fps=args.fps))
     for item in found:

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     with on_signals(lambda: stopped.append(True)) as came:
         _send(sink, args.seconds, stopped)
     print(sink.statistics)
-    if not delivered([sink])[sink.name]:
+    if not sink.statistics.packets or not delivered([sink])[sink.name]:
         raise DeviceError(
             _why_not(sink), hint="docs/outputs.md says which program listens where, and how to turn it on"
         )
@@ -109,7 +109,8 @@ def _addresses(host: str) -> str:
 
 
 def _why_not(sink: NetworkSink) -> str:
-    fault = sink.statistics.last_error or "nothing was sent"
+    nobody = "nothing was sent" if isinstance(sink, UdpSink) else "no client was connected"
+    fault = sink.statistics.last_error or nobody
     what = f"nothing arrived at {sink.name}: {fault}"
     return f"{what}: no program listens on that port" if "refused" in fault.lower() else what
 

@@ -11,13 +11,13 @@ What the command line says goes before the file, the file before the defaults.
 from __future__ import annotations
 
 import argparse
-import codecs
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.errors import InputError, MissingPackageError, OptionError, nearest
+from edgetalker.engines.files import read_text
 
 __all__ = ["Settings", "Target", "read_toml", "targets"]
 
@@ -35,28 +35,17 @@ def read_toml(path: Path) -> dict[str, Any]:
     except ImportError as fault:
         raise MissingPackageError("tomli", "a configuration file on Python 3.10", extra="net") from fault
     try:
-        with path.open("rb") as file:  # bounded: the file may be a device that never ends
-            content = file.read(_LARGEST + 1)
-    except (OSError, ValueError) as fault:  # ValueError: a name with a zero in it
-        raise InputError(f"{path} cannot be read: {getattr(fault, 'strerror', None) or fault}") from fault
-    if len(content) > _LARGEST:
-        raise InputError(f"{path} is no configuration: it is larger than {_LARGEST >> 20} MiB")
+        text = read_text(path)
+    except OSError as fault:
+        raise InputError(f"{path} cannot be read: {fault.strerror}") from fault
+    except ValueError as fault:  # a name with a zero in it, or no text
+        raise InputError(f"{path} cannot be read: {fault}", hint="docs/live.md shows the form, in UTF-8") from None
     try:
-        return tomllib.loads(_text(content))
+        return tomllib.loads(text)
     except ValueError as fault:  # TOML's and the encodings' own errors are such, and numbers of thousands of digits
         raise InputError(f"{path} is not TOML: {fault}", hint="docs/live.md shows the form, in UTF-8") from None
     except RecursionError:
         raise InputError(f"{path} is not TOML that can be read: its values are nested too deep") from None
-
-
-_LARGEST = 1 << 20  # bytes of a configuration file
-
-
-def _text(content: bytes) -> str:
-    """Decode what editors write: UTF-8, with or without a mark, or UTF-16 with one, as Windows' shells redirect it."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16").replace("\r\n", "\n")
-    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 class Settings:

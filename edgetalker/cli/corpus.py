@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgetalker.cli.options import on_signals, session_from, set_controls
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError
-from edgetalker.engines.files import checked_target, reported, write_whole
+from edgetalker.engines.files import checked_target, read_text, reported, write_whole
 from edgetalker.outputs import sinks_for
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.loop import Loop, Options
@@ -249,7 +249,7 @@ def _rows(speech: Path, out: Path, suffix: str) -> list[dict[str, str]]:
 
 def _listed(path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path, 1 << 26).splitlines()  # of a million clips
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.engines.files import checked_target, write_whole
+from edgetalker.engines.files import checked_target, read_text, write_whole
 
 __all__ = ["add_parser", "run"]
 
@@ -123,9 +123,10 @@ def _text(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text: {error}") from None
+        return read_text(path).strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as text: {reason}", hint="the words that are said, in UTF-8") from None
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:

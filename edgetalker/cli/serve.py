@@ -62,6 +62,8 @@ async def _serve(args: argparse.Namespace) -> int:
     from edgetalker.serve.options import Door, address
 
     where = {name: address(text) for name, text in (("http", args.http), ("grpc", args.grpc)) if text is not None}
+    if len(set(where.values())) < len(where) and where["http"].port:
+        raise OptionError(f"--http and --grpc both name {where['http']}", hint="each takes a port of its own")
     door = Door(
         token=read_token(args.token_file) if args.token_file else "",
         origins=tuple(args.origin),

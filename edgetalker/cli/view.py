@@ -155,6 +155,8 @@ def _server(
 def _scene(args: argparse.Namespace, layout: MotionLayout) -> tuple[MotionLayout, dict[str, Asset], str | None]:
     """Return the layout (vertices shaped (V, 3)), what the page loads for it, and the mesh's path."""
     if layout.kind == "arkit":
+        if args.template:
+            raise OptionError("--template is for motion of vertices; this motion is ARKit's", hint="leave it out")
         return layout, {"/face.glb": face_asset()}, None
     if layout.kind != "vertices":
         raise InputError(f"motion of kind `{layout.kind}` cannot be shown on a face")

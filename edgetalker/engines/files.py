@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import io
@@ -18,7 +19,17 @@ from typing import IO
 
 from edgetalker.engines.errors import OutputError
 
-__all__ = ["PartFile", "checked_target", "open_regular", "read_regular", "reported", "sha256_of", "write_whole"]
+__all__ = [
+    "PartFile",
+    "checked_target",
+    "open_regular",
+    "read_regular",
+    "read_text",
+    "reported",
+    "sha256_of",
+    "text_of",
+    "write_whole",
+]
 
 _log = logging.getLogger("edgetalker.files")
 
@@ -241,6 +252,33 @@ def read_regular(path: Path, most: int) -> bytes:
         if os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
         return file.read()
+
+
+def read_text(path: Path, most: int = 1 << 20) -> str:
+    """Return a text of at most `most` bytes as `text_of` reads it; a pipe (`<(…)` of a shell) is read to its end.
+
+    Raises OSError as opening does, and for more than `most` bytes, which a device that never ends has too; ValueError
+    for what is no text.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most} bytes", str(path))
+    return text_of(content)
+
+
+def text_of(content: bytes) -> str:
+    """Decode what editors write: UTF-8, with or without a mark, or UTF-16 with one, as Windows' shells redirect it.
+
+    Raises ValueError for any other.
+    """
+    try:
+        return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no text in UTF-8 (byte {error.start})") from None
+
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def sha256_of(path: Path | str) -> str:

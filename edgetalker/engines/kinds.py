@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from edgetalker.engines.files import open_regular
+
 __all__ = ["kind_of", "kind_of_file", "kind_of_open"]
 
 HEAD = 1024
@@ -41,7 +43,7 @@ _MARKUP = (b"<!doctype html", b"<html", b"<head", b"<script", b"<body")
 
 def kind_of_file(path: Path) -> str:
     """Return what the file at `path` is, such as `a WAV sound`; "" when its beginning does not tell. Raises OSError."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return kind_of_open(file)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import read_regular
 
 __all__ = ["read_template"]
 
@@ -21,6 +22,7 @@ _PLY = {
     "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
     "float32": "f4", "float64": "f8",
 }  # fmt: skip
+_MOST_BYTES = 1 << 28  # a face of a million vertices as text has some 100 MB
 Polygons = list[list[int]]
 
 
@@ -35,7 +37,7 @@ def read_template(path: Path | str, *, faces: bool = True) -> tuple[NDArray[np.f
     if path.suffix.lower() not in readers:
         raise InputError(f"{path}: a template mesh is an .obj or a .ply file")
     try:
-        vertices, polygons = readers[path.suffix.lower()](path.read_bytes())
+        vertices, polygons = readers[path.suffix.lower()](read_regular(path, _MOST_BYTES))
     except OSError as fault:
         raise InputError(f"{path}: {fault.strerror}") from None
     except (ValueError, IndexError, KeyError, StopIteration, OverflowError, MemoryError) as fault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -63,6 +64,7 @@ class A2fServer:
 
     async def __aenter__(self) -> A2fServer:
         """Listen. Raises DeviceError when the port is taken, MissingPackageError without grpcio."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to stderr what is raised here as well
         try:
             import grpc
         except ImportError:
@@ -86,8 +88,8 @@ class A2fServer:
         try:
             self.port = self._listen(grpc)
         except RuntimeError:
-            hint = "another program may use the port"
-            raise DeviceError(f"cannot listen on {self.where}", hint=hint) from None
+            hint = "another program may use the port; choose another one"
+            raise DeviceError(f"gRPC cannot listen on {self.where}", hint=hint) from None
         await self._server.start()
         return self
 

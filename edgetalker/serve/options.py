@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +34,12 @@ class Address:
 def address(text: str) -> Address:
     """Parse `host:port`, `[::1]:port` or `port`. Raises OptionError."""
     host, _, port = text.rpartition(":")
-    if not port.isdigit() or not 0 <= int(port) <= 65535:
-        raise OptionError(f"address `{text}`; host:port was wanted", hint="such as 127.0.0.1:8080")
-    return Address(host.strip("[]") or "127.0.0.1", int(port))
+    name = host[1:-1] if host[:1] == "[" and host[-1:] == "]" else host
+    # int() refuses numbers of thousands of digits, and isdigit() takes letters such as a small two.
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
+    if not 0 <= number <= 65535 or re.search(r"[\[\]\s/]", name) or (":" in name and name == host):
+        raise OptionError(f"address `{text}`; host:port was wanted", hint="such as 127.0.0.1:8080, or [::1]:8080")
+    return Address(name or "127.0.0.1", number)
 
 
 @dataclass(frozen=True)

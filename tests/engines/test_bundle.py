@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -130,3 +131,10 @@ def test_files_that_cannot_be_read(name: str, text: str, tmp_path: Path) -> None
     (folder / "manifest.json").write_text(json.dumps(document))
     with pytest.raises(BundleError, match=text):
         Bundle.open(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes exist on POSIX only")
+def test_a_pipe_is_no_bundle_and_nobody_waits_for_its_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BundleError, match="a bundle's folder was wanted"):
+        Bundle.open(tmp_path / "pipe")

@@ -131,6 +131,12 @@ def test_check_says_that_nobody_listens(scheme: str, capsys: pytest.CaptureFixtu
     assert "no program listens on that port" in capsys.readouterr().err
 
 
+def test_check_says_that_no_client_came(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("websockets")
+    assert main(["check", f"ws://127.0.0.1:{unused_port()}", "--seconds", "0.2"]) == 69
+    assert "no client was connected" in capsys.readouterr().err
+
+
 def test_check_says_what_cannot_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "face.csv"]) == 64
     assert main(["check", "vmc://name.invalid", "--seconds", "0.3"]) == 69

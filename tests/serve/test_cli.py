@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def test_a_server_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
     [
         (["--http", "0.0.0.0:1"], "everybody on the network"),
         (["--http", "here"], "host:port was wanted"),
+        (["--http", "127.0.0.1:81", "--grpc", "127.0.0.1:81"], "--http and --grpc both name 127.0.0.1:81"),
         (["--tls-cert", "c.pem"], "certificate and its key"),
         (["--graphs", "frame"], "--graphs is for one talker"),
         (["--seed", "3"], "--seed is for one talker"),
@@ -56,6 +58,16 @@ def test_a_server_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
 def test_what_cannot_be_served(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--talkers", "1", *words]) == 64
     assert said in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_one_message_without_a_library_s_noise() -> None:
+    pytest.importorskip("grpc")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [sys.executable, "-m", "edgetalker", "serve", "--talkers", "1", "--schedule", "one", "--grpc", where]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert done.returncode == 69
+    assert done.stderr.startswith(f"error: gRPC cannot listen on {where}\nhint: "), done.stderr
 
 
 def test_bench_times_many_talkers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

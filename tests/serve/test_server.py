@@ -367,6 +367,9 @@ def test_a_taken_port_and_open_doors(batch: Batch, tmp_path: Path) -> None:
         read_token(tmp_path / "token")
     (tmp_path / "token").write_text(TOKEN + "\n")
     assert read_token(tmp_path / "token") == TOKEN
+    if Path("/dev/zero").exists():
+        with pytest.raises(InputError, match="more than 4096 bytes"):
+            read_token(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize(
@@ -376,7 +379,10 @@ def test_addresses(text: str, host: str, port: int) -> None:
     assert address(text) == Address(host, port)
 
 
-@pytest.mark.parametrize("text", ["", "host", "host:", "host:70000", "host:-1"])
+NO_ADDRESSES = ["", "host", "host:", "host:70000", "host:-1", "[::1", "::1:80", "host:²", "a b:80", "a:" + "1" * 5000]
+
+
+@pytest.mark.parametrize("text", NO_ADDRESSES)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(OptionError, match="host:port"):
         address(text)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, InputError, OptionError
 from edgetalker.engines.mesh import read_template
@@ -364,3 +365,19 @@ def test_a_browser_is_opened_only_where_there_is_a_screen(monkeypatch: pytest.Mo
     monkeypatch.setenv("DISPLAY", ":0")
     assert open_page("http://127.0.0.1:1/") is True
     assert opened == ["http://127.0.0.1:1/"]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+def test_a_mesh_that_never_ends_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.ply").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="a device or a pipe"):
+        read_template(tmp_path / "a.ply")
+
+
+def test_a_mesh_for_motion_without_vertices_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sink = NpzSink(tmp_path / "face.npz")
+    sink.open(MotionLayout("arkit", (55,), Fraction(30), MOTION_NAMES))
+    sink.send(Frame(0, 0, Fraction(0), np.zeros(55, np.float32)))
+    sink.close()
+    assert main(["view", str(tmp_path / "face.npz"), "--template", "a.ply", "--no-browser"]) == 64
+    assert "this motion is ARKit's" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import read_regular
 from edgetalker.export.faces.pickled import PickleError, array_of
 from edgetalker.models.weights.pickled import describe
 
@@ -80,7 +81,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any] | str]:
             raise InputError(f"{path} has {path.stat().st_size / 1e9:.1f} GB; a FLAME file has some 60 MB")
         if zipfile.is_zipfile(path):
             return dict(cast("dict[str, NDArray[Any]]", read_arrays(path, _KEYS)))
-        content = describe(path.read_bytes(), _MOST_BYTES)
+        content = describe(read_regular(path, _MOST_BYTES), _MOST_BYTES)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is neither an .npz of arrays nor a pickle: {error}") from None
     if not isinstance(content, dict):

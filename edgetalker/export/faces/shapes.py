@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import read_regular
 from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
 
@@ -131,7 +132,7 @@ _COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 51
 
 def _read_glb(path: Path) -> dict[str, Array]:
     """Return neutral and morph targets of a glTF binary's first mesh that has any, its primitives one after another."""
-    return dict(_reading(path, lambda file: _glb_meshes(file.read_bytes())))
+    return dict(_reading(path, lambda file: _glb_meshes(read_regular(file, 1 << 30))))
 
 
 def _glb_meshes(data: bytes) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError, Say
+from edgetalker.engines.files import read_text
 from edgetalker.export.streamingtalker.options import ExportOptions
 from edgetalker.models.streamingtalker.audio import SAMPLE_RATE, encode_clip, normalise
 from edgetalker.models.streamingtalker.config import Config, Untold
@@ -84,7 +85,7 @@ def _indices(path: Path, count: int) -> NDArray[np.int64]:
         if path.suffix == ".npy":
             values = read_arrays(path)
         else:
-            values = np.array([int(word) for word in path.read_text().replace(",", " ").split()])
+            values = np.array([int(word) for word in read_text(path, 1 << 24).replace(",", " ").split()])
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} is no list of vertices: {error}") from None
     if isinstance(values, dict) or values.ndim != 1 or values.dtype.kind not in "iu" or not len(values):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.files import read_regular
 from edgetalker.engines.mesh import read_template as read_mesh
 from edgetalker.export.faces.pickled import PickleError, array_of
 from edgetalker.models.weights.pickled import Made, describe
@@ -53,7 +54,7 @@ def _arrays(path: Path) -> Any:
         with path.open("rb") as file:
             pickled = file.read(1) == b"\x80" or path.suffix.lower() in (".pkl", ".pickle")
         if pickled:
-            content = describe(path.read_bytes(), _MOST_BYTES)
+            content = describe(read_regular(path, _MOST_BYTES), _MOST_BYTES)
             return content.items if isinstance(content, Made) and content.items else content
         return read_arrays(path)
     except (OSError, ValueError, EOFError) as error:

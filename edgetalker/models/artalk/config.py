@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.files import read_text
 from edgetalker.models.artalk.scales import Scales
 from edgetalker.models.wav2vec import EncoderSizes, Shapes, check_sizes, count_of, encoder_sizes, size_of
 
@@ -88,7 +89,7 @@ def read_settings(path: Path) -> Settings:
         InputError: not JSON, no such sections, or an audio encoder other than wav2vec.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON configuration: {error}") from None
     sections: list[dict[str, Any]] = [part for part in _values(document) if isinstance(part, dict)]

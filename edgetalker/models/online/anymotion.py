@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import read_regular, text_of
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.data.visemes import FPS
 
@@ -21,6 +23,7 @@ __all__ = ["AnyMotion", "read_motion"]
 
 _KNOWN = {name.lower(): index for index, name in enumerate(MOTION_NAMES)}
 _SIDES = {"_l": "left", "_r": "right"}
+_MOST_BYTES = 1 << 30  # of text: a day at 30 frames a second has less
 _LONGEST = 86_400.0
 _RATES = (24, 25, 30, 48, 50, 60, 90, 100, 120)
 
@@ -83,10 +86,18 @@ def _unknown(path: Path, rate: float | None) -> _Read:
     raise InputError(f"{path}: motion ends in .csv, .npz or .jsonl", hint=_WANTED)
 
 
+def _text(path: Path) -> str:
+    return text_of(read_regular(path, _MOST_BYTES))
+
+
 def _csv(path: Path, rate: float | None) -> _Read:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        head, *rows = [row for row in csv.reader(file) if row]
+    rows = [row for row in csv.reader(io.StringIO(_text(path))) if row]
+    head, rows = rows[0] if rows else [], rows[1:]
     kept = [place for place, name in enumerate(head) if _place(name) is not None]
+    if not kept:
+        raise ValueError(f"no column has an ARKit name; it begins with `{','.join(head)[:60]}`")
+    if short := next((number for number, row in enumerate(rows, 1) if len(row) < len(head)), 0):
+        raise ValueError(f"row {short} has {len(rows[short - 1])} of {len(head)} columns; the file may be cut off")
     values = np.array([[float(row[place]) for place in kept] for row in rows], np.float64)
     clock = next((place for place, name in enumerate(head) if name.strip().lower() in ("timecode", "time")), None)
     told = [row[clock].strip() for row in rows] if clock is not None else []
@@ -120,8 +131,10 @@ def _npz(path: Path, rate: float | None) -> _Read:
 
 
 def _jsonl(path: Path, rate: float | None) -> _Read:
-    with path.open(encoding="utf-8") as file:
-        head, *frames = [json.loads(line) for line in file if line.strip()]
+    lines = [json.loads(line) for line in _text(path).split("\n") if line.strip()]
+    if not lines:
+        raise ValueError("it is empty")
+    head, *frames = lines
     values = np.array([frame["motion"] for frame in frames], np.float64)
     times = np.array([frame["time"] for frame in frames], np.float64)
     return [str(name) for name in head["names"]], values, _kept_times(times, head["fps"], values, rate)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgetalker.engines.files import open_regular
 from edgetalker.engines.kinds import HEAD, kind_of
 from edgetalker.models.weights.errors import CheckpointError
 from edgetalker.models.weights.pickled import Made, Name, Stored, describe
@@ -64,7 +65,7 @@ def read_weights(path: Path | str) -> WeightsFile:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(HEAD)
             if head.startswith(b"PK\3\4"):
                 content = _Archive(path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)).content()
@@ -76,11 +77,9 @@ def read_weights(path: Path | str) -> WeightsFile:
                 raise _no_checkpoint(path, head)
     except FileNotFoundError:
         raise CheckpointError(str(path), ["no such file"]) from None
-    except IsADirectoryError:
-        raise CheckpointError(str(path), ["cannot be read: it is a folder"], hint=_folder_hint(path)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise CheckpointError(str(path), [f"cannot be read: {reason or error}"]) from None
+        raise CheckpointError(str(path), [f"cannot be read: {reason or error}"], hint=_other_hint(path)) from None
     found = tuple(_tensor_dicts(content.value))
     if not found:
         raise CheckpointError(str(path), ["holds no state_dict of tensors"], hint=_SAVE)
@@ -107,7 +106,11 @@ class _Content:
     notes: tuple[str, ...] = ()
 
 
-def _folder_hint(path: Path) -> str | None:
+def _other_hint(path: Path) -> str | None:
+    if path.is_file():
+        return None
+    if not path.is_dir():
+        return "weights are mapped into memory, not read in turn: write them into a file first"
     inside = sorted(file.name for file in path.iterdir() if file.suffix in (".ckpt", ".pt", ".pth", ".safetensors"))
     return f"name the file in it: {', '.join(inside[:5])}" if inside else None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import read_text
 
 if TYPE_CHECKING:
     from websockets.datastructures import Headers
@@ -168,7 +169,7 @@ def read_token(path: Path) -> str:
     """Return the word that a file holds. Raises InputError when it cannot be read, or is too short to be a secret."""
     make = f"python3 -c 'import secrets; print(secrets.token_urlsafe(24))' > {path}"
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = read_text(path, 1 << 12).strip()
     except (OSError, ValueError) as error:
         raise InputError(f"token file {path}: {getattr(error, 'strerror', None) or error}", hint=make) from None
     if len(token) < 16 or not token.isprintable() or " " in token:

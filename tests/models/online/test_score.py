@@ -142,12 +142,15 @@ def test_names_with_prefixes_and_sides_and_times_in_seconds(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.csv", "time,a\n0,1\n1,2", "has no JawOpen"),
+        ("a.csv", "time,MouthClose\n0,1\n1,2", "has no JawOpen"),
         ("a.csv", "JawOpen\n0\n1", "no column of times"),
         ("a.csv", "Timecode,JawOpen\n00:00:00:00,0\n00:00:00:10,1", "--fps"),
         ("a.csv", "time,JawOpen\n0,1\n1,x", "no motion that can be read"),
         ("a.csv", "time,JawOpen\n0,1\n1,nan", "finite frames"),
-        ("a.csv", "", "no motion that can be read"),
+        ("a.csv", "", "no column has an ARKit name"),
+        ("a.csv", "time;JawOpen\n0;1\n1;1", "it begins with `time;JawOpen`"),
+        ("a.csv", "time,JawOpen\n0,1\n1,1\n2", "row 3 has 1 of 2 columns; the file may be cut off"),
+        ("a.jsonl", "", "it is empty"),
         ("a.bvh", "", "ends in .csv"),
         ("a.jsonl", "{}\n", "no motion that can be read"),
         ("a.npz", "no zip", "no array file"),
@@ -275,3 +278,23 @@ def test_the_shipped_clip_with_words_and_without(tmp_path: Path, capsys: pytest.
         assert found["closures"]["recall"] > found["closures"]["recall_by_chance"] + 0.1
         assert abs(found["jaw"]["lag_frames"]) < 1
     assert metrics.CLOSED == 0.05
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_motion_is_read_in_any_encoding_that_editors_write(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.csv").write_text("time,JawOpen\n0,0.25\n1,0.25\n", encoding=encoding)
+    assert read_motion(tmp_path / "a.csv").motion[0, INDEX["JawOpen"]] == 0.25
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_motion_that_never_ends_is_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="a folder, a device or a pipe"):
+        read_motion(tmp_path / name)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+def test_words_that_never_end_are_not_read(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["score", str(tmp_path / "a.csv"), str(tmp_path / "a.wav"), "--words", "/dev/zero"]) == 65
+    assert "cannot be read as text: it has more than" in capsys.readouterr().err

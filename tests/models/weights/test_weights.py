@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import wave
 import zipfile
@@ -78,6 +79,15 @@ def test_a_folder_names_the_checkpoints_in_it(tmp_path: Path) -> None:
     (tmp_path / "best.ckpt").touch()
     with pytest.raises(CheckpointError, match=r"best\.ckpt"):
         read_weights(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes exist on POSIX only")
+def test_weights_from_a_pipe_are_refused_and_nobody_waits(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    for path in (tmp_path / "pipe.ckpt", Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match="a device or a pipe") as caught:
+            read_weights(path)
+        assert caught.value.hint is not None and "into a file first" in caught.value.hint
 
 
 def test_text_may_be_cut_within_a_character() -> None:
