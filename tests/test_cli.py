@@ -157,6 +157,7 @@ MISTAKES = [
     (["animate", "SPEECH", "--bundle", "TOY", "--budget", "-3"], 64, "more than 0"),
     (["animate", "SPEECH", "--bundle", "TOY", "--device", "cuda"], 69, "hint"),
     (["animate", "SPEECH", "--bundle", "TOY", "--engine", "rtx"], 64, "--device cuda"),
+    (["profile", "TOY", "--csv", "x", "--json", "x"], 64, "is written twice"),
     (["budget", "TOY", "--device", ","], 64, "names no device"),
     (["inspect", "nowhere"], 65, "no such folder"),
     (["bench", "nowhere"], 65, "no such folder"),

@@ -126,6 +126,12 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path, capfd: pytes
     assert json.loads(before["corpus.json"])["schedule"] == "one"
 
 
+def test_motion_goes_into_a_folder(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["animate", str(folder), "-o", str(tmp_path / "file")]) == 74
+    assert "a folder was wanted" in capfd.readouterr().err
+
+
 def test_a_full_disk_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")

@@ -7,6 +7,7 @@ it was. `corpus.json` in OUT says how its motion was made; a run with other sett
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
 import logging
@@ -266,6 +267,8 @@ def _is_made(row: Mapping[str, str]) -> bool:
 def _note_settings(out: Path, args: argparse.Namespace) -> None:
     """Note how the motion in OUT is made. Raises OptionError where it was made in another way."""
     with reported(out):
+        if out.exists() and not out.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder; a folder was wanted")
         out.mkdir(parents=True, exist_ok=True)
     made_by = {name: str(getattr(args, name, None)) for name in MADE_BY}
     made_by["bundle"] = Bundle.open(find_bundle(args.bundle)).digest

@@ -64,6 +64,9 @@ def _options(args: argparse.Namespace) -> ProfileOptions:
 def _check_names(args: argparse.Namespace) -> None:
     if args.trace is not None and args.trace.suffix != ".json":
         raise OptionError(f"--trace {args.trace}: a name ending in .json was wanted")
+    named = [path.absolute() for path in (args.trace, args.csv, args.json) if path is not None]
+    if twice := next((path for path in named if named.count(path) > 1), None):
+        raise OptionError(f"{twice} is written twice", hint="name another file")
     if args.kernels and args.device != "cuda":
         raise OptionError("--kernels times GPU kernels", hint="add --device cuda")
 

@@ -342,3 +342,9 @@ def test_a_table_need_not_say_that_somebody_is_there(tmp_path: Path, text: str) 
     (tmp_path / "a.csv").write_text(text)
     found = list(FileValues("gaze", tmp_path / "a.csv", ("x", "presence")).take(0.0))
     assert [values.tolist() for _, _, values in found] == [[0.5, 1.0]]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+def test_a_table_that_never_ends_is_not_read() -> None:
+    with pytest.raises(InputError, match="cannot be read: it has more than"):
+        FileValues("gaze", Path("/dev/zero"), ("yaw", "pitch"))

@@ -10,6 +10,7 @@ gaze=udp-osc://:9015     each message with as many floats as the input has place
 from __future__ import annotations
 
 import csv
+import io
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, nearest
+from edgetalker.engines.files import read_text
 from edgetalker.runtime.clock import Clock
 from edgetalker.runtime.inputs import PRESENCE, Track
 
@@ -95,8 +97,7 @@ class FileValues:
 
     def _csv(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
         try:
-            with self._path.open(newline="", encoding="utf-8-sig") as file:
-                head, *rows = [row for row in csv.reader(file) if row] or [[]]
+            head, *rows = [row for row in csv.reader(io.StringIO(read_text(self._path, 1 << 28))) if row] or [[]]
             head = [column.strip() for column in head]
             told = [place for place in self._places if place != PRESENCE or place in head]
             by_name = all(place in head for place in told)
