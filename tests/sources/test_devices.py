@@ -105,6 +105,13 @@ def test_a_device_that_records_at_another_rate_than_it_says_is_opened_and_resamp
     opened.close()
 
 
+@pytest.mark.parametrize("told", [0, -1, 10**9])
+def test_a_device_that_tells_no_rate_is_opened_at_a_usual_one(machine: Machine, told: int) -> None:
+    machine.devices = [Device(rate=told, rates=[48_000])]
+    MicSource(RATE).close()
+    assert machine.streams[0].rate == 48_000
+
+
 @pytest.mark.parametrize(
     ("error", "hint"),
     [

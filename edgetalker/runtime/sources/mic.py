@@ -111,7 +111,7 @@ class MicSource:
         self._portaudio = self._make()
         try:
             device = self._portaudio.find(self._wanted) if self.name is None else self._again(self.name)
-            if device.rate != self.rate:
+            if device.rate != self.rate and RATES[0] <= device.rate <= RATES[1]:
                 Resampler(device.rate, self.rate)  # made beforehand: the filters take longer than a packet
             self._last_packet = time.monotonic()
             self._stream = self._portaudio.open(device, self.rate, self._hear, channel=self._channel or 1)
@@ -233,7 +233,7 @@ class PortAudio:
         portaudio = self._portaudio
         try:
             default = int(portaudio.get_default_input_device_info()["index"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, LookupError):
             default = -1
         try:
             count = int(portaudio.get_device_count())
