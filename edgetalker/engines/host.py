@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from edgetalker.engines.engine import DTYPES, Array, Buffer, Graph, Mark, TensorSpec, poison_value
-from edgetalker.engines.errors import DeviceError, EngineError
+from edgetalker.engines.errors import DeviceError, EngineError, UserError
 
 __all__ = ["HostBuffer", "HostDevice", "HostGraph", "HostMark"]
 
@@ -177,8 +177,12 @@ class HostDevice:
         self.launcher([graph])()
 
     def launcher(self, graphs: Sequence[Graph]) -> Call:
-        """Return one call that replays all `graphs`: 50 denoise steps cost a loop and not 50 Python calls."""
-        return _sequence([call for graph in graphs for call in _host_graph(graph).calls])
+        """Return one call that replays all `graphs`: 50 denoise steps cost a loop and not 50 Python calls.
+
+        It raises EngineError for a stage that fails while it runs.
+        """
+        call = _sequence([call for graph in graphs for call in _host_graph(graph).calls])
+        return call if isinstance(call, partial) and call.func in (_run_all, _run_timed) else partial(_run_all, (call,))
 
     def mark(self, name: str) -> HostMark:
         """Make a mark."""
@@ -231,16 +235,34 @@ def _sequence(calls: list[Call | HostMark]) -> Call:
 
 
 def _run_all(calls: tuple[Call, ...]) -> None:
-    for call in calls:
-        call()
+    call = None
+    try:
+        for call in calls:
+            call()
+    except Exception as error:
+        raise _failure(call, error) from error
 
 
 def _run_timed(turns: tuple[tuple[HostMark, Call, HostMark], ...]) -> None:
-    clock = time.perf_counter_ns
-    for first, work, last in turns:
-        first.ns = clock()
-        work()
-        last.ns = clock()
+    clock, work = time.perf_counter_ns, None
+    try:
+        for first, work, last in turns:
+            first.ns = clock()
+            work()
+            last.ns = clock()
+    except Exception as error:
+        raise _failure(work, error) from error
+
+
+def _failure(call: Call | None, error: Exception) -> UserError:
+    """Return what a failed run means. ONNX Runtime's exceptions share no base class but Exception."""
+    if isinstance(error, UserError):
+        return error
+    text = str(error).strip().split("\n")[0]
+    return EngineError(
+        f"stage `{getattr(call, 'stage', '?')}` failed while it ran: {text[:500]}",
+        hint="its shapes or values do not fit each other: export the bundle again",
+    )
 
 
 def _host_graph(graph: Graph) -> HostGraph:

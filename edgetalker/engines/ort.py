@@ -38,6 +38,7 @@ class OrtBinding:
         self._stage = stage
         self._buffers = dict(buffers)  # the addresses that `io` holds live as long as this does
         self._run = partial(session.run_with_iobinding, io, None)
+        self._run.stage = stage  # type: ignore[attr-defined] # for the message when it fails
 
     def enqueue(self, device: Device) -> None:
         """Enqueue one run. Raises EngineError on a device that is not the host."""

@@ -83,3 +83,33 @@ def test_a_folder_whose_name_is_not_utf8_is_no_obstacle(toy: Bundle, tmp_path: P
     shutil.copy(toy.onnx("decode"), folder / "decode.onnx")
     stage = toy.manifest.stages["decode"]
     OrtEngine("decode", folder / "decode.onnx", stage.inputs, stage.outputs).close()
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_stage_that_fails_while_it_runs_is_named(toy: Bundle, tmp_path: Path, marked: bool) -> None:
+    from onnx import TensorProto, helper, save
+
+    nodes = [
+        helper.make_node("Cast", ["x"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["x", "index"], ["y"]),
+    ]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])] for name in "xy"]
+    opset = [helper.make_opsetid("", 17)]
+    save(helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=opset, ir_version=8), tmp_path / "a.onnx")
+    spec, device = {"x": TensorSpec("float32", (2,))}, HostDevice()
+    engine = OrtEngine("look", tmp_path / "a.onnx", spec, {"y": spec["x"]})
+    buffers = {name: device.allocate(name, spec["x"]) for name in "xy"}
+    binding, marks = engine.bind(buffers), [device.mark(name) for name in "ab"]
+
+    def work() -> None:
+        if marked:
+            device.record(marks[0])
+        binding.enqueue(device)
+        if marked:
+            device.record(marks[1])
+
+    graph = device.capture("look", work)
+    device.launch(graph)
+    buffers["x"].array.fill(7.0)
+    with pytest.raises(EngineError, match=r"stage `look` failed while it ran: .*Gather"):
+        device.launch(graph)

@@ -447,8 +447,7 @@ class TestRegistry:
     def test_unknown_targets_name_the_nearest(self, target: str, words: str) -> None:
         with pytest.raises(OptionError, match=words) as caught:
             sink_for(target)
-        assert ".jsonl" in str(caught.value)
-        assert "vmc://" in str(caught.value)
+        assert ("vmc://" if "://" in target else ".jsonl") in str(caught.value)
 
     def test_files_take_options_as_receivers_do(self, tmp_path: Path) -> None:
         with pytest.raises(OptionError, match=r"a.npz:\n  - unknown option `rate`\nhint: options: case"):
