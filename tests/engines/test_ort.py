@@ -93,9 +93,9 @@ def test_a_stage_that_fails_while_it_runs_is_named(toy: Bundle, tmp_path: Path, 
         helper.make_node("Cast", ["x"], ["index"], to=TensorProto.INT64),
         helper.make_node("Gather", ["x", "index"], ["y"]),
     ]
-    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])] for name in "xy"]
-    opset = [helper.make_opsetid("", 17)]
-    save(helper.make_model(helper.make_graph(nodes, "g", *ends), opset_imports=opset, ir_version=8), tmp_path / "a.onnx")
+    given, found = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, [2])] for name in "xy")
+    graph = helper.make_graph(nodes, "g", given, found)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "a.onnx")
     spec, device = {"x": TensorSpec("float32", (2,))}, HostDevice()
     engine = OrtEngine("look", tmp_path / "a.onnx", spec, {"y": spec["x"]})
     buffers = {name: device.allocate(name, spec["x"]) for name in "xy"}
@@ -108,8 +108,8 @@ def test_a_stage_that_fails_while_it_runs_is_named(toy: Bundle, tmp_path: Path, 
         if marked:
             device.record(marks[1])
 
-    graph = device.capture("look", work)
-    device.launch(graph)
+    captured = device.capture("look", work)
+    device.launch(captured)
     buffers["x"].array.fill(7.0)
     with pytest.raises(EngineError, match=r"stage `look` failed while it ran: .*Gather"):
-        device.launch(graph)
+        device.launch(captured)
