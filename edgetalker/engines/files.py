@@ -212,7 +212,10 @@ def _refused(path: Path, error: OSError) -> OutputError | OSError:
     if isinstance(error, BrokenPipeError) and str(path) == "-":
         return error  # `| head`: the convention is silence
     name = "stdout" if str(path) == "-" else str(path)
-    return OutputError(f"{name} cannot be written: {error.strerror or error}")
+    reason: object = error.strerror or error
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list) and error.args[0]:
+        reason = error.args[0][0][-1]  # of a folder that was copied: the first file's, not a list of all
+    return OutputError(f"{name} cannot be written: {reason}")
 
 
 @contextmanager

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.bundle import Bundle, pack
-from edgetalker.engines.errors import BundleError, InputError, OptionError
+from edgetalker.engines.errors import BundleError, InputError, OptionError, OutputError
+from edgetalker.engines.files import reported
 from tests.support.toy import description, stages, tables, toy_bundle
 
 
@@ -138,3 +139,9 @@ def test_a_pipe_is_no_bundle_and_nobody_waits_for_its_writer(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BundleError, match="a bundle's folder was wanted"):
         Bundle.open(tmp_path / "pipe")
+
+
+def test_a_folder_that_could_not_be_copied_is_told_by_its_first_file() -> None:
+    faults = [("a", "b", "No space left on device"), ("c", "d", "No space left on device")]
+    with pytest.raises(OutputError, match=r"out cannot be written: No space left on device$"), reported(Path("out")):
+        raise shutil.Error(faults)
