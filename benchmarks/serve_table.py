@@ -19,7 +19,7 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import numpy as np
@@ -130,6 +130,12 @@ async def measure(pid: int, talk: Any, port: int, talkers: int, seconds: float) 
     }  # fmt: skip
 
 
+def ports_of(told: IO[str]) -> list[int]:
+    """Return the ports of HTTP and gRPC that a server tells, whatever else it tells between them."""
+    lines = (line for line in told if " port " in line)
+    return [int(next(lines).rsplit(" ", 1)[1]) for _ in range(2)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=10.0)
@@ -144,7 +150,7 @@ def main() -> None:
     rows = []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        ports = [int(process.stderr.readline().rsplit(" ", 1)[1]) for _ in range(2)]
+        ports = ports_of(process.stderr)
         try:
             print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; schedule {args.schedule}")
             head = "protocol    talkers  frames   p50 ms   p90 ms   p99 ms   misses   CPU ms/frame"

@@ -24,7 +24,7 @@ import grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from benchmarks.serve_table import FPS, RATE, Client, over_grpc, speech
+from benchmarks.serve_table import FPS, RATE, Client, over_grpc, ports_of, speech
 from edgetalker.serve.protocol import HEAD
 
 SOUND = speech(8.0)
@@ -175,7 +175,7 @@ def main() -> int:
     ]  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        first, second = (int(process.stderr.readline().rsplit(" ", 1)[1]) for _ in range(2))
+        first, second = ports_of(process.stderr)
         states: list[State] = []
         try:
             seen = asyncio.run(soak(process.pid, (first, second), args.minutes, states))
