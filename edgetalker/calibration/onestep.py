@@ -47,7 +47,7 @@ def one_step_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, 
     converted: an emulation (see `emulated`), because ONNX Runtime drops the rounding of a true FP16 network. An
     output of it that is not finite is an infinite error.
     """
-    return compare_runs(open_session(full).run, open_session(converted).run, _output_names(full), inputs)
+    return _compared(full, open_session(converted).run, inputs)
 
 
 def compare_runs(full: Any, other: Any, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]) -> OneStep:
@@ -66,10 +66,9 @@ def compare_runs(full: Any, other: Any, names: Sequence[str], inputs: Sequence[M
     return OneStep(dict(zip(names, relative.tolist(), strict=True)), float(worst), len(inputs))
 
 
-def _output_names(model: bytes) -> list[str]:
-    import onnx
-
-    return [item.name for item in onnx.load_from_string(model).graph.output]
+def _compared(full: bytes, other: Any, inputs: Sequence[Mapping[str, Array]]) -> OneStep:
+    session = open_session(full)
+    return compare_runs(session.run, other, [item.name for item in session.get_outputs()], inputs)
 
 
 def emulated(model: Any, half: Collection[str]) -> bytes:
@@ -125,9 +124,7 @@ def half_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Arra
 
     An output that is not finite is an infinite error. Raises MissingPackageError without PyTorch.
     """
-    session = open_session(full)
-    names = [item.name for item in session.get_outputs()]
-    return compare_runs(session.run, half_runner(converted), names, inputs)
+    return _compared(full, half_runner(converted), inputs)
 
 
 def half_runner(model: bytes) -> Any:

@@ -181,8 +181,7 @@ class HostDevice:
 
         It raises EngineError for a stage that fails while it runs.
         """
-        call = _sequence([call for graph in graphs for call in _host_graph(graph).calls])
-        return call if isinstance(call, partial) and call.func in (_run_all, _run_timed) else partial(_run_all, (call,))
+        return _sequence([call for graph in graphs for call in _host_graph(graph).calls])
 
     def mark(self, name: str) -> HostMark:
         """Make a mark."""
@@ -217,8 +216,7 @@ class HostDevice:
 def _sequence(calls: list[Call | HostMark]) -> Call:
     """Return one call that makes all `calls`. Work between two marks is one turn of a loop, `mark, work, mark`."""
     if not any(isinstance(call, HostMark) for call in calls):
-        plain = tuple(cast("list[Call]", calls))
-        return plain[0] if len(plain) == 1 else partial(_run_all, plain)
+        return partial(_run_all, tuple(cast("list[Call]", calls)))
     turns: list[tuple[HostMark, Call, HostMark]] = []
     unused, work = HostMark("unused"), list[Call]()
     opened: HostMark | None = None
@@ -227,7 +225,8 @@ def _sequence(calls: list[Call | HostMark]) -> Call:
             work.append(call)
             continue
         if work or opened is not None:
-            turns.append((opened or unused, _sequence([*work]), unused if opened is None else call))
+            whole = work[0] if len(work) == 1 else _sequence([*work])
+            turns.append((opened or unused, whole, unused if opened is None else call))
             opened, work = (call if opened is None else None), []
         else:
             opened = call

@@ -224,16 +224,16 @@ def budget(
             f"no schedule `{name}`; the bundle has {', '.join(manifest.ladder)}{nearest(name, manifest.ladder)}"
         )
     rows = max(1, len(bundle.table(name)))
+    costs = _costs(bundle, precision, host=facts.core is not None)
+    weights = sum(cost.weight_bytes for cost in costs.values())
     stages = []
     for step in manifest.program:
         if isinstance(step, Step) and (not step.schedules or name in step.schedules):
             most = rows if step.rows else 1
-            stages.append(_stage(bundle, step.stage, facts, precision, most, most / step.every))
+            path, runs = bundle.onnx(step.stage, precision, host=facts.core is not None), most / step.every
+            stages.append(_stage(path, step.stage, facts, precision, most, runs, costs[step.stage], weights))
     frame = facts.own_ns + sum(stage.ns * stage.runs for stage in stages)
     worst = facts.own_ns + sum(stage.ns * stage.most for stage in stages)
-    weights = sum(
-        _cost(bundle, stage, precision, host=facts.core is not None).weight_bytes for stage in manifest.stages
-    )
     state = sum(tensor.spec.nbytes for tensor in manifest.tensors.values())
     rate = float(fps or manifest.motion.fps)
     return Budget(
@@ -250,12 +250,13 @@ def budget(
     )
 
 
-def _stage(bundle: Bundle, name: str, facts: DeviceFacts, precision: str, most: int, runs: float) -> StageBudget:
-    host = facts.core is not None
-    path = bundle.onnx(name, precision, host=host)
-    cost, kernels = _cost(bundle, name, precision, host=host), _kernels(path)
+def _stage(
+    path: Path, name: str, facts: DeviceFacts, precision: str, most: int, runs: float, cost: StageCost, weights: int
+) -> StageBudget:
+    """weights: bytes of all stages, which a core reads from one run of this stage to the next."""
+    kernels = _kernels(path)
     if facts.core is not None:
-        between = cost.weight_bytes if most > 1 else _weights(bundle, precision)
+        between = cost.weight_bytes if most > 1 else weights
         parts = facts.core.parts_ns(path, between, cold=runs < 1)
         return StageBudget(
             name, runs, most, cost, kernels, facts.factor * sum(parts.values()), max(parts, key=parts.__getitem__)
@@ -290,9 +291,13 @@ def _talkers(
     return low
 
 
-def _cost(bundle: Bundle, stage: str, precision: str, *, host: bool) -> StageCost:
-    """ONNX Runtime widens weights that are stored as FP16 when it opens a stage; a GPU's engine keeps them."""
-    return stage_cost(bundle.onnx(stage, precision, host=host), widened=host)
+def _costs(bundle: Bundle, precision: str, *, host: bool) -> dict[str, StageCost]:
+    """Return each stage's cost; a file is read once.
+
+    ONNX Runtime widens weights that are stored as FP16 when it opens a stage; a GPU's engine keeps them."""
+    return {
+        stage: stage_cost(bundle.onnx(stage, precision, host=host), widened=host) for stage in bundle.manifest.stages
+    }
 
 
 _NO_KERNEL = frozenset(
@@ -307,17 +312,13 @@ def _kernels(path: Path) -> int:
     return sum(node.op_type not in _NO_KERNEL for node in onnx.load(str(path), load_external_data=False).graph.node)
 
 
-def _weights(bundle: Bundle, precision: str) -> int:
-    return sum(_cost(bundle, stage, precision, host=True).weight_bytes for stage in bundle.manifest.stages)
-
-
 def _this_cpu(bundle: Bundle, precision: str, schedule: str, factor: float) -> DeviceFacts:
     """Measure one core of this machine at the bundle's sizes: of all its stages, and of each that runs in rows; and
     the bundle's frame with stages that do nothing."""
     rows = {step.stage for step in bundle.manifest.program if isinstance(step, Step) and step.rows}
-    sizes = [_cost(bundle, stage, precision, host=True).weight_bytes for stage in rows]
-    size = _weights(bundle, precision)
-    core = measure_core([size, *sizes])
+    costs = _costs(bundle, precision, host=True)
+    size = sum(cost.weight_bytes for cost in costs.values())
+    core = measure_core([size, *(costs[stage].weight_bytes for stage in rows)])
     source = f"one core of this machine, measured now at {size / 1e6:.1f} MB; factor from playing the shipped talker"
     rates = {"fp32": core.rates["fp32"], "int8": core.rates["int8"]}
     own = frame_ns(Model(bundle, engines={stage: _Idle(bundle, stage) for stage in bundle.manifest.stages}), schedule)

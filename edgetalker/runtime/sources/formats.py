@@ -106,7 +106,7 @@ def readers(file: IO[bytes], start: bytes, *, pipe: bool) -> Iterator[Reader]:
                 at = _caf_data(kept, begin + 8) - begin
                 window.mended = at + 4, (end - begin - at - 12).to_bytes(8, "big")
             reader = _open(kept, window, whole=len(starts) == 1, noisy=kind in ("MP3", "AAC", None))
-            reader.notes += _leftovers(kept, kind, begin, end)
+            reader.notes += _leftovers(kept, kind, begin, end, promised)
             yield reader
     finally:
         if pipe:
@@ -340,8 +340,8 @@ def _page_size(file: IO[bytes], at: int) -> int:
     return 27 + segments + sum(_bytes(file, at + 27, segments))
 
 
-def _leftovers(file: IO[bytes], kind: str | None, start: int, end: int) -> list[str]:
-    """Return what a stream lacks at its end, or has after it, as far as its container can say."""
+def _leftovers(file: IO[bytes], kind: str | None, start: int, end: int, promised: int | None) -> list[str]:
+    """Return what a stream lacks at its end, or has after it, as far as its container can say. promised: its end."""
     if kind == "Ogg":
         flags, stop = 0, start
         for at, found in _ogg_pages(file, start=start):
@@ -351,7 +351,6 @@ def _leftovers(file: IO[bytes], kind: str | None, start: int, end: int) -> list[
         if stop > end or not flags & 4:
             return ["breaks off: its last page is missing"]
         return [f"{end - stop} bytes after its end were left"] if stop < end else []
-    promised = _promised_end(file, kind, start)
     if promised is None:
         return []
     if promised > end:
