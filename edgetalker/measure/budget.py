@@ -30,6 +30,7 @@ from edgetalker.measure.bench import made_up_sound
 from edgetalker.measure.core import Core, measure_core
 from edgetalker.measure.floor import StageCost, stage_cost
 from edgetalker.runtime.model import Model, find_bundle
+from edgetalker.runtime.options import no_schedule
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["DEVICES", "Budget", "DeviceFacts", "StageBudget", "budget", "device_facts", "frame_ns"]
@@ -220,9 +221,7 @@ def budget(
     manifest = bundle.manifest
     name = schedule or manifest.ladder[0]
     if name not in manifest.ladder:
-        raise OptionError(
-            f"no schedule `{name}`; the bundle has {', '.join(manifest.ladder)}{nearest(name, manifest.ladder)}"
-        )
+        raise no_schedule(name, manifest.ladder, "the bundle has")
     rows = max(1, len(bundle.table(name)))
     costs = _costs(bundle, precision, host=facts.core is not None)
     weights = sum(cost.weight_bytes for cost in costs.values())
