@@ -21,6 +21,7 @@ static Graph finished; /* stands for a capture that has ended, in the events tha
 static Stream *streams;
 static Stream *legacies; /* stream 0 of each context */
 static Event *events;
+static Event *buried; /* destroyed while a graph records them: the graph writes there still */
 static int64_t clock_ns;
 static __thread int thread_mode = CAPTURE_GLOBAL;
 
@@ -326,10 +327,15 @@ EXPORT CUresult cuEventDestroy_v2(void *handle) {
   Event *event = find_event(handle);
   if (!event) return CUDA_ERROR_INVALID_HANDLE;
   queue_drain_all();
-  if (graph_records(event)) double_violation("an event was destroyed that a live graph records");
   for (Event **at = &events; *at; at = &(*at)->next)
     if (*at == event) { *at = event->next; break; }
-  free(event);
+  if (graph_records(event)) {
+    double_violation("an event was destroyed that a live graph records");
+    event->next = buried;
+    buried = event;
+  } else {
+    free(event);
+  }
   return CUDA_SUCCESS;
 }
 
@@ -395,9 +401,9 @@ void queue_sweep(void) {
     }
     free(stream);
   }
-  while (events) {
-    Event *event = events;
-    events = event->next;
+  while (events || buried) {
+    Event **list = events ? &events : &buried, *event = *list;
+    *list = event->next;
     free(event);
   }
 }
