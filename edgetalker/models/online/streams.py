@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +27,20 @@ def stack_mel(mel: Tensor) -> Tensor:
 
 
 class Corpus:
-    """All training sessions in memory, half precision. Raises FileNotFoundError where there are none."""
+    """All training sessions in memory, half precision. Raises FileNotFoundError for a folder without any.
 
-    def __init__(self, folder: Path) -> None:
-        paths = sorted(folder.glob("*.npz"))
-        if not paths:
-            raise FileNotFoundError(f"no sessions in {folder}; run `train data` first")
+    shares: how much of what is drawn comes from each folder; by default each session counts the same.
+    """
+
+    def __init__(self, *folders: Path, shares: Sequence[float] = ()) -> None:
+        groups = [sorted(folder.glob("*.npz")) for folder in folders]
+        for folder, group in zip(folders, groups, strict=True):
+            if not group:
+                raise FileNotFoundError(f"no sessions in {folder}; run `train data` first")
+        paths = [path for group in groups for path in group]
+        sizes = [len(group) for group in groups]
+        weights = np.repeat(np.divide(shares or sizes, sizes), sizes)
+        self.drawn = np.cumsum(weights / weights.sum())
         self.names = [path.stem for path in paths]
         sessions = [load(path) for path in paths]
         self.mel = [torch.tensor(s.mel, dtype=torch.float16) for s in sessions]
@@ -41,6 +50,10 @@ class Corpus:
         self.motion = [torch.tensor(s.motion, dtype=torch.float16) for s in sessions]
         self.controls = [torch.tensor(s.controls, dtype=torch.float16) for s in sessions]
         self.loud = [_loud(mel) for mel in self.mel]
+
+    def pick(self, rng: np.random.Generator) -> int:
+        """Draw a session."""
+        return int(np.searchsorted(self.drawn[:-1], rng.random(), side="right"))
 
 
 def _loud(mel: Tensor) -> Tensor:
@@ -82,11 +95,11 @@ class Streams:
         self.places = [self._place() for _ in range(rows)]
 
     def _place(self) -> _Place:
-        session = int(self.rng.integers(len(self.corpus.mel)))
+        session = self.corpus.pick(self.rng)
         length = self.corpus.phone[session].shape[0]
         at = int(self.rng.integers(0, max(length - 2 * self.frames, 1)))
         loud = self.corpus.loud
-        wear = draw(self.rng, loud[session], loud[int(self.rng.integers(len(loud)))])
+        wear = draw(self.rng, loud[session], loud[self.corpus.pick(self.rng)])
         return _Place(session, at, int(self.rng.integers(2, 12)), wear)
 
     def next(self) -> Chunk:

@@ -1,6 +1,7 @@
 """The whole recipe, from text to bundle: `python -m edgetalker.models.online.train STAGE ...`.
 
     data      speak and animate the training and held-out sessions     (every synthesizer that is installed)
+    from-bundle  begin with the weights of a bundle                    -> WORK/trunk.pt, teacher.pt, talker.pt
     trunk     train the causal audio trunk                             -> WORK/trunk.pt
     teacher   train condition network and ten-step denoiser on it      -> WORK/teacher.pt
     student   distill the denoiser into one step                       -> WORK/talker.pt
@@ -36,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default %(default)s)")
     stages = parser.add_subparsers(dest="stage", required=True)
     _data(stages.add_parser("data", help="speak and animate"))
+    bundle = stages.add_parser("from-bundle", help="begin with the weights of a bundle")
+    bundle.add_argument("--bundle", type=Path, required=True, help="folder of the bundle, as `export` writes it")
+    bundle.add_argument("--work", type=Path, required=True, help="folder of the checkpoints; none may be there")
     trunk = stages.add_parser("trunk", help="train the audio trunk")
     _training(trunk, minutes=72.0, rows=32, rate=1.3e-3)
     trunk.add_argument(
@@ -59,7 +63,22 @@ def _data(parser: argparse.ArgumentParser) -> None:
 
 
 def _training(parser: argparse.ArgumentParser, *, minutes: float, rows: int, rate: float) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="folder that `data` filled")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="FOLDER",
+        help="folder that `data` filled; give it again for more folders",
+    )
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="S",
+        help="how much of the training comes from each folder (default: each session counts the same)",
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--minutes", type=float, default=minutes, help="time to train (default %(default)s)")
     parser.add_argument("--rows", type=int, default=rows, help="rows of a batch (default %(default)s)")
@@ -90,6 +109,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if options.stage == "data":
         return _generate(options)
+    if options.stage == "from-bundle":
+        return _begin(options)
     _set_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     return _train(options)
@@ -109,18 +130,33 @@ def _generate(options: argparse.Namespace) -> int:
     return 0 if made else 1
 
 
+def _begin(options: argparse.Namespace) -> int:
+    from edgetalker.models.online.recover import store
+
+    talker = store(options.bundle, options.work)
+    print(f"{options.work}: trunk.pt, teacher.pt, talker.pt; go on with --lookahead {talker.lookahead}")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
+    from edgetalker.models.online.streams import Corpus
     from edgetalker.models.online.train_head import HeadPlan, train_student, train_teacher
     from edgetalker.models.online.train_trunk import TrunkPlan, train_trunk
 
+    if options.shares and len(options.shares) != len(options.data):
+        raise UserError(
+            f"{len(options.shares)} shares are given for {len(options.data)} folders",
+            hint="one number after --shares for each --data",
+        )
+    corpus = Corpus(*(folder / "train" for folder in options.data), shares=options.shares)
     if options.stage == "trunk":
         plan = TrunkPlan(
             options.minutes, options.rows, rate=options.rate, seed=options.seed, early_share=options.early_share
         )
-        print(train_trunk(options.data, options.work, plan))
+        print(train_trunk(corpus, options.work, plan))
         return 0
     work = HeadPlan(options.minutes, options.rows, options.rate, options.lookahead, options.seed)
-    print((train_teacher if options.stage == "teacher" else train_student)(options.data, options.work, work))
+    print((train_teacher if options.stage == "teacher" else train_student)(corpus, options.work, work))
     return 0
 
 

@@ -38,8 +38,8 @@ class HeadPlan:
 class _Frames:
     """All training sessions as rows to draw from; features heard afresh when asked."""
 
-    def __init__(self, folder: Path, trunk: Trunk, plan: HeadPlan) -> None:
-        self.corpus, self.trunk, self.plan = Corpus(folder / "train"), trunk, plan
+    def __init__(self, corpus: Corpus, trunk: Trunk, plan: HeadPlan) -> None:
+        self.corpus, self.trunk, self.plan = corpus, trunk, plan
         self.device = trunk.device
         self.rng = np.random.default_rng(plan.seed)
         self.channels = [motion[:, :, reduction()].half() for motion in self.corpus.motion]
@@ -62,9 +62,9 @@ class _Frames:
 
     def draw(self, count: int) -> tuple[Heard, Tensor, Tensor, Tensor]:
         """Return `count` random frames: heard rows, history (B, H, 32), target (B, 32), controls (B, 6); raw."""
-        sessions = self.rng.integers(len(self.heard), size=max(count // 16, 1))
         parts: list[tuple[Tensor, ...]] = []
-        for session in sessions:
+        for _ in range(max(count // 16, 1)):
+            session = self.corpus.pick(self.rng)
             times = torch.tensor(self.rng.integers(HISTORY, self.heard[session].mouth.shape[0], size=16))
             face = int(self.rng.integers(self.channels[session].shape[0]))
             track, heard = self.channels[session][face], self.heard[session]
@@ -100,11 +100,11 @@ def channel_weights() -> Tensor:
     return weights
 
 
-def train_teacher(folder: Path, out: Path, plan: HeadPlan, size: HeadSize | None = None) -> Path:
+def train_teacher(corpus: Corpus, out: Path, plan: HeadPlan, size: HeadSize | None = None) -> Path:
     """Train condition network and teacher on top of `out`/trunk.pt; resumes from `out`/teacher.pt."""
     torch.manual_seed(plan.seed)
     trunk = load_trunk(out / "trunk.pt").to(best_device())
-    frames = _Frames(folder, trunk, plan)
+    frames = _Frames(corpus, trunk, plan)
     head = Head(size or HeadSize(features=trunk.size.width))
     talker = Talker(trunk, head, frames.statistics(), plan.lookahead).to(frames.device)
     path = out / "teacher.pt"
@@ -163,7 +163,7 @@ def wander(talker: Talker, heard: Heard, history: Tensor, wish: Tensor) -> Tenso
     return loss
 
 
-def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
+def train_student(corpus: Corpus, out: Path, plan: HeadPlan) -> Path:
     """Distill the teacher of `out`/teacher.pt into one step; writes and resumes `out`/talker.pt.
 
     Streams run freely on the student's own frames; at every frame the student learns what the teacher's ten
@@ -173,8 +173,8 @@ def train_student(folder: Path, out: Path, plan: HeadPlan) -> Path:
     source, path = out / "teacher.pt", out / "talker.pt"
     talker = load_talker(source).to(best_device())
     talker.head.student.load_state_dict(talker.head.teacher.state_dict())
-    spent, step = _resume(path, talker)
-    frames = _Frames(folder, talker.trunk, plan)
+    spent, step = _resume(path, talker, "student.")
+    frames = _Frames(corpus, talker.trunk, plan)
     optimizer = torch.optim.AdamW(talker.head.student.parameters(), lr=plan.rate, weight_decay=0.0, betas=(0.9, 0.98))
     budget, begun = plan.minutes * 60, time.monotonic() - spent
     while (spent := time.monotonic() - begun) < budget:
@@ -231,7 +231,7 @@ def _student_loss(made: Tensor, wanted: Tensor, before: tuple[Tensor, Tensor] | 
 def _streams(frames: _Frames, count: int, length: int) -> tuple[Heard, Tensor]:
     parts: list[tuple[Tensor, ...]] = []
     for _ in range(count):
-        session = int(frames.rng.integers(len(frames.heard)))
+        session = frames.corpus.pick(frames.rng)
         heard = frames.heard[session]
         at = int(frames.rng.integers(0, max(heard.mouth.shape[0] - length, 1)))
         face = int(frames.rng.integers(frames.channels[session].shape[0]))
@@ -257,11 +257,14 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[tor
     optimizer.step()
 
 
-def _resume(path: Path, talker: Talker) -> tuple[float, int]:
+def _resume(path: Path, talker: Talker, part: str = "") -> tuple[float, int]:
+    """Take over a part of the head, the statistics with the whole; return the seconds spent and the steps made."""
     if not path.exists():
         return 0.0, 0
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    talker.head.load_state_dict(stored["head"])
-    talker.decoder.scale.copy_(stored["scale"])
+    taken = {name: value for name, value in stored["head"].items() if name.startswith(part)}
+    talker.head.load_state_dict(talker.head.state_dict() | taken)
+    for name in () if part else ("mean", "spread", "scale"):
+        getattr(talker.decoder, name).copy_(stored[name])
     print(f"going on from {path}, step {stored['step']}")
     return float(stored["spent"]), int(stored["step"])

@@ -41,7 +41,8 @@ _MATRICES = _warp_matrices()
 class Wear:
     """One sound's wear. gain: (80,) on power; noise: (80,) mean power; room: (share, decay per mel frame).
 
-    swing: how much the noise's level drifts; crowd: power of other people's speech, as a share of their own;
+    swing: how much the noise's level drifts; crowd: power of other people's speech, as a share of their own; beside:
+    the same of one other sound, which is music where the data has some;
     texture: how far log power goes towards the mean of its neighbours in frequency and in time, or away from it
     below 0: synthesizers differ in how sharp their resonances and their transitions are, and people from all of them.
     """
@@ -53,12 +54,14 @@ class Wear:
     room: tuple[float, float]
     crowd: float = 0.0
     texture: tuple[float, float] = (0.0, 0.0)
+    beside: float = 0.0
 
     @staticmethod
     def apply(worn: list[Wear], mel: Tensor) -> Tensor:
         """Wear (B, N, 80) ln power, each row of the batch in its own way."""
         power = torch.bmm(textured(mel, [w.texture for w in worn]).exp(), _MATRICES[[w.warp for w in worn]])
-        power = power + _crowd(power, torch.tensor([w.crowd for w in worn]))
+        others = ((6, [w.crowd for w in worn]), (1, [w.beside for w in worn]))
+        power = power + sum(_others(power, torch.tensor(shares), count) for count, shares in others)
         rooms = [index for index, w in enumerate(worn) if w.room[0] > 0]
         if rooms:
             power[rooms] = _reverberate(power[rooms], [worn[index].room for index in rooms])
@@ -81,14 +84,14 @@ def textured(mel: Tensor, textures: list[tuple[float, float]]) -> Tensor:
     return textured
 
 
-def _crowd(power: Tensor, shares: Tensor) -> Tensor:
-    """Return the murmur of six other rows of the batch, each moved in time: speech that is not the speaker's."""
+def _others(power: Tensor, shares: Tensor, count: int) -> Tensor:
+    """Return the mean of `count` other rows of the batch, each moved in time: sounds that are not the speaker's."""
     if not bool((shares > 0).any()) or power.shape[0] < 3:
         return torch.zeros_like(power)
     murmur = torch.zeros_like(power)
-    for _ in range(6):
+    for _ in range(count):
         turn = int(torch.randint(1, power.shape[0], ()))
-        murmur += power.roll(turn, 0).roll(int(torch.randint(power.shape[1], ())), 1) / 6
+        murmur += power.roll(turn, 0).roll(int(torch.randint(power.shape[1], ())), 1) / count
     return shares[:, None, None] * murmur
 
 
@@ -126,7 +129,8 @@ def draw(rng: np.random.Generator, loud: Tensor, other: Tensor | None = None, cl
     swing = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
     crowd = float(10 ** (-rng.uniform(10, 40) / 10)) if rng.random() < 0.35 else 0.0
     texture = (float(rng.uniform(-0.5, 0.8)), float(rng.uniform(-0.3, 0.6))) if rng.random() < 0.6 else (0.0, 0.0)
-    return Wear(int(rng.integers(_WARPS)), gain, noise, swing, room, crowd, texture)
+    beside = float(10 ** (-rng.uniform(12, 30) / 10)) if rng.random() < 0.2 else 0.0
+    return Wear(int(rng.integers(_WARPS)), gain, noise, swing, room, crowd, texture, beside)
 
 
 def _notches(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -43,9 +43,10 @@ SHORT = 0.02  # minutes
 def work(corpus: Path, tmp_path: Path) -> Path:
     out = tmp_path / "work"
     out.mkdir()
-    train_trunk(corpus, out, TrunkPlan(SHORT, rows=4, frames=32), TRUNK)
-    train_teacher(corpus, out, HeadPlan(SHORT, rows=32, lookahead=1), HEAD)
-    train_student(corpus, out, HeadPlan(SHORT, rows=4, lookahead=1))
+    held = Corpus(corpus / "train")
+    train_trunk(held, out, TrunkPlan(SHORT, rows=4, frames=32), TRUNK)
+    train_teacher(held, out, HeadPlan(SHORT, rows=32, lookahead=1), HEAD)
+    train_student(held, out, HeadPlan(SHORT, rows=4, lookahead=1))
     return out
 
 
@@ -81,6 +82,18 @@ def test_streams_are_seeded_and_targets_lie_under_their_sound(corpus: Path) -> N
     torch.testing.assert_close(second.mouth[0, 2:], expected)
 
 
+def test_folders_are_drawn_from_by_their_shares(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, folders = np.random.default_rng(0), (corpus / "train", corpus / "rms")  # three sessions and one
+    for shares, wanted in (((), 0.25), ((1.0, 3.0), 0.75), ((1.0, 0.0), 0.0)):
+        held = Corpus(*folders, shares=shares)
+        drawn = np.bincount([held.pick(rng) for _ in range(2000)], minlength=4) / 2000
+        assert drawn[3] == pytest.approx(wanted, abs=0.04)
+        assert drawn[:3] == pytest.approx([(1 - wanted) / 3] * 3, abs=0.04)
+    folder = str(corpus)
+    assert main(["trunk", "--data", folder, "--data", folder, "--shares", "1", "--work", str(corpus / "w")]) == 2
+    assert "1 shares are given for 2 folders" in capsys.readouterr().err
+
+
 def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -90,6 +103,20 @@ def test_wear_keeps_clean_sounds_and_changes_the_others() -> None:
     worn = Wear.apply([draw(rng, mel[0].exp().mean(0), clean=0.0) for _ in range(6)], mel)
     assert bool(torch.isfinite(worn).all())
     assert float((worn - mel).abs().mean(dim=(1, 2)).min()) > 0.05
+
+
+def test_another_sound_lies_beside_one_at_the_share_that_is_drawn() -> None:
+    torch.manual_seed(0)
+    mel = torch.full((4, 40, 80), -30.0)
+    mel[1:] = torch.tensor([-4.0, -5.0, -6.0])[:, None, None]  # three loud sounds, and one that is nearly silent
+    plain = Wear(0, torch.ones(80), torch.zeros(80), 0.0, (0.0, 0.5))
+    beside, crowd = replace(plain, beside=0.01), replace(plain, crowd=0.01)
+    for other in (beside, crowd):
+        worn = Wear.apply([other, plain, plain, plain], mel)
+        torch.testing.assert_close(worn[1:], mel[1:], atol=1e-4, rtol=0.0)
+        heard = round(float(worn[0].mean()) - float(np.log(0.01)), 2)
+        assert (heard in {-4.0, -5.0, -6.0}) == (other is beside), "one other sound, or the mean of several"
+        assert -6.0 <= heard <= -4.0
 
 
 def test_warps_move_power_along_the_bands_and_make_none_up() -> None:
@@ -168,11 +195,11 @@ def test_early_weights_are_mixed_in_once_where_they_are_wanted(corpus: Path, tmp
     early, late = {"w": torch.tensor([0.0, 4.0])}, {"w": torch.tensor([8.0, 0.0])}
     assert mean_of(early, late, 0.25)["w"].tolist() == [6.0, 1.0]
     plan = TrunkPlan(SHORT, rows=4, frames=32, early_share=1.0)
-    path = train_trunk(corpus, tmp_path, plan, TRUNK)
+    path = train_trunk(Corpus(corpus / "train"), tmp_path, plan, TRUNK)
     stored = torch.load(path, weights_only=True)
     assert "early" not in stored  # mixed in once: what is trained on from here starts afresh
     weights = load_trunk(path).state_dict()
-    again = load_trunk(train_trunk(corpus, tmp_path, plan, TRUNK)).state_dict()
+    again = load_trunk(train_trunk(Corpus(corpus / "train"), tmp_path, plan, TRUNK)).state_dict()
     assert all(torch.equal(weights[name], value) for name, value in again.items())
 
 
@@ -195,7 +222,8 @@ def test_the_recipe_gives_a_talker_results_and_goes_on_where_it_stopped(
     assert "closure recall" in text
     assert "free run, one" in text
     before = load_trunk(work / "trunk.pt").state_dict()
-    train_trunk(corpus, work, TrunkPlan(SHORT, rows=4, frames=32), TRUNK)  # the budget is spent: nothing changes
+    held = Corpus(corpus / "train")
+    train_trunk(held, work, TrunkPlan(SHORT, rows=4, frames=32), TRUNK)  # the budget is spent: nothing changes
     assert "going on from" in capsys.readouterr().out
     after = load_trunk(work / "trunk.pt").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)

@@ -1,0 +1,124 @@
+"""Checkpoints out of a bundle: anybody can go on training the talker that ships, though its checkpoints are not there.
+
+A bundle holds all that is needed to play, rounded to half precision. What only training needs is made anew: the
+heads of other look-aheads start as copies of the bundle's, the heads that name phones at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.errors import MissingPackageError, UserError
+from edgetalker.models.online.data.shapes import MOTION_NAMES
+from edgetalker.models.online.head import Head, HeadSize
+from edgetalker.models.online.layout import LEAK, MADE, MOVING, Decoder, column
+from edgetalker.models.online.talker import Talker, store_talker
+from edgetalker.models.online.train_trunk import save_checkpoint
+from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
+
+__all__ = ["recover", "store"]
+
+_STAGES = ("audio", "condition", "denoise", "student", "decode")
+
+
+def store(path: Path, out: Path) -> Talker:
+    """Write trunk.pt, teacher.pt and talker.pt of a bundle to `out`: each training stage goes on from its own.
+
+    Raises UserError where `path` is no talker of this family, or `out` has checkpoints already.
+    """
+    there = [name for name in ("trunk.pt", "teacher.pt", "talker.pt") if (out / name).exists()]
+    if there:
+        raise UserError(f"{out} has {', '.join(there)} already", hint="name another folder, or move them away")
+    talker = recover(path)
+    out.mkdir(parents=True, exist_ok=True)
+    begun = {"size": asdict(talker.trunk.size), "spent": 0.0, "step": 0}
+    save_checkpoint(out / "trunk.pt", {"model": talker.trunk.state_dict(), **begun})
+    for name in ("teacher.pt", "talker.pt"):
+        store_talker(out / name, talker, 0.0, 0)
+    return talker
+
+
+def recover(path: Path) -> Talker:
+    """Return the talker of a bundle that `export.online` wrote."""
+    bundle = Bundle.open(path)
+    if bundle.manifest.family != "online" or not set(_STAGES) <= set(bundle.manifest.stages):
+        raise UserError(f"{path} is no talker of the family `online`: only those are trained on from a bundle")
+    weights: dict[str, Tensor] = {}
+    for stage in _STAGES:
+        weights |= _weights(bundle.path / bundle.manifest.stages[stage].file)
+    return _talker(weights, torch.tensor(np.load(bundle.path / "history.npy"))[0, -1])
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Return the constants of a stage by the names that PyTorch gave them, as float32.
+
+    What the first GELU reads is called `moment`, if it is a constant: the student knows only one moment.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise MissingPackageError(str(error.name), "reading a bundle's weights", extra="export") from None
+
+    graph = onnx.load(path).graph
+    found: dict[str, Tensor] = {}
+    for tensor in graph.initializer:
+        values: Any = numpy_helper.to_array(tensor)
+        if values.dtype in (np.float16, np.float32):
+            found[tensor.name.removesuffix(".half")] = torch.tensor(values.astype(np.float32))
+    first = next((node.input[0] for node in graph.node if node.op_type == "Gelu"), "")
+    return found | ({"student.moment": found[first][0]} if first in found else {})
+
+
+def _talker(weights: dict[str, Tensor], rest: Tensor) -> Talker:
+    lookahead = next(d for d in LOOKAHEADS if f"trunk.heads.{d}.weight" in weights)
+    entry, width = weights["trunk.entry.2.weight"].shape[0], weights["trunk.memory.weight_hh_l0"].shape[1]
+    layers = sum(name.startswith("trunk.memory.weight_hh_l") for name in weights)
+    trunk = Trunk(TrunkSize(entry, width, layers))
+    for d in LOOKAHEADS:
+        for kind in ("weight", "bias"):
+            weights[f"trunk.heads.{d}.{kind}"] = weights[f"trunk.heads.{lookahead}.{kind}"]
+            weights[f"trunk.phones.{d}.{kind}"] = torch.zeros_like(getattr(trunk.phones[d], kind))
+    _load(trunk, weights, "trunk.")
+    past, made = weights["condition.past.0.bias"].shape[0], weights["teacher.entry.bias"].shape[0]
+    hidden = weights["teacher.blocks.0.first.bias"].shape[0]
+    blocks = sum(name.startswith("teacher.blocks.") and name.endswith(".first.bias") for name in weights)
+    head = Head(HeadSize(width, made, hidden, blocks, past))
+    # The wishes' last bias cancels, and the student's time was folded into one vector.
+    weights["condition.wish.2.bias"] = torch.zeros(made)
+    turns = torch.cat([head.student.octaves.sin(), head.student.octaves.cos()])
+    weights["student.time.0.weight"] = weights["teacher.time.0.weight"]
+    weights["student.time.0.bias"] = weights["student.moment"] - weights["teacher.time.0.weight"] @ turns
+    _load(head, weights, "")
+    return Talker(trunk.eval(), head.eval(), _decoder(weights, rest), lookahead)
+
+
+def _load(module: torch.nn.Module, weights: dict[str, Tensor], prefix: str) -> None:
+    names = module.state_dict()
+    missing = [name for name in names if f"{prefix}{name}" not in weights]
+    if missing:
+        raise UserError(
+            f"the bundle has no weights called {', '.join(missing)}", hint="was it quantized? use the original"
+        )
+    module.load_state_dict({name: weights[f"{prefix}{name}"] for name in names})
+
+
+def _decoder(weights: dict[str, Tensor], rest: Tensor) -> Decoder:
+    """Read back what the tables of `export.online.stages` were made from. rest: (32,), a face at rest, normalised."""
+    shown, shapes = weights["table.shown"][:, len(MOTION_NAMES) :], torch.arange(MOVING.start)
+    rows = shapes.clone()
+    rows[column("MouthClose")] = column("JawOpen")
+    spread = 1.0 / torch.cat([shown[rows, shapes], weights["table.size"]])
+    made, mouth = weights["table.made"], weights["table.made"].shape[0] - MADE
+    scale = made[mouth:].diagonal().clone()
+    scale[:mouth] /= made[:mouth].diagonal()
+    scale[MOVING] /= 1.0 - LEAK
+    slope, start = float(weights["table.ramps"][0, 0]), float(weights["table.ramps_0"][0])
+    return Decoder(-rest * spread, spread, scale, round(-start / slope, 4), round((1.0 - start) / slope, 4))
