@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from edgetalker.agents.speech import Motion, Sound, Speech, layout_message, motion_message
 from edgetalker.engines.errors import MissingPackageError
+from edgetalker.runtime.inputs import Values
 from edgetalker.runtime.model import Model
 
 try:
@@ -77,6 +78,10 @@ class TalkingFace:
             with suppress(asyncio.CancelledError):
                 await self._task
         await self._speech.close()
+
+    def feed(self, name: str, values: Values, *, time: float | None = None) -> None:
+        """Take an emotion tag, such as feed("emotion", {"joy": 0.7}): see `Speech.feed`."""
+        self._speech.feed(name, values, time=time)
 
     @property
     def position(self) -> float:

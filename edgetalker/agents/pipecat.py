@@ -11,6 +11,7 @@ from typing import Any
 
 from edgetalker.agents.speech import Motion, Sound, Speech, layout_message, motion_message
 from edgetalker.engines.errors import MissingPackageError
+from edgetalker.runtime.inputs import Values
 from edgetalker.runtime.model import Model
 
 try:
@@ -43,6 +44,10 @@ class TalkingFace(FrameProcessor):  # type: ignore[misc, unused-ignore]
         self._speech = Speech(model, **options)
         self._told = False
         self._context: str | None = None
+
+    def feed(self, name: str, values: Values, *, time: float | None = None) -> None:
+        """Take an emotion tag, such as feed("emotion", {"joy": 0.7}): see `Speech.feed`."""
+        self._speech.feed(name, values, time=time)
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         """Animate what is spoken; let everything else pass."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgetalker.engines.errors import InputError
 from edgetalker.runtime.frame import Frame, MotionLayout
+from edgetalker.runtime.inputs import Values, chosen
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
 
@@ -57,12 +58,20 @@ class Speech:
         self._turn = 0
         self._rate, self._channels = 0, 1
         self._held = bytearray()
+        self._fed: list[tuple[str, Values, float | None]] = []
         self._given = 0  # bytes of the utterance that were given out
 
     @property
     def layout(self) -> MotionLayout:
         """What the numbers of a frame mean."""
         return self._opened(self._rate or self._model.bundle.manifest.audio.rate).layout
+
+    def feed(self, name: str, values: Values, *, time: float | None = None) -> None:
+        """Take an emotion tag, or another value of a control or input, for second `time` of the utterance; None: now,
+        or from the next utterance's begin. Raises OptionError for what does not exist or fit."""
+        talker = self._opened(self._rate or self._model.bundle.manifest.audio.rate)
+        chosen("input", name, talker.fed).check(values)
+        self._fed.append((name, values, time))
 
     @property
     def position(self) -> float:
@@ -76,7 +85,7 @@ class Speech:
         """
         if len(pcm) % (2 * channels):
             raise InputError(f"{len(pcm)} bytes are no whole number of samples of {channels} channels in 16 bits")
-        if (rate, channels) != (self._rate, self._channels) and (self._held or self._talker is not None):
+        if self._rate and (rate, channels) != (self._rate, self._channels):
             async for item in self.flush():  # the sound's form changes: what was said in the old one ends
                 yield item
             self.reset()
@@ -106,6 +115,7 @@ class Speech:
     def reset(self) -> None:
         """Barge-in, or a new utterance: what was held is forgotten, and whatever is on its way is not given out."""
         self._turn += 1
+        self._fed = [fed for fed in self._fed if fed[2] is None]
         self._held.clear()
         self._given = 0
 
@@ -128,6 +138,9 @@ class Speech:
         if self._begun != turn:
             talker.reset()
             self._begun = turn
+        while self._fed:
+            name, values, time = self._fed.pop(0)
+            talker.feed(name, values, time=time)
         return list(act(talker))
 
     _begun = 0

@@ -19,6 +19,7 @@ from edgetalker.runtime.model import find_bundle as bundle_path
 from edgetalker.runtime.program import GRANULARITIES
 from edgetalker.runtime.sinks.options import Option, switch
 from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sources.values import SYNONYMS
 from edgetalker.runtime.talker import Talker
 from edgetalker.runtime.voice import DETECTORS
 
@@ -243,9 +244,6 @@ def _move_like(session: Talker, path: Path) -> None:
     session.set("style", {"style": 1.0, "fed": 1.0})
 
 
-_SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}
-
-
 def set_control(session: Talker, name: str, text: str) -> None:
     """Set one control from text: `name:amount,…`, numbers in order, or one number for the first place."""
     if name not in session.controls:
@@ -258,11 +256,11 @@ def set_control(session: Talker, name: str, text: str) -> None:
     parts = [part for part in text.split(",") if part]
     if any(":" in part for part in parts):
         pairs = [part.partition(":") for part in parts]
-        named = {_SYNONYMS.get(key, key) if key not in names else key: _number(name, value) for key, _, value in pairs}
+        named = {SYNONYMS.get(key, key) if key not in names else key: _number(name, value) for key, _, value in pairs}
         session.set(name, named)
         return
-    if len(parts) == 1 and parts[0] in (*names, *_SYNONYMS):
-        session.set(name, {_SYNONYMS.get(parts[0], parts[0]): 1.0})
+    if len(parts) == 1 and parts[0] in (*names, *SYNONYMS):
+        session.set(name, {SYNONYMS.get(parts[0], parts[0]): 1.0})
         return
     numbers = [_number(name, part) for part in parts]
     session.set(name, {names[0]: numbers[0]} if len(numbers) == 1 and names else numbers)

@@ -28,7 +28,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="DEVICE|NAME=SOURCE",
         help="number or part of the name of the microphone; or values of a bundle's input: gaze=udp-osc://:9015, "
-        "gaze=take.csv or .npz with times on the sound's clock; repeatable",
+        "gaze=take.csv or .npz with times on the sound's clock; emotion=tags.csv of rows time,tag,intensity; "
+        "repeatable",
     )
     group.add_argument("--list-inputs", action="store_true", help="list the input devices and stop")
     group.add_argument("--rate", type=positive, metavar="HZ", help="sample rate of the PCM on stdin")
@@ -49,12 +50,12 @@ def device_of(args: argparse.Namespace) -> str | None:
 
 
 def values_from(args: argparse.Namespace, talker: Talker, clock: Clock) -> list[InputSource]:
-    """Return the sources of values that `--input NAME=SOURCE` names."""
+    """Return the sources of values that `--input NAME=SOURCE` names, of inputs and controls."""
     opened: list[InputSource] = []
     try:
         for text in args.input:
             if "=" in text:
-                opened.append(input_source(text, talker.inputs, clock))
+                opened.append(input_source(text, talker.fed, clock))
     except BaseException:
         for source in opened:
             source.close()

@@ -30,8 +30,9 @@ __all__ = ["Captured"]
 class Captured:
     """One talker's buffers, with the model's program bound and captured on them.
 
-    audio, controls, inputs: what the host fills before a frame. motion: the last sound frame's, read-only. layout: what
-    its numbers mean. schedules: those that were prepared, from the fullest to the cheapest.
+    audio, controls, inputs: what the host fills before a frame; fed: controls and inputs, which `feed` takes. motion:
+    the last sound frame's, read-only. layout: what its numbers mean. schedules: those that were prepared, from the
+    fullest to the cheapest.
     """
 
     def __init__(self, model: Model, options: TalkerOptions) -> None:
@@ -46,6 +47,7 @@ class Captured:
         keys = options.seed, options.stream, manifest.talkers
         self._inbound = Inbound(manifest.tensors, staging, manifest.motion.fps, options.noise, keys)
         self.audio, self.controls, self.inputs = self._inbound.audio, self._inbound.controls, self._inbound.tracks
+        self.fed = self._inbound.fed
         graphs: Granularity = options.graphs or ("frame" if device.kind == "cuda" else "step")
         self._program = Program(
             manifest, model.engines, self._memory, self.schedules, graphs=graphs, timings=options.timings

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import insort_right
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -36,18 +38,27 @@ def places(what: str, names: Sequence[str], count: int, values: Values) -> list[
     return list(enumerate(flat.tolist()))
 
 
+_HAIR = 1e-9
+"""Seconds by which a time may miss its frame's: sums of fractions are rounded."""
+Saved = tuple[NDArray[np.float32], NDArray[np.float32], tuple[tuple[float, list[tuple[int, float]]], ...]]
+"""A control's targets, its values, and what waits: (time, (place, value)s)."""
+
+
 class Control:
     """Values of one control tensor, moved towards their targets by at most a fixed stride a frame.
 
-    The stride is (high - low) / (glide * fps): a value crosses its whole range in `glide` seconds. `set` may come from
-    any thread; it takes effect with the next frame.
+    The stride is (high - low) / (glide * fps): a value crosses its whole range in `glide` seconds. `set` and `feed` may
+    come from any thread. What is set acts from the next frame on, what is fed for a time from the first frame there;
+    both hold until something else comes. due: when the first value that waits for its time acts.
     """
 
     def __init__(self, tensor: Tensor, fps: Fraction, into: NDArray[np.float32]) -> None:
         """`into` is the staging memory, shape (..., places), that every frame uploads."""
         self.tensor = tensor
         self._target = np.array(tensor.default, np.float32)
-        self._inbox: deque[list[tuple[int, float]]] = deque()
+        self._inbox: deque[tuple[float | None, list[tuple[int, float]]]] = deque()
+        self._later: list[tuple[float, list[tuple[int, float]]]] = []
+        self.due = math.inf
         self._into = into.reshape(-1, len(tensor.default))
         self._value = self._target.copy()
         self._move = np.empty_like(self._target)
@@ -62,14 +73,26 @@ class Control:
     def target(self) -> NDArray[np.float32]:
         """A copy of the targets, with what was set and is not heard yet."""
         target: NDArray[np.float32] = self._target.copy()
-        for wanted in tuple(self._inbox):
-            for place, value in wanted:
+        for time, wanted in tuple(self._inbox):
+            for place, value in wanted if time is None else ():
                 target[place] = value
         return target
 
+    @property
+    def told(self) -> NDArray[np.float32]:
+        """What places are that a source of values does not tell: the targets."""
+        return self.target
+
     def set(self, values: Values) -> None:
         """Set targets: by name (the others keep theirs) or all places in order. Raises as `check` does."""
-        self._inbox.append(self.check(values))
+        self.feed(values, None)
+
+    def feed(self, values: Values, time: float | None) -> None:
+        """Set targets as `set` does from `time` on, in seconds of sound (None: from the next frame on)."""
+        wanted = self.check(values)
+        if not math.isfinite(time or 0.0):
+            raise OptionError(f"control `{self.tensor.name}`: NaN or Inf came as a time")
+        self._inbox.append((time, wanted))
         self.resting = False
 
     def check(self, values: Values) -> list[tuple[int, float]]:
@@ -89,14 +112,26 @@ class Control:
 
     def settle(self) -> None:
         """Jump to the targets: at a reset there is no past to glide from."""
-        self._take()
+        self._take(-math.inf)
         self._value[...] = self._target
         self._into[...] = self._value
 
-    def advance(self) -> None:
-        """Glide one frame and leave the values in the staging memory; `resting` when they have arrived."""
+    def arrive(self) -> None:
+        """Set at once what waits for its time: an utterance ended, and a new one begins."""
+        self._take(math.inf)
+        self.resting = False
+
+    def forget(self) -> None:
+        """Forget what waits for its time: the sound's clock begins anew. What was set stays."""
+        self._take(-math.inf)
+        self._later.clear()
+        self.due = math.inf
+
+    def advance(self, time: float) -> None:
+        """Glide one frame, the one at `time` in seconds of sound, and leave the values in the staging memory; `resting`
+        when they have arrived."""
         self.resting = True
-        self._take()
+        self._take(time)
         if self._stride is None or self._back is None:
             self._into[...] = self._target
             return
@@ -108,19 +143,30 @@ class Control:
         if self._move.any():
             self.resting = False
 
-    def _take(self) -> None:
+    def _take(self, now: float) -> None:
         while self._inbox:
-            for place, value in self._inbox.popleft():
-                self._target[place] = value
+            time, wanted = self._inbox.popleft()
+            if time is None:
+                self._aim(wanted)
+            else:
+                insort_right(self._later, (time, wanted), key=itemgetter(0))
+        while self._later and self._later[0][0] <= now + _HAIR:
+            self._aim(self._later.pop(0)[1])
+        self.due = self._later[0][0] - _HAIR if self._later else math.inf
 
-    def save(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return copies of targets and values."""
-        self._take()
-        return self._target.copy(), self._value.copy()
+    def _aim(self, wanted: list[tuple[int, float]]) -> None:
+        for place, value in wanted:
+            self._target[place] = value
 
-    def restore(self, saved: tuple[NDArray[np.float32], NDArray[np.float32]]) -> None:
+    def save(self) -> Saved:
+        """Return copies of targets and values, and what waits for its time."""
+        self._take(-math.inf)
+        return self._target.copy(), self._value.copy(), tuple(self._later)
+
+    def restore(self, saved: Saved) -> None:
         """Go on from what `save` returned."""
-        self._target[...], self._value[...] = saved
+        self.forget()
+        self._target[...], self._value[...], self._later[:] = saved
         self._into[...], self.resting = self._value, False
 
 
@@ -168,13 +214,20 @@ class Track:
         return found
 
     def feed(self, values: Values, time: float | None) -> None:
-        """Take a value for `time` in seconds of sound (None: from the next frame on). By name: the others default.
+        """Take a value for `time` in seconds of sound (None: from the next frame on). Raises as `check` does."""
+        row = self.check(values)
+        if not math.isfinite(time or 0.0):
+            raise OptionError(f"input `{self.tensor.name}`: NaN or Inf came as a time")
+        self._inbox.append((time, row))
+
+    def check(self, values: Values) -> NDArray[np.float32]:
+        """Return a value as the frame has it. By name: the others default.
 
         Raises OptionError for a wrong name, count or shape, for NaN, and for what is no number.
         """
         tensor = self.tensor
         if isinstance(values, Mapping):
-            row = self.told.copy()
+            row: NDArray[np.float32] = self.told.copy()
             for place, value in places(f"input `{tensor.name}`", tensor.names, row.shape[-1], values):
                 row[..., place] = value
         else:
@@ -188,9 +241,9 @@ class Track:
             if row.size != self._into.size and row.shape != self._into.shape[-1:]:
                 raise OptionError(f"input `{tensor.name}` is {tensor.spec}; values of shape {list(row.shape)} came")
             row = row.reshape(self._into.shape) if row.size == self._into.size else self.default * 0 + row
-        if not np.isfinite(row).all() or not math.isfinite(time or 0.0):
+        if not np.isfinite(row).all():
             raise OptionError(f"input `{tensor.name}`: NaN or Inf came")
-        self._inbox.append((time, row))
+        return row
 
     def advance(self, time: float) -> None:
         """Leave the values of `time` (the frame's, in seconds of sound) in the staging memory."""
@@ -294,8 +347,8 @@ class CounterNoise:
 class Inbound:
     """The host's side of everything that a frame is told: its sound, counts, noise, controls and inputs.
 
-    audio: the window, (talkers, window); None for a bundle that hears nothing. values: each input's as the last frame
-    heard it, for the record; clips are not in it.
+    audio: the window, (talkers, window); None for a bundle that hears nothing. fed: inputs and controls, whose values
+    may have times. values: each one's as the last frame heard it, for the record; clips are not in it.
     """
 
     def __init__(
@@ -318,7 +371,9 @@ class Inbound:
         self._noises = [(name, staging[name]) for name, role in roles.items() if role == "noise"]
         self.controls = {n: Control(tensors[n], fps, staging[n]) for n, role in roles.items() if role == "control"}
         self.tracks = {n: Track(tensors[n], staging[n]) for n, role in roles.items() if role == "input"}
-        self.values = {name: staging[name].reshape(-1) for name, track in self.tracks.items() if not track.clip}
+        self.fed: dict[str, Track | Control] = {**self.tracks, **self.controls}
+        clips = [name for name, track in self.tracks.items() if track.clip]
+        self.values = {name: staging[name].reshape(-1) for name in self.fed if name not in clips}
         self._glides, self._moving = tuple(self.controls.values()), tuple(self.tracks.values())
         seed, stream, talkers = keys
         self._seeded = seed is not None
@@ -346,11 +401,12 @@ class Inbound:
 
     def glide(self, index: int) -> None:
         """Move controls and inputs on to frame `index`."""
+        time = index * self._fps.denominator / self._fps.numerator
         for control in self._glides:
-            if not control.resting:
-                control.advance()
+            if control.due <= time or not control.resting:
+                control.advance(time)
         for track in self._moving:
-            track.advance(index * self._fps.denominator / self._fps.numerator)
+            track.advance(time)
 
     def fill(self, index: int, heard: int) -> None:
         """Fill counts and noise of frame `index`, and how many samples of its window were heard."""
@@ -388,9 +444,11 @@ class Inbound:
             control.settle()
 
     def forget(self) -> None:
-        """Forget every value from outside."""
+        """Forget every value from outside, but what controls were set to."""
         for track in self._moving:
             track.reset()
+        for control in self._glides:
+            control.forget()
 
     def save(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return copies of the controls' and the inputs' state."""

@@ -24,7 +24,7 @@ from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.captured import Captured
 from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.inputs import Values, chosen
+from edgetalker.runtime.inputs import Saved, Values, chosen
 from edgetalker.runtime.options import ModelOptions, TalkerOptions, given, no_schedule, split
 from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
@@ -46,7 +46,7 @@ class Snapshot:
 
     bundle: str
     tensors: Mapping[str, Array]
-    controls: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    controls: Mapping[str, Saved]
     inputs: Mapping[str, list[tuple[float, NDArray[np.float32]]]]
     window: tuple[int, NDArray[np.float32]]
     index: int
@@ -194,11 +194,12 @@ class Talker(Captured):
         chosen("control", control, self.controls).set(values)
 
     def feed(self, name: str, values: Values, *, time: float | Fraction | None = None) -> None:
-        """Take a value of an input, such as feed("gaze", [...], time=1.25), in seconds of sound since the reset.
+        """Take a value of an input or control, such as feed("gaze", [...], time=1.25), in seconds of sound since the
+        reset. A control acts from then on as `set` does: it glides, and holds.
 
         time: default is the next frame's. From any thread. Raises OptionError for what does not exist or fit.
         """
-        chosen("input", name, self.inputs).feed(values, None if time is None else float(time))
+        chosen("input", name, self.fed).feed(values, None if time is None else float(time))
 
     # Frames
 
@@ -545,7 +546,7 @@ def _player(wanted: str | Player | None, layout: MotionLayout) -> Player | None:
 def _kept(frame: Frame) -> Frame:
     motion = frame.motion.copy()
     motion.flags.writeable = False
-    return replace(frame, motion=motion)
+    return replace(frame, motion=motion, inputs={name: values.copy() for name, values in frame.inputs.items()})
 
 
 def _rate(rate: int | None, own: int) -> int:

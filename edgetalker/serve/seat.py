@@ -122,7 +122,7 @@ class Seat:
         self._budget_ns = int((options.budget if options.budget is not None else float(1 / fps)) * 1e9)
         self._converter = Converter(audio.rate, audio.rate)
         self._queue: deque[tuple[NDArray[np.float32], int] | Start | Flush] = deque()
-        self._later: list[tuple[int, float, Set]] = []  # by the utterance's number and time
+        self._later: list[tuple[int, Set]] = []  # of utterances to come, with their numbers
         self._utterance, self._starts = "", Fraction(0)
         self._sent = self._playing = 0  # the utterance that was started last, and that whose frames are made
         self._open = False  # sound came since the last flush
@@ -169,11 +169,15 @@ class Seat:
             self._follow(command)
         else:
             _check_set(self.talker, command)
-            if command.time is None:
-                self.talker.set(command.control, command.values)
+            if command.time is None or self._sent == self._playing:
+                self._set(command)
             else:
-                self._later.append((self._sent, command.time, command))
-                self._later.sort(key=lambda later: later[:2])
+                self._later.append((self._sent, command))
+
+    def _set(self, command: Set) -> None:
+        motion, time = self.talker.manifest.motion, command.time
+        at = None if time is None else self._starts + Fraction(time) + motion.delay / motion.fps
+        self.talker.feed(command.control, command.values, time=at)
 
     def _hear(self, sound: Sound) -> None:
         if sound.rate != self._converter.rate_in:
@@ -234,6 +238,7 @@ class Seat:
                 self._utterance = head.name
                 self._starts = Fraction(talker.window.total, talker.manifest.audio.rate)
                 self._playing += 1
+                self._begin_utterance()
             elif talker.ready() and not self._idle:
                 return True
             elif isinstance(head, Flush):
@@ -252,6 +257,14 @@ class Seat:
             else:
                 return False
         return False
+
+    def _begin_utterance(self) -> None:
+        """Its second 0 is known now: what was wanted in it gets its times, after what the one before did not reach."""
+        for control in self.talker.controls.values():
+            control.arrive()
+        for command in [command for number, command in self._later if number == self._playing]:
+            self._set(command)
+        self._later = [later for later in self._later if later[0] > self._playing]
 
     @property
     def time(self) -> Fraction:
@@ -289,9 +302,6 @@ class Seat:
 
     def prepare(self, schedule: str) -> None:
         """Do what comes before the frame steps."""
-        while self._later and self._later[0][:2] <= (self._playing, float(self.time)):
-            command = self._later.pop(0)[2]
-            self.talker.set(command.control, command.values)
         self.talker.prepare(schedule)
 
     def finish(self, start_ns: int, now_ns: int) -> bool:

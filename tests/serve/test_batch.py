@@ -273,6 +273,32 @@ def test_an_utterance_has_its_own_clock_and_timed_controls(talker4: Batch) -> No
     assert run.seat.talker.controls["emotion"].target[0] == 1.0
 
 
+def test_a_timed_control_acts_in_its_utterance_and_late_ones_at_the_next_begin(talker4: Batch) -> None:
+    run, told = Run(talker4), list[tuple[str, float, float]]()
+    deliver = run.seat.deliver
+
+    def note(event: Event) -> None:
+        if event.frame is not None:
+            told.append((event.utterance, float(event.time), float(event.frame.inputs["emotion"][0])))
+        deliver(event)
+
+    run.seat.deliver = note
+    for name, joy in (("first", ((0.2, 0.5), (5.0, 1.0))), ("second", ((0.3, 0.0),))):
+        run.seat.send(Start(name))
+        for time, wanted in joy:
+            run.seat.send(Set("emotion", {"joy": wanted}, time=time))
+        run.seat.send(Sound(speech()[:8000], 16000, 0))
+    run.seat.send(Flush())
+    exhaust(talker4)
+    first = [joy for name, time, joy in told if name == "first" and time < 0.2]
+    later = [joy for name, time, joy in told if name == "first" and time >= 0.2]
+    assert not any(first) and later[0] > 0.0 and later[-1] == 0.5
+    before = [joy for name, time, joy in told if name == "second" and time < 0.3]
+    after = [joy for name, time, joy in told if name == "second" and time >= 0.3]
+    assert before[0] > 0.5 and before[-1] == 1.0, "what the first did not reach acts at the next begin"
+    assert after[0] < 1.0 and after[-1] < 0.5
+
+
 def test_a_reset_overtakes_what_waits(talker4: Batch) -> None:
     run = Run(talker4, paced=True)
     run.seat.send(Sound(speech()[:32000], 16000, talker4.clock.now_ns()))

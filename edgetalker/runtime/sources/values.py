@@ -1,10 +1,12 @@
-"""Where values of a bundle's inputs come from: a CSV or npz file beside the sound, or OSC messages over UDP.
+"""Where values of a bundle's inputs and controls come from: a CSV or npz file beside the sound, or OSC over UDP.
 
 gaze=gaze.csv            columns `time` (seconds of sound) and the values, by their names or in order
 gaze=take.npz            arrays `time` (n,) and `gaze` or `values` (n, places); a recording has `input.gaze`
 gaze=udp-osc://:9015     each message with as many floats as the input has places is a value; one float whose
                          address ends in a place's name changes that place. udp-osc://0.0.0.0:9015/eyes hears other
                          machines, and messages to /eyes and below alone
+emotion=tags.csv         rows time,tag,intensity: tags of one time are a blend, which holds until the next time. Or
+                         columns `time` and some of the control's places; the others stay as they were set
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import csv
 import io
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 from urllib.parse import urlsplit
@@ -25,19 +27,22 @@ from edgetalker.engines.arrays import fits, read_arrays
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, nearest
 from edgetalker.engines.files import read_text
 from edgetalker.runtime.clock import Clock
-from edgetalker.runtime.inputs import PRESENCE, Track
+from edgetalker.runtime.inputs import PRESENCE, Control, Track
 
-__all__ = ["FileValues", "InputSource", "OscValues", "input_source"]
+__all__ = ["SYNONYMS", "FileValues", "InputSource", "OscValues", "input_source"]
 
 Value = tuple["float | None", int, NDArray[np.float32]]
 """Seconds of sound (None: when it came), when it came on the run's clock in ns, the places' values."""
 
+SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}
+"""Other words for places of the control `emotion`."""
+_NEUTRAL = ("neutral", "")
 AHEAD = 2.0
 """Seconds of values that a file gives before their time: the value after a frame's is wanted too."""
 
 
 class InputSource(Protocol):
-    """Where values of one `input` come from. Called from the loop's thread, before every frame."""
+    """Where values of one input or control come from. Called from the loop's thread, before every frame."""
 
     name: str
 
@@ -52,26 +57,29 @@ class InputSource(Protocol):
     def close(self) -> None: ...
 
 
-def input_source(text: str, tracks: dict[str, Track], clock: Clock) -> InputSource:
-    """Return the source that `NAME=SOURCE` names. Raises UserError subclasses for what does not exist or fit."""
+def input_source(text: str, fed: Mapping[str, Track | Control], clock: Clock) -> InputSource:
+    """Return the source that `NAME=SOURCE` names, of a talker's `fed`. Raises UserError subclasses for what does not
+    exist or fit."""
     name, _, where = text.partition("=")
-    if name not in tracks:
-        known = f"the bundle's inputs are {', '.join(tracks)}" if tracks else "the bundle has no inputs"
-        raise OptionError(f"--input {text}: {known}{nearest(name, tracks)}")
-    tensor = tracks[name].tensor
+    if name not in fed:
+        known = f"the bundle's inputs are {', '.join(fed)}" if fed else "the bundle has no inputs"
+        raise OptionError(f"--input {text}: {known}{nearest(name, fed)}")
+    into, tensor = fed[name], fed[name].tensor
     names = tensor.names or tuple(str(place) for place in range(tensor.spec.shape[-1]))
+    control = into if isinstance(into, Control) else None
     if "://" in where:
-        return OscValues(name, where, names, tracks[name].told.reshape(-1), clock)
-    return FileValues(name, Path(where), names)
+        return OscValues(name, where, names, into.told.reshape(-1), clock, control)
+    return FileValues(name, Path(where), names, control)
 
 
 class FileValues:
     """The values of a file, in the order of their times."""
 
-    def __init__(self, name: str, path: Path, places: Sequence[str]) -> None:
-        """Read the whole file. Raises InputError that says what was found and what was wanted."""
+    def __init__(self, name: str, path: Path, places: Sequence[str], control: Control | None = None) -> None:
+        """Read the whole file. control: whose values they are, if a control's. Raises InputError that says what was
+        found and what was wanted."""
         self.name = name
-        self._path, self._places = path, places
+        self._path, self._places, self._control = path, places, control
         try:
             times, values = self._npz() if path.suffix == ".npz" else self._csv()
         except OSError as error:
@@ -86,6 +94,16 @@ class FileValues:
             )
         order = np.argsort(times, kind="stable")
         self._times, self._values, self._given = times[order], values[order].astype(np.float32), 0
+        self._until = 0.0
+        if control is not None:
+            self._check(control)
+
+    def _check(self, control: Control) -> None:
+        for time, row in zip(self._times, self._values, strict=True):
+            try:
+                control.check(row)
+            except OptionError as error:
+                raise InputError(f"{self._path}: at {time:g} s: {error}") from None
 
     def _npz(self) -> tuple[NDArray[Any], NDArray[Any]]:
         keys = (f"input.{self.name}", self.name, "values")
@@ -99,6 +117,8 @@ class FileValues:
         try:
             head, *rows = [row for row in csv.reader(io.StringIO(read_text(self._path, 1 << 28))) if row] or [[]]
             head = [column.strip() for column in head]
+            if self._control is not None and "time" in head and not all(place in head for place in self._places):
+                return (self._tags if "tag" in head else self._some)(self._control, head, rows)
             told = [place for place in self._places if place != PRESENCE or place in head]
             by_name = all(place in head for place in told)
             columns = [head.index(place) for place in told] if by_name else list(range(1, len(head)))
@@ -111,10 +131,43 @@ class FileValues:
         except (ValueError, IndexError, csv.Error) as error:
             raise InputError(f"{self._path} is no table of numbers: {error}") from None
 
+    def _tags(
+        self, control: Control, head: list[str], rows: list[list[str]]
+    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Return the times and blends of a voice agent's tags; a new time's tags take the place of those before."""
+        blends: dict[float, NDArray[np.float64]] = {}
+        for row in rows:
+            told = dict(zip(head, (cell.strip() for cell in row), strict=False))
+            blend = blends.setdefault(float(told["time"]), np.array(control.tensor.default, np.float64))
+            if told["tag"].lower() not in _NEUTRAL:
+                blend[self._place(told["tag"])] = float(told.get("intensity") or 1.0)
+        return np.array(list(blends)), np.array(list(blends.values()))
+
+    def _some(
+        self, control: Control, head: list[str], rows: list[list[str]]
+    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
+        """Return the times and values of a table of some places, or of all of them in order."""
+        at, columns = head.index("time"), [place for place in range(len(head)) if head[place] != "time"]
+        by_order = len(columns) == len(self._places) and not set(head) & set(self._places)
+        places = list(range(len(columns))) if by_order else [self._place(head[column]) for column in columns]
+        values = np.tile(control.told.astype(np.float64), (len(rows), 1))
+        values[:, places] = [[float(row[column]) for column in columns] for row in rows]
+        return np.array([float(row[at]) for row in rows], np.float64), values
+
+    def _place(self, name: str) -> int:
+        known = name if name in self._places else SYNONYMS.get(name.lower(), name.lower())
+        if known not in self._places:
+            names = ", ".join(self._places)
+            raise InputError(
+                f"{self._path}: `{self.name}` has no `{name}`; it has {names}{nearest(known, self._places)}"
+            )
+        return self._places.index(known)
+
     def take(self, time: float) -> Iterator[Value]:
         """Return the values up to `AHEAD` seconds after `time` that were not given yet."""
-        if self._given and time < float(self._times[max(self._given - 1, 0)]) - 2 * AHEAD:
+        if time < self._until:
             self._given = 0  # the talker began anew, and the sound with it
+        self._until = time
         end = int(np.searchsorted(self._times, time + AHEAD, side="right"))
         for row in range(self._given, end):
             yield float(self._times[row]), 0, self._values[row]
@@ -130,9 +183,20 @@ class FileValues:
 class OscValues:
     """OSC messages to one UDP port. A value's time is that of its arrival."""
 
-    def __init__(self, name: str, url: str, places: Sequence[str], default: NDArray[np.float32], clock: Clock) -> None:
-        """Bind the port. Raises OptionError for a URL that is none, DeviceError when the port is taken."""
-        self.name, self._clock = name, clock
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        places: Sequence[str],
+        default: NDArray[np.float32],
+        clock: Clock,
+        control: Control | None = None,
+    ) -> None:
+        """Bind the port. control: whose values they are, if a control's.
+
+        Raises OptionError for a URL that is none, DeviceError when the port is taken.
+        """
+        self.name, self._clock, self._control = name, clock, control
         self._places, self._now = {place: k for k, place in enumerate(places)}, default.copy()
         self._packet = _pythonosc()
         try:
@@ -171,20 +235,30 @@ class OscValues:
             if not numbers or not fits(np.array(numbers, np.float64)):  # a double may be too large for the input
                 self.refused += 1
             elif len(numbers) == len(self._now):
-                self._now = np.array(numbers, np.float32)
-                yield None, self._clock.now_ns(), self._now
+                yield from self._told(np.array(numbers, np.float32))
             elif len(numbers) == 1 and place is not None:
-                self._now = self._now.copy()
-                self._now[place] = numbers[0]
-                yield None, self._clock.now_ns(), self._now
+                row = self._now.copy()
+                row[place] = numbers[0]
+                yield from self._told(row)
             elif len(self._port.waiting) == 1:  # where several inputs hear a port, it is another's
                 self.refused += 1
+
+    def _told(self, row: NDArray[np.float32]) -> Iterator[Value]:
+        try:
+            if self._control is not None:
+                self._control.check(row)
+        except OptionError:  # out of the control's range
+            self.refused += 1
+            return
+        self._now = row
+        yield None, self._clock.now_ns(), row
 
     def warnings(self) -> list[str]:
         """How many messages were of no use."""
         if not self.refused:
             return []
-        return [f"input `{self.name}`: {self.refused} OSC messages had another form than {len(self._now)} numbers"]
+        wanted = f"{len(self._now)} numbers" + (" in its range" if self._control is not None else "")
+        return [f"input `{self.name}`: {self.refused} OSC messages had another form than {wanted}"]
 
     def close(self) -> None:
         self._port.leave(self.name)
