@@ -11,6 +11,7 @@ from edgetalker.cli.config import read_toml
 from edgetalker.cli.main import COMMANDS, main, whole_parser
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError
+from edgetalker.viewer.colours import colour
 
 
 def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +40,20 @@ def test_completion_knows_every_command(shell: str, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert all(name in text for name in COMMANDS)
     assert "--schedule" in text or "schedule" in text
+
+
+@pytest.mark.parametrize("name", ["nope", "#", "12345", "tomatoo", "#red"])
+def test_a_colour_that_no_page_knows_is_refused_before_the_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", "--no-browser", "--background", name, "--bundle", "none"]) == 64
+    said = capsys.readouterr().err
+    assert "wants transparent, a colour's name in CSS, or digits such as 202830" in said
+    assert ("did you mean `tomato`?" in said) == (name == "tomatoo")
+
+
+def test_colours_are_names_and_digits() -> None:
+    assert [colour(word) for word in ("transparent", "Tomato", "#202830", "fff", "")] == [
+        "transparent", "Tomato", "202830", "fff", "",
+    ]  # fmt: skip
 
 
 TOML = 'speech = "Grüße.wav"\nloop = true\n'

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from edgetalker.models.online.score import Clip, hear, score, still
     from edgetalker.runtime.sources.file import read_whole
 
-    if args.json and args.json != "-":
+    if args.json:
         checked_target(args.json)
     ruler = LipRuler(args.face) if args.face is not None else None
     clips = []

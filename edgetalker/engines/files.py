@@ -100,13 +100,13 @@ class PartFile:
         if str(self.path) == "-":
             return self._held_back() if seekable else io.FileIO(os.dup(1), "wb")
         target = self._target = Path(os.path.realpath(self.path))
-        before = _status(target)
+        before = _status(self.path)  # by its own name: a shell's pipe (/dev/fd/63) has no other
         if before is None and not target.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
         if before is not None and stat.S_ISDIR(before.st_mode):
             raise IsADirectoryError(errno.EISDIR, "it is a folder; a file was wanted")
         if before is not None and not stat.S_ISREG(before.st_mode):
-            return self._held_back() if seekable else io.FileIO(target, "wb")
+            return self._held_back() if seekable else io.FileIO(self.path, "wb")
         try:
             file = self._beside(target)
         except OSError:
@@ -151,7 +151,7 @@ class PartFile:
     def _pour(self) -> None:
         """Write the content into what has the target's name."""
         self.file.seek(0)
-        with open(os.dup(1) if self._target is None else self._target, "wb") as into:  # noqa: PTH123 - or a descriptor
+        with open(os.dup(1) if self._target is None else self.path, "wb") as into:  # noqa: PTH123 - or a descriptor
             shutil.copyfileobj(self.file, into, 1 << 20)
 
     def _held_back(self) -> io.FileIO:
@@ -230,13 +230,33 @@ def reported(path: Path) -> Iterator[None]:
 def checked_target(path: Path | str) -> Path:
     """Return the path of a result; errors that can be seen now come before the work, not after it.
 
-    Raises OutputError when nothing can be written there.
+    A part with a byte in it is made beside a regular file, and removed: that shows a full disk as well. A device is
+    opened and given no bytes, which a full one refuses as well. A pipe is left alone: opening it may wait for its
+    reader, and closing it would be the end of what the reader gets. Raises OutputError when nothing can be written
+    there.
     """
     target = Path(path)
     with reported(target):
-        special = str(target) == "-" or (target.exists() and not target.is_file() and not target.is_dir())
-    if not special:
-        PartFile(target).discard()
+        if str(target) == "-":
+            if stat.S_ISCHR(os.fstat(1).st_mode):
+                os.write(1, b"")
+            return target
+        status = _status(target)
+        mode = stat.S_IFREG if status is None else status.st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            part = PartFile(target)
+            try:
+                part.write(b"\0")
+            finally:
+                part.discard()
+        elif not stat.S_ISFIFO(mode):
+            opened = os.open(target, os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0))
+            try:
+                os.write(opened, b"")
+            finally:
+                os.close(opened)
+        elif not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return target
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import Frame, MotionLayout
-from edgetalker.runtime.sinks.options import Option, choice, colour, read_endpoint, switch, text
+from edgetalker.runtime.sinks.options import Option, choice, read_endpoint, switch, text
 from edgetalker.runtime.sinks.sink import Running, Sink
 from edgetalker.runtime.web.admission import host_names, is_loopback, read_token
+from edgetalker.viewer.colours import colour
 from edgetalker.viewer.controls import controls_of
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.screen import open_page

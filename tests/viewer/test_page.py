@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgetalker.face.names import SHAPE_INDEX
 from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.web.server import Asset
+from edgetalker.viewer.colours import NAMES
 from edgetalker.viewer.files import wav_bytes
 from edgetalker.viewer.scene import face_asset, mesh_asset
 from edgetalker.viewer.stream import Stream
@@ -261,3 +262,9 @@ def test_vertices_move_the_users_own_mesh(tab: Tab) -> None:
             covered.append(int((picture[:, :, 0] > picture[:, :, 2] + 25).sum()))
         assert covered[0] > 4 * covered[1] > 0
         assert tab.problems == []
+
+
+def test_the_names_of_colours_are_those_that_a_browser_knows(tab: Tab) -> None:
+    tab.open("about:blank")
+    assert tab.js(f"{sorted(NAMES)}.filter((name) => !CSS.supports('color', name))") == []
+    assert not tab.js("CSS.supports('color', 'nope')")

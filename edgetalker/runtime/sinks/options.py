@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,7 +22,6 @@ __all__ = [
     "cased",
     "choice",
     "choices",
-    "colour",
     "frame_rate",
     "number",
     "read_endpoint",
@@ -57,13 +55,6 @@ class Endpoint:
 def camel(name: str) -> str:
     """Return `jawOpen` for `JawOpen`, as web avatars spell it."""
     return name[:1].lower() + name[1:]
-
-
-def colour(value: Any) -> str:
-    """Read a colour of a page: `transparent`, a name, or hexadecimal digits without the `#`."""
-    if not isinstance(value, str) or not re.fullmatch(r"[a-zA-Z]{0,30}|#?(?:[0-9a-fA-F]{3}){1,2}", value):
-        raise ValueError("wants transparent, the name of a colour, or digits such as 202830")
-    return value.removeprefix("#")
 
 
 def text(value: Any) -> str:
