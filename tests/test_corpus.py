@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -124,6 +125,41 @@ def test_what_does_not_fit_is_refused(folder: Path, tmp_path: Path, capfd: pytes
     assert "schedule was one and is fast" in capfd.readouterr().err
     assert files(out) == before
     assert json.loads(before["corpus.json"])["schedule"] == "one"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes exist on POSIX only")
+def test_what_cannot_be_read_is_told_and_not_waited_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Permissions do not bind the administrator, whom tests may run as: the system's refusal is made."""
+    (folder / "bad.wav").unlink()
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "more" / "gone.flac").symlink_to("nothing")
+    (folder / "shut").mkdir()
+    (folder / "take.wav").mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert animate(folder, "-o", tmp_path / "out", *ONE) == 65
+    monkeypatch.undo()
+    wanted = [
+        f"{folder / 'more' / 'gone.flac'}: it cannot be read: No such file or directory",
+        f"{folder / 'pipe.wav'}: it is a pipe, a socket or a device; a file was wanted",
+        f"{folder / 'shut'}: it cannot be read: Permission denied",
+    ]
+    assert (tmp_path / "out" / "faults.txt").read_text().splitlines() == wanted
+    assert capfd.readouterr().err.splitlines() == [f"fault: {line}" for line in wanted]
+    assert sorted(path.stem for path in (tmp_path / "out").rglob("*.npz")) == ["a", "a", "b"]
+    only = tmp_path / "only"
+    only.mkdir()
+    os.mkfifo(only / "pipe.wav")
+    assert animate(only, "-o", tmp_path / "out", *ONE) == 65
+    assert f"no sound files that can be read:\n  {only / 'pipe.wav'}: it is a pipe" in capfd.readouterr().err
 
 
 def test_motion_goes_into_a_folder(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send and report. Exit code 0 when packets left and none was refused, 69 when nothing can have arrived."""
+    """Send and report. Exit code 0 when packets left and none was refused, 69 when nothing can have arrived, 128 + a
+    signal's number where one ended it before."""
     if not 0 < args.seconds <= 3600:
         raise OptionError(f"--seconds {args.seconds:g}: more than 0 and at most 3600 was wanted")
     sink = sink_for(args.url) if is_receiver(args.url) else None
@@ -49,18 +50,18 @@ def run(args: argparse.Namespace) -> int:
         raise OptionError(f"`{args.url}` is no receiver that can be checked", hint="such as vmc://127.0.0.1:39540")
     if isinstance(sink, UdpSink):
         print(f"to {sink.endpoint.host} port {sink.endpoint.port}: {_addresses(sink.endpoint.host)}")
-    print(
-        f"{args.seconds:g} s: the mouth opens once a second; blinks, a smile and turns of the head between", flush=True
-    )
     stopped: list[bool] = []
     with on_signals(lambda: stopped.append(True)) as came:
+        what = "the mouth opens once a second; blinks, a smile and turns of the head between"
+        print(f"{args.seconds:g} s: {what}", flush=True)
         _send(sink, args.seconds, stopped)
     print(sink.statistics)
-    if not sink.statistics.packets or not delivered([sink])[sink.name]:
+    arrived = sink.statistics.packets > 0 and delivered([sink])[sink.name]
+    if not arrived and not came:
         raise DeviceError(
             _why_not(sink), hint="docs/outputs.md says which program listens where, and how to turn it on"
         )
-    print(_what_is_known(sink))
+    print(_what_is_known(sink) if arrived else _why_not(sink))
     return 128 + came[0] if came else 0
 
 

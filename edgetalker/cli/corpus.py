@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -93,10 +94,11 @@ def animate_corpus(args: argparse.Namespace) -> int:
     if len(args.output) != 1:
         raise OptionError(f"{len(args.output)} outputs; one folder was wanted", hint="-o OUT")
     out = Path(args.output[0]).absolute()
-    rows = _rows(Path(args.speech).absolute(), out, f".{args.form}")
+    left_out: dict[str, str] = {}
+    rows = _rows(Path(args.speech).absolute(), out, f".{args.form}", left_out)
     _note_settings(out, args)
     todo = [row for row in rows if not _is_made(row)]
-    report, stopped = Report(kept=len(rows) - len(todo)), list[bool]()
+    report, stopped = Report(kept=len(rows) - len(todo), faults=left_out), list[bool]()
     plain = {name: value for name, value in vars(args).items() if _is_plain(value)}
     work = _here if args.ray is None else _on_ray
     with on_signals(lambda: stopped.append(True)) as came:
@@ -228,17 +230,22 @@ def _on_ray(rows: list[dict[str, str]], settings: Mapping[str, Any], stopped: li
             ray.shutdown()
 
 
-def _rows(speech: Path, out: Path, suffix: str) -> list[dict[str, str]]:
-    """Return {sound, motion} for each sound. Raises InputError for none, OptionError for two with one name."""
+def _rows(speech: Path, out: Path, suffix: str, left_out: dict[str, str]) -> list[dict[str, str]]:
+    """Return {sound, motion} for each sound. Raises InputError for none, OptionError for two with one name.
+
+    left_out: what of a folder cannot be read, and why, is added to it.
+    """
     if speech.is_dir():
-        sounds = [path for path in speech.rglob("*") if path.suffix.lower() in SOUND and path.is_file()]
-        sounds = sorted(path for path in sounds if not path.name.startswith("."))
-        root = speech
+        sounds, root = _sounds_below(speech, left_out), speech
     else:
         sounds = _listed(speech)
         root = Path(os.path.commonpath([path.parent for path in sounds])) if sounds else speech.parent
     if not sounds:
-        raise InputError(f"{speech} has no sound files", hint="a folder with .wav, .flac, .mp3 …; or a path a line")
+        but = "".join(f"\n  {path}: {why}" for path, why in list(left_out.items())[:TOLD])
+        raise InputError(
+            f"{speech} has no sound files{but and ' that can be read:'}{but}",
+            hint="a folder with .wav, .flac, .mp3 …; or a path a line",
+        )
     taken: dict[Path, Path] = {}
     for sound in sounds:
         motion = (out / sound.relative_to(root)).with_suffix(suffix)
@@ -246,6 +253,32 @@ def _rows(speech: Path, out: Path, suffix: str) -> list[dict[str, str]]:
             raise OptionError(f"{taken[motion]} and {sound} would both become {motion}", hint="rename one of them")
         taken[motion] = sound
     return [{"sound": str(sound), "motion": str(motion)} for motion, sound in taken.items()]
+
+
+def _sounds_below(folder: Path, left_out: dict[str, str]) -> list[Path]:
+    """Return the sound files of a folder and of those in it, sorted; hidden ones and folders that are links are none.
+
+    A pipe is not read: nobody knows whether anyone will ever write into it.
+    """
+
+    def unread(error: OSError) -> None:
+        left_out[str(error.filename)] = f"it cannot be read: {error.strerror}"
+
+    sounds = []
+    for place, folders, names in os.walk(folder, onerror=unread):
+        for path in (Path(place, name) for name in (*names, *folders)):
+            if path.suffix.lower() not in SOUND or path.name.startswith("."):
+                continue
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                left_out[str(path)] = f"it cannot be read: {error.strerror}"
+                continue
+            if stat.S_ISREG(mode):
+                sounds.append(path)
+            elif not stat.S_ISDIR(mode):
+                left_out[str(path)] = "it is a pipe, a socket or a device; a file was wanted"
+    return sorted(sounds)
 
 
 def _listed(path: Path) -> list[Path]:

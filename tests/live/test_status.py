@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +139,21 @@ def test_check_says_that_no_client_came(capsys: pytest.CaptureFixture[str]) -> N
     pytest.importorskip("websockets")
     assert main(["check", f"ws://127.0.0.1:{unused_port()}", "--seconds", "0.2"]) == 69
     assert "no client was connected" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a child is sent POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_check_ended_by_a_signal_says_so_and_what_it_knows(number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "edgetalker", "check", f"vmc://127.0.0.1:{unused_port()}", "--seconds", "600"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as child:
+        assert child.stdout is not None
+        while not child.stdout.readline().startswith("600 s: the mouth"):
+            assert child.poll() is None
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (128 + number, "")
+    assert "nothing arrived at" in out
 
 
 def test_check_says_what_cannot_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
