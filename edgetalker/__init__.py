@@ -7,10 +7,12 @@ a source into sinks, `Live` does so beside a program, with barge-in. Names are i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+"""As `typing` has it, which takes milliseconds to import: until then the command cannot answer an interrupt."""
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from edgetalker.engines.errors import (
         BundleError,
         DeviceError,
@@ -101,6 +103,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _WHERE:
+        from importlib import import_module
+
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module `edgetalker` has no attribute `{name}`")
 

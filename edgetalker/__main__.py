@@ -1,10 +1,11 @@
-"""Where the command `edgetalker` begins, and `python -m edgetalker`: signals first, before anything takes time."""
+"""Where the command `edgetalker` begins, and `python -m edgetalker`: signals first, before anything takes time.
+
+Nothing is imported outside `start`: until it runs, an interrupt is answered by Python, with a traceback.
+"""
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import suppress
 
 __all__ = ["start"]
 
@@ -17,13 +18,17 @@ def start() -> int:
 
         return main()
     except KeyboardInterrupt:  # before `main` could answer it, or while it ended
+        from contextlib import suppress
+
         with suppress(OSError, ValueError, AttributeError):  # stderr may be gone, or absent
             sys.stderr.write("interrupted\n")
-        return 128 + signal.SIGINT
+        return 130  # 128 + SIGINT
 
 
 def ignore_early_signals() -> None:
     """SIGUSR1 and SIGUSR2 mean something to `live` while it plays; before, after and to others they must not kill."""
+    import signal
+
     for name in ("SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
             # A handler and not SIG_IGN, which the processes that we start would inherit.

@@ -234,3 +234,10 @@ def test_an_interrupt_before_the_command_begins_is_no_traceback(
     monkeypatch.setattr("edgetalker.cli.main.main", interrupted)
     assert start() == 128 + signal.SIGINT
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_nothing_is_imported_before_an_interrupt_can_be_answered() -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); import edgetalker.__main__"
+    code += "; print(*sorted(set(sys.modules) - before))"
+    done = run([sys.executable, "-I", "-S", "-c", code])
+    assert done.stdout.split() == [b"__future__", b"edgetalker", b"edgetalker.__main__"], done
