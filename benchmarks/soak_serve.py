@@ -85,8 +85,15 @@ async def talker(ports: tuple[int, int], until: float, seen: Counter[str]) -> No
                 await over_websocket(ports[0], seconds, end, seen)
             seen[end] += 1
         except (OSError, WebSocketException, grpc.aio.AioRpcError) as error:
-            seen[f"refused: {type(error).__name__}"] += 1
+            seen[f"refused: {_reason(error)}"] += 1
         await asyncio.sleep(random.uniform(0, 0.3))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, grpc.aio.AioRpcError):
+        return str(error.code().name)
+    closed = getattr(error, "rcvd", None)
+    return f"{closed.code} {closed.reason}" if closed is not None else str(error) or type(error).__name__
 
 
 async def nuisance(port: int, until: float, seen: Counter[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetalker.cli.config import Settings
-from edgetalker.cli.options import add_bundle, add_device, on_signals, positive
+from edgetalker.cli.options import add_bundle, add_device, add_voice, on_signals, positive
 from edgetalker.engines.errors import OptionError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument("--idle", type=positive, default=60, metavar="SECONDS", help="silence that ends a stream (60)")
     group.add_argument("--schedule", metavar="NAME", help="always this schedule (default: the fullest that is on time)")
     group.add_argument("--ticks", type=positive, default=2, metavar="N", help="launches a frame's time (default: 2)")
+    add_voice(group, "energy with WebSocket; with gRPC the mouth rests only where this is given")
     add_device(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with the same names as these options")
     parser.add_argument("--quiet", action="store_true", help="no messages and no summary")
@@ -83,7 +84,7 @@ async def _serve(args: argparse.Namespace) -> int:
     with on_signals(end) as came:
         batch = Batch(
             args.bundle,
-            options=BatchOptions(talkers=args.talkers, schedule=args.schedule, ticks=args.ticks),
+            options=BatchOptions(talkers=args.talkers, schedule=args.schedule, ticks=args.ticks, voice=args.voice),
             **_model_options(args),
         )
         await _until(stop, batch, args, where, door)

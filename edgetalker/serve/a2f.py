@@ -130,7 +130,8 @@ class A2fService:
         try:
             header = await self._header(requests)
             stream = _Stream(self.batch, header, self.door.idle)
-            async with self.batch.session(paced=False, rest=False, stream=secrets.randbits(32)) as session:
+            rest = self.batch.options.voice is not None
+            async with self.batch.session(paced=False, rest=rest, stream=secrets.randbits(32)) as session:
                 yield reply(animation_data_stream_header=stream.answer())
                 async for data in stream.talk(session, requests, self.metrics):
                     yield reply(animation_data=data)

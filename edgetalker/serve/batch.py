@@ -21,7 +21,7 @@ from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
 from edgetalker.runtime.model import Model
-from edgetalker.runtime.options import given
+from edgetalker.runtime.options import given, no_schedule
 from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions
@@ -42,13 +42,15 @@ class BatchOptions:
     talkers: most at a time. widths: at which the frame steps are prepared (default: 1, 2, 4, 8, 12, 16, … up to
     talkers); a number between is padded to the next. schedule: always this one (default: the fullest that fits, chosen
     for each tick). ticks: how often in a frame's time it is seen who is due; more answer sooner, fewer put more talkers
-    into one launch.
+    into one launch. voice: the detector that says to sessions which rest that somebody speaks: `energy` (default), or
+    `silero`; where one is named, Audio2Face's sessions rest, too.
     """
 
     talkers: int = 16
     widths: Sequence[int] = ()
     schedule: str | None = None
     ticks: int = 2
+    voice: str | None = None
 
 
 @dataclass
@@ -112,11 +114,13 @@ class Batch:
         try:
             manifest = self.model.bundle.manifest
             if options.schedule is not None and options.schedule not in manifest.ladder:
-                known = ", ".join(manifest.ladder)
-                raise OptionError(f"no schedule `{options.schedule}`; the bundle has {known}")
+                raise no_schedule(options.schedule, manifest.ladder, "the bundle has")
             self.schedules = (options.schedule,) if options.schedule else manifest.ladder
             self.widths = Widths(self.model, options.talkers, widths=options.widths, schedules=self.schedules)
-            self._free = [self.model.talker(schedules=self.schedules) for _ in range(options.talkers)]
+            more = {} if options.voice is None else {"voice": options.voice}
+            self._free = [self.model.talker(schedules=self.schedules, **more) for _ in range(options.talkers)]
+            if options.voice is not None:
+                self._free[0].mouth_rest()  # what is wrong with it is said now, and its network is read
         except BaseException:
             self._close_model()
             raise

@@ -40,9 +40,9 @@ class Fleet:
 
     bundle: a folder that every machine has; None is the talker that ships. talkers: most at a time in one replica.
     replicas, most: how many replicas at least and at most, by how many talkers are busy. cpus, gpus: what Ray sets
-    aside for a replica; with gpus it plays on cuda. schedule: always this one. token_file: a file that every machine
-    has with the word that clients must show; Ray's proxies listen on every address of their machines. open: yes,
-    without one. idle: seconds without a message that end a stream.
+    aside for a replica; with gpus it plays on cuda. schedule: always this one. voice: as in BatchOptions. token_file: a
+    file that every machine has with the word that clients must show; Ray's proxies listen on every address of their
+    machines. open: yes, without one. idle: seconds without a message that end a stream.
     """
 
     bundle: str | None = None
@@ -52,6 +52,7 @@ class Fleet:
     cpus: float = 1.0
     gpus: float = 0.0
     schedule: str | None = None
+    voice: str | None = None
     token_file: str | None = None
     open: bool = False
     idle: float = 60.0
@@ -73,7 +74,7 @@ class Replica:
     def __init__(self, fleet: Fleet) -> None:
         """Open the model. Raises UserError."""
         token = read_token(Path(fleet.token_file)) if fleet.token_file is not None else ""
-        options = BatchOptions(talkers=fleet.talkers, schedule=fleet.schedule)
+        options = BatchOptions(talkers=fleet.talkers, schedule=fleet.schedule, voice=fleet.voice)
         more: dict[str, Any] = {"device": "cuda"} if fleet.gpus else {}
         self._batch = Batch(fleet.bundle, options=options, **more).__enter__()
         self._service = A2fService(self._batch, Door(token=token, idle=fleet.idle))

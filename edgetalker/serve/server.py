@@ -129,6 +129,7 @@ class _Conversation:
                     with suppress(asyncio.CancelledError):
                         await writer
         except UserError as error:
+            self._server.metrics.refused.labels("no talker is free").inc()
             await self._connection.send(fault_message(error))
             await self._connection.close(1013, "no talker is free")
 

@@ -26,6 +26,7 @@ from edgetalker.engines.files import reported
 from edgetalker.engines.lazy import LazyModule
 from edgetalker.engines.manifest import ROW, Carry, Manifest, Step, Tensor
 from edgetalker.engines.verify import traffic
+from edgetalker.runtime.options import no_schedule
 from edgetalker.serve.batched import AXIS, batched_stage
 from edgetalker.serve.wide import check_bundle, shared_inputs
 
@@ -64,7 +65,7 @@ def export_triton(bundle: Bundle, repository: Path, options: TritonOptions | Non
     manifest = bundle.manifest
     name, schedule = options.name or manifest.name, options.schedule or manifest.ladder[0]
     if schedule not in manifest.schedules:
-        raise OptionError(f"no schedule `{schedule}`; the bundle has {', '.join(manifest.ladder)}")
+        raise no_schedule(schedule, manifest.ladder, "the bundle has")
     if not name.isprintable() or "/" in name or name.startswith("."):
         raise OptionError(f"`{name}` is no name of a model")
     target = repository / name

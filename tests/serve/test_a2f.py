@@ -16,6 +16,7 @@ from edgetalker.engines.errors import DeviceError, OptionError
 from edgetalker.serve import Batch, BatchOptions, a2f
 from edgetalker.serve.a2f import A2fServer, map_emotions
 from edgetalker.serve.options import Address, Door
+from tests.support.negatives import negative
 
 for package in ("onnx", "onnxruntime", "grpc", "google.protobuf", "prometheus_client"):
     pytest.importorskip(package, reason=f"serving over gRPC needs the package {package}")
@@ -110,6 +111,19 @@ def test_an_utterance(batch: Batch) -> None:
         assert audio[15].time_code == pytest.approx(0.5, abs=1e-4)
 
     run(batch, talk)
+
+
+@pytest.mark.parametrize("voice", ["silero", None])
+def test_music_moves_the_mouth_unless_a_detector_knows_it(voice: str | None) -> None:
+    music = (negative("chords", 2.0) * 32767).astype("<i2").tobytes()
+
+    async def talk(stub: Any, server: A2fServer) -> None:
+        jaw = weights(await utterance(stub, header(), sound(music), end()))[1][:, 17]
+        assert len(jaw) == 60
+        assert (jaw.max() > 0.05) == (voice is None), jaw.max()
+
+    with Batch(options=BatchOptions(talkers=1, schedule="one", voice=voice)) as batch:
+        run(batch, talk)
 
 
 def test_frames_are_a_single_talkers(batch: Batch) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgetalker.cli.main import main
+from edgetalker.runtime import voice
 
 for package in ("onnx", "onnxruntime", "websockets", "prometheus_client"):
     pytest.importorskip(package, reason=f"serving needs the package {package}")
@@ -52,12 +53,28 @@ def test_a_server_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
         (["--tls-cert", "c.pem"], "certificate and its key"),
         (["--graphs", "frame"], "--graphs is for one talker"),
         (["--seed", "3"], "--seed is for one talker"),
-        (["--schedule", "ful"], "no schedule `ful`"),
+        (["--schedule", "ful"], "no schedule `ful`; the bundle has full, fast, one (did you mean `full`?)"),
+        (["--voice", "siler"], "invalid choice: 'siler' (choose from"),
     ],
 )
 def test_what_cannot_be_served(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--talkers", "1", *words]) == 64
     assert said in capsys.readouterr().err
+
+
+def test_the_detector_may_be_named_in_the_file_and_is_tried_before_a_client_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text('talkers = 1\nschedule = "one"\nhttp = "127.0.0.1:0"\nvoice = "silero"\n')
+    (tmp_path / "other.onnx").write_bytes(b"another network")
+    monkeypatch.setattr(voice, "MODEL", tmp_path / "other.onnx")
+    voice._network.cache_clear()
+    assert main(["serve", "--config", str(config)]) == 65
+    assert "is not the file that ships" in capsys.readouterr().err
+    config.write_text('voice = "loud"\n')
+    assert main(["serve", "--config", str(config)]) == 64
+    assert "voice" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_one_message_without_a_library_s_noise() -> None:

@@ -32,6 +32,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
 
 from edgetalker.serve.protocol import HEAD, MAGIC, ProtocolError, read_message  # noqa: E402
 from edgetalker.serve.server import WebServer  # noqa: E402
+from tests.support.negatives import negative  # noqa: E402
 
 HERE = Address("127.0.0.1", 0)
 TOKEN = "a-token-that-is-long-enough"
@@ -112,6 +113,28 @@ def test_an_utterance_comes_back_on_its_own_clock(batch: Batch) -> None:
                 assert set(frames[0]["shapes"]) == set(layout["names"])
 
     run(batch, talk)
+
+
+def test_music_leaves_the_mouth_shut_where_silero_listens() -> None:
+    music = (negative("chords", 1.5) * 32767).astype("<i2").tobytes()
+
+    def jaw(voice: str | None) -> float:
+        found: list[float] = []
+
+        async def talk(server: WebServer) -> None:
+            async with client(server) as ws:
+                await ws.recv()
+                await ws.send(music)
+                await ws.send('{"type": "flush"}')
+                *frames, _ = await until(ws, "end")
+                found.extend(frame["shapes"]["JawOpen"] for frame in frames)
+
+        with Batch(options=BatchOptions(talkers=1, schedule="one", voice=voice)) as batch:
+            run(batch, talk)
+        return max(found)
+
+    assert jaw("silero") < 0.02
+    assert jaw(None) > 0.05, "by its level it is a voice"
 
 
 def test_binary_frames_and_barge_in(batch: Batch) -> None:

@@ -138,7 +138,7 @@ def test_the_command_and_what_it_refuses(
     assert main(["export", "triton", "-o", str(repository)]) == 64
     assert "is there already" in capsys.readouterr().err
     for options, text in (
-        (TritonOptions(schedule="ful"), "no schedule"),
+        (TritonOptions(schedule="ful"), r"no schedule `ful`.*did you mean `full`"),
         (TritonOptions(name="../other"), "no name of a model"),
     ):
         with pytest.raises(OptionError, match=text):
