@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+import logging
 from typing import Any, Protocol
 
 from edgetalker.agents.speech import Motion, Sound, Speech, layout_message, motion_message
@@ -23,6 +23,8 @@ except ImportError:
     raise MissingPackageError("livekit-agents", "a face for a LiveKit agent", extra="livekit") from None
 
 __all__ = ["TOPIC", "TalkingFace"]
+
+_log = logging.getLogger("edgetalker.agents.livekit")
 
 TOPIC = "edgetalker.motion"
 """Topic of the data packets: JSON, first the layout, then a frame each."""
@@ -71,12 +73,11 @@ class TalkingFace:
         """Nobody joins: the agent itself speaks. There for programs that await an avatar."""
 
     async def aclose(self) -> None:
-        """End, and let go of the talker."""
+        """End, and let go of the talker. May be called twice."""
         self.audio.off("clear_buffer", self._clear)
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])
         await self._speech.close()
 
     def feed(self, name: str, values: Values, *, time: float | None = None) -> None:
@@ -103,6 +104,15 @@ class TalkingFace:
         self.audio.notify_playback_finished(playback_position=played, interrupted=interrupted)
 
     async def _run(self) -> None:
+        """Play until the end. A fault is told now, and the agent does not wait for the end of what it says."""
+        try:
+            await self._listen()
+        except Exception:
+            _log.exception("the face ended")
+            if self._speaking:
+                self._finish(self.position, interrupted=True)
+
+    async def _listen(self) -> None:
         async for item in self.audio:
             turn = self._turn
             if isinstance(item, AudioSegmentEnd):

@@ -25,12 +25,11 @@ from edgetalker.engines.errors import (
     InputError,
     MissingPackageError,
     OptionError,
-    OutputError,
     Progress,
     nearest,
     unheard,
 )
-from edgetalker.engines.files import sha256_of, write_whole
+from edgetalker.engines.files import sha256_of, try_folder, write_whole
 
 __all__ = ["PRECISIONS", "ConvertOptions", "add_precision", "convert"]
 
@@ -250,13 +249,10 @@ def _check_sound(sound: NDArray[np.float32], rate: int, options: ConvertOptions)
 def _check_place(bundle: Bundle, output: Path | None) -> None:
     if output is not None and output.exists():
         raise InputError(f"{output} exists already", hint="name another folder")
-    place = bundle.path if output is None else output.parent
-    try:
-        with tempfile.TemporaryDirectory(dir=place, prefix=".edgetalker-"):
-            pass
-    except OSError as error:
-        hint = "add --output FOLDER to write a copy of the bundle" if output is None else "name another folder"
-        raise OutputError(f"{place} cannot be written: {error.strerror}", hint=hint) from None
+    if output is None:
+        try_folder(bundle.path, hint="add --output FOLDER to write a copy of the bundle")
+    else:
+        try_folder(output.absolute().parent)
 
 
 @contextmanager
@@ -314,6 +310,7 @@ def _install(draft: Path, target: Path, precision: str, *, new: bool) -> None:
     Folders are exchanged by renaming, and put back when anything goes wrong before the manifest is there.
     """
     if new:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
             shutil.copytree(draft, Path(folder) / "bundle").rename(target)
         return

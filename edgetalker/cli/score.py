@@ -108,8 +108,7 @@ def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path, str | No
     if not args.motion.is_dir():
         yield args.motion.name, args.motion, args.speech, _text(args.words)
         return
-    sounds = {path.stem: path for path in sorted(args.speech.iterdir()) if path.suffix.lower() in _SOUND}
-    motions = {path.stem: path for path in sorted(args.motion.iterdir()) if path.suffix.lower() in _MOTION}
+    sounds, motions = _by_stem(args.speech, _SOUND), _by_stem(args.motion, _MOTION)
     if not motions or (lost := sorted(set(motions) ^ set(sounds))):
         what = f"without a partner: {', '.join(lost)}" if motions else f"no motion in {args.motion}"
         raise InputError(what, hint=f"CLIP{_MOTION[0]} in one folder belongs to CLIP{_SOUND[0]} in the other")
@@ -117,6 +116,15 @@ def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path, str | No
         raise OptionError(f"--words {args.words}: a folder with CLIP.txt for every clip was wanted")
     for name, motion in motions.items():
         yield name, motion, sounds[name], _text(args.words and args.words / f"{name}.txt")
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Return the files of a folder by what pairs them. Raises InputError for two of one name, all of them at once."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    found = {path.stem: path for path in files}
+    if twice := [path.name for path in files if sum(other.stem == path.stem for other in files) > 1]:
+        raise InputError(f"{folder}: which file is meant? {', '.join(twice)}", hint="one file for each CLIP")
+    return found
 
 
 def _text(path: Path | None) -> str | None:

@@ -28,6 +28,7 @@ __all__ = [
     "reported",
     "sha256_of",
     "text_of",
+    "try_folder",
     "write_whole",
 ]
 
@@ -258,6 +259,21 @@ def checked_target(path: Path | str) -> Path:
         elif not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     return target
+
+
+def try_folder(folder: Path, hint: str = "name another folder") -> None:
+    """Say before the minutes that making a bundle takes what would go wrong after them.
+
+    Makes a folder with a byte in it in `folder`, or in the nearest one above that is there, and removes it. Raises
+    OutputError where that cannot be.
+    """
+    place = folder.absolute()
+    place = next(above for above in (place, *place.parents) if above.exists())
+    try:
+        with tempfile.TemporaryDirectory(dir=place, prefix=".edgetalker-") as tried:
+            (Path(tried) / "byte").write_bytes(b"\0")
+    except OSError as error:
+        raise OutputError(f"{place} cannot be written: {error.strerror}", hint=hint) from None
 
 
 def open_regular(path: Path) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.bundle import Bundle, check_target, pack
-from edgetalker.engines.errors import OutputError, Say
-from edgetalker.engines.files import sha256_of
+from edgetalker.engines.errors import Say
+from edgetalker.engines.files import sha256_of, try_folder
 from edgetalker.export.faces.attach import Face, FaceOptions
 from edgetalker.export.onnx_stage import OPSET, Check, ExportError, StageFile
 
@@ -98,9 +97,4 @@ def try_target(out: Path, *, replace: bool) -> None:
     Raises InputError when `out` exists already, OutputError when it cannot be written.
     """
     check_target(out, replace=replace)
-    parent = next(folder for folder in (out.absolute().parent, *out.absolute().parents) if folder.exists())
-    try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=f".{out.name[:100]}."):
-            pass
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror} ({parent})", hint="name another folder") from None
+    try_folder(out.absolute().parent)

@@ -435,7 +435,7 @@ class Inbound:
             wanted = f"float32 ({self.audio.shape[1]},)"
             raise InputError(f"the window of frame {index} is {list(window.shape)}; {wanted} was wanted")
         self.audio[...] = window
-        if not -math.inf < self.audio.min() <= self.audio.max() < math.inf:  # np.isfinite would make an array
+        if not is_finite(self.audio):
             raise InputError(f"the window of frame {index} holds NaN or Inf")
 
     def settle(self) -> None:
@@ -461,6 +461,11 @@ class Inbound:
             self.controls[name].restore(saved)
         for name, kept in tracks.items():
             self.tracks[name].restore(kept)
+
+
+def is_finite(values: NDArray[np.float32]) -> bool:
+    """Return whether none of some values, of which there is one at least, is NaN or infinite; allocates nothing."""
+    return math.isfinite(values.min()) and math.isfinite(values.max())  # a NaN is both; a sum would warn of Inf
 
 
 def chosen(kind: str, name: str, known: Mapping[str, Any]) -> Any:

@@ -6,7 +6,6 @@ fill, launch, wait, copy. Everything that it launches was captured when the talk
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.captured import Captured
 from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.inputs import Saved, Values, chosen
+from edgetalker.runtime.inputs import Saved, Values, chosen, is_finite
 from edgetalker.runtime.options import ModelOptions, TalkerOptions, given, no_schedule, split
 from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
@@ -249,11 +248,8 @@ class Talker(Captured):
         return no_schedule(schedule, self.schedules, "prepared are")
 
     def _due(self, schedule: str) -> tuple[Replay, ...]:
-        index, launches = self.index, []
-        for place, group in enumerate(self._groups):
-            if index // group.every != self._ran[place] and not group.spread:
-                launches.append(group.replays[schedule, index % group.period])
-        return tuple(launches)
+        index, due = self.index, self.due
+        return tuple(g.replays[schedule, index % g.period] for place, g in enumerate(self._groups) if due >> place & 1)
 
     def _fill(self, index: int, window: NDArray[np.float32] | None, *, hears: bool) -> None:
         """Fill the host's side of what frame `index` hears, and its counts and noise."""
@@ -269,8 +265,7 @@ class Talker(Captured):
     def _frame(self, start: int) -> Frame:
         for slot, group in enumerate(self._groups):
             self._ran[slot] = self.index // group.every
-        # A NaN is both; a sum would warn of Inf and -Inf.
-        self.broken = not (math.isfinite(self._staged.min()) and math.isfinite(self._staged.max()))
+        self.broken = not is_finite(self._staged)
         motion = self.motion
         if self.broken:
             motion = self._staged.copy()  # the last sound motion stays: held frames show it

@@ -15,7 +15,7 @@ from edgetalker.runtime.web.admission import Admission, is_loopback
 from edgetalker.runtime.web.server import Asset, Limits, Route, Server, ServerThread, Socket
 from edgetalker.viewer.files import content_policy, page_assets
 from edgetalker.viewer.stream import Reader, Stream
-from edgetalker.viewer.wire import Request, answer_message, read_request
+from edgetalker.viewer.wire import Request, answer_message, parse_request, read_request
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -127,12 +127,13 @@ class ViewerServer:
                 await writer
 
     async def _hear(self, connection: ServerConnection, text: str | bytes) -> None:
-        fault = None
+        message, fault = None, None
         try:
-            self._answer(read_request(text))
+            message = parse_request(text)
+            self._answer(read_request(message))
         except UserError as error:
             fault = error
-        await connection.send(answer_message(text, fault))
+        await connection.send(answer_message(message, fault))
 
     async def _write(self, connection: ServerConnection) -> None:
         """Send what is new, as fast as this page takes it; what it is too slow for is dropped and counted."""

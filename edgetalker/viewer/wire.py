@@ -28,7 +28,17 @@ from edgetalker.engines.errors import InputError, OptionError, UserError
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.sources.convert import RATES
 
-__all__ = ["OUTCOMES", "Request", "Shown", "answer_message", "frames_message", "read_request", "shown", "sound_message"]
+__all__ = [
+    "OUTCOMES",
+    "Request",
+    "Shown",
+    "answer_message",
+    "frames_message",
+    "parse_request",
+    "read_request",
+    "shown",
+    "sound_message",
+]
 
 OUTCOMES = tuple(outcome.value for outcome in Outcome)
 _LARGEST = 1e30
@@ -86,13 +96,20 @@ class Request:
     rate: int = 0
 
 
-def answer_message(text: str | bytes, fault: UserError | None) -> str:
-    """Return what a request is answered with: `ok`, or `error` with a word for programs, and the request's own `id`."""
+def parse_request(text: str | bytes) -> object:
+    """Return a message's JSON value. Raises OptionError for what is none."""
+    if isinstance(text, bytes):
+        raise OptionError("a binary message came; JSON text was wanted")
     try:
-        request: Any = json.loads(text)
+        message: object = json.loads(text)
     except (ValueError, RecursionError):
-        request = None
-    number = request.get("id") if isinstance(request, dict) else None
+        raise OptionError("a message that is no JSON came") from None
+    return message
+
+
+def answer_message(message: object, fault: UserError | None) -> str:
+    """Return what a request is answered with: `ok`, or `error` with a word for programs, and the request's own `id`."""
+    number = message.get("id") if isinstance(message, dict) else None
     content: dict[str, Any] = {"type": "ok"}
     if fault is not None:
         code = type(fault).__name__.removesuffix("Error").lower()
@@ -102,22 +119,16 @@ def answer_message(text: str | bytes, fault: UserError | None) -> str:
     return json.dumps(content, allow_nan=False)
 
 
-def read_request(text: str | bytes) -> Request:
-    """Read a message from a page. Raises OptionError for anything but a known, well-formed request, InputError for
+def read_request(message: object) -> Request:
+    """Read what a page asks for. Raises OptionError for anything but a known, well-formed request, InputError for
     sound that is none."""
-    if isinstance(text, bytes):
-        raise OptionError("a binary message came; JSON text was wanted")
-    try:
-        message: Any = json.loads(text)
-    except (ValueError, RecursionError):
-        raise OptionError("a message that is no JSON came") from None
-    kind = message.get("type") if isinstance(message, dict) else None
-    if kind == "reset":
-        return Request("reset")
-    if kind == "set":
-        return _set(message)
-    if kind == "say":
-        return _say(message)
+    if isinstance(message, dict):
+        if message.get("type") == "reset":
+            return Request("reset")
+        if message.get("type") == "set":
+            return _set(message)
+        if message.get("type") == "say":
+            return _say(message)
     raise OptionError("a message of an unknown type came; known are set, reset and say")
 
 

@@ -144,3 +144,27 @@ def test_a_cleared_buffer_is_silent_and_tells_how_far_it_was_heard(model: Model)
     assert not stage.finished[1].interrupted
     times = [item["time"] for item in stage.order if isinstance(item, dict) and item["type"] == "motion"]
     assert times[-15] == 0.0, "the next utterance has a clock of its own"
+
+
+def test_a_face_whose_room_is_gone_says_so_and_closes(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    async def go() -> Stage:
+        stage = Stage(model)
+        await stage.start()
+
+        async def gone(*_: Any, **__: Any) -> None:
+            raise ConnectionError("the room is gone")
+
+        stage.face._room.local_participant.publish_data = gone
+        for frame in frames(0.5):
+            await stage.face.audio.capture_frame(frame)
+        stage.face.audio.flush()
+        await stage.until(lambda: stage.finished)
+        await stage.face.aclose()
+        await stage.face.aclose()
+        return stage
+
+    stage = asyncio.run(go())
+    assert stage.finished[0].interrupted
+    assert stage.face._speech._talker is None
+    assert "the face ended" in caplog.text
+    assert "the room is gone" in caplog.text

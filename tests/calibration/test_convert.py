@@ -169,11 +169,12 @@ def test_a_script_reads_from_the_exit_code_whether_the_goal_was_kept(
 
 @pytest.mark.usefixtures("without_torch")
 def test_a_copy_leaves_the_original_alone(tiny: Bundle, tmp_path: Path) -> None:
-    convert(tiny, QUICK, output=tmp_path / "copy")
+    copy = tmp_path / "below" / "copy"
+    convert(tiny, QUICK, output=copy)
     assert not Bundle.open(tiny.path).manifest.precisions
-    assert "fp16" in Bundle.open(tmp_path / "copy").manifest.precisions
+    assert "fp16" in Bundle.open(copy).manifest.precisions
     with pytest.raises(InputError, match="exists already"):
-        convert(tiny, QUICK, output=tmp_path / "copy")
+        convert(tiny, QUICK, output=copy)
 
 
 def test_a_read_only_bundle_says_where_to_write_instead(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

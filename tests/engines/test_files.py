@@ -13,7 +13,7 @@ import pytest
 
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import OutputError
-from edgetalker.engines.files import checked_target, write_whole
+from edgetalker.engines.files import checked_target, try_folder, write_whole
 
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
@@ -50,11 +50,18 @@ def test_a_full_disk_is_seen_before_the_work_and_the_older_file_stays(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
 
 
+def test_a_folder_on_a_full_disk_is_seen_before_the_work(tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(OutputError, match=f"^{tmp_path} cannot be written: File too large"):
+        try_folder(tmp_path / "not" / "yet")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
     old = tmp_path / "old.json"
     old.write_text("older figures")
     checked_target(old)
     checked_target(tmp_path / "new.json")
+    try_folder(tmp_path / "not" / "yet")
     assert old.read_text() == "older figures"
     assert list(tmp_path.iterdir()) == [old]
 

@@ -64,6 +64,11 @@ def test_the_microphone_moves_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
         wait(moved, lambda: (changed, tab.js(state), batch.figures.summary()))
         tab.click("#again")
         wait(lambda: batch.resets > 0, lambda: tab.js(state))
+        button = "document.getElementById('speak').textContent"
+        assert tab.js(button) == "Stop"
+        tab.js("for (let i = 0; i < 500; i += 1) edgetalker.talker.send({ type: 'position', seconds: 0 })")
+        wait(lambda: tab.js(button) == "Microphone", lambda: (tab.js(button), tab.js(state)))
+        assert tab.js(state) == "too many messages"
         assert tab.problems == []
 
     async def both() -> None:

@@ -219,6 +219,8 @@ def test_when_all_talkers_are_taken_it_is_said(batch: Batch) -> None:
         async with client(server) as ws:
             await ws.send('{"type": "flush"}')
             assert "all 4 talkers are taken" in (await until(ws, "error"))[-1]["message"]
+        refused = 'edgetalker_refused_total{reason="no talker is free"} 1.0'
+        assert refused in (await asyncio.to_thread(fetch, server, "/metrics"))[1]
         for ws in clients:
             await ws.close()
 

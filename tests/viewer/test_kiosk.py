@@ -59,8 +59,9 @@ def test_what_waits_has_a_limit_and_comes_in_order() -> None:
 
 @pytest.mark.parametrize("number", [7, "seven"])
 def test_an_answer_has_the_id_of_its_request(number: Any) -> None:
-    assert json.loads(answer_message(json.dumps({"type": "reset", "id": number}), None)) == {"type": "ok", "id": number}
-    for odd in ("[", "[1]", b"x", '{"id": [1]}', json.dumps({"id": "x" * 200})):
+    assert json.loads(answer_message({"type": "reset", "id": number}, None)) == {"type": "ok", "id": number}
+    odds: list[object] = [None, [1], "x", {"id": [1]}, {"id": "x" * 200}]
+    for odd in odds:
         assert json.loads(answer_message(odd, None)) == {"type": "ok"}
 
 

@@ -17,7 +17,7 @@ from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.frame import Outcome
 from edgetalker.viewer.ring import Ring
 from edgetalker.viewer.stream import LIVE_FRAMES, Reader, Stream
-from edgetalker.viewer.wire import read_request, shown
+from edgetalker.viewer.wire import parse_request, read_request, shown
 from tests.viewer.pages import ARKIT, frame
 
 
@@ -149,9 +149,9 @@ def test_sound_is_numbered_by_its_first_sample() -> None:
 
 
 def test_a_control_is_read() -> None:
-    request = read_request('{"type": "set", "control": "emotion", "values": {"joy": 0.5, "anger": 1}}')
+    request = read_request({"type": "set", "control": "emotion", "values": {"joy": 0.5, "anger": 1}})
     assert (request.type, request.name, request.values) == ("set", "emotion", {"joy": 0.5, "anger": 1.0})
-    assert read_request('{"type": "reset"}').type == "reset"
+    assert read_request({"type": "reset"}).type == "reset"
 
 
 @pytest.mark.parametrize(
@@ -168,10 +168,10 @@ def test_a_control_is_read() -> None:
 )  # fmt: skip
 def test_what_is_no_request_is_refused(text: Any) -> None:
     with pytest.raises(OptionError):
-        read_request(text)
+        read_request(parse_request(text))
 
 
 @given(st.text(max_size=60) | st.binary(max_size=60))
 def test_no_text_breaks_the_reader(text: str | bytes) -> None:
     with contextlib.suppress(OptionError):
-        assert read_request(text).type in ("set", "reset", "say")
+        assert read_request(parse_request(text)).type in ("set", "reset", "say")

@@ -232,9 +232,8 @@ class Decoder(nn.Module):
         parts[close] = lips * parts[jaw] + (1.0 - lips) * torch.minimum(parts[close], parts[jaw])
         for name in ("MouthLowerDownLeft", "MouthUpperUpLeft"):
             parts[column(name)] = parts[column(name)] * (1.0 - lips)
-        parts[column("MouthPressLeft")] = torch.zeros_like(
-            press
-        )  # lips press where they touch, not where they nearly do
+        # Lips press where they touch, not where they nearly do.
+        parts[column("MouthPressLeft")] = torch.zeros_like(press)
         for name, of_lips, of_teeth in PRESSED:
             parts[column(name)] = torch.maximum(parts[column(name)], of_lips * press + of_teeth * teeth)
 

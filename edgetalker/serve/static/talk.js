@@ -9,7 +9,10 @@ const stage = new Stage(byId('face'));
 const talker = new EdgeTalker(location.href, { token: tokenOf(location.href), idle: true });
 
 talker.addEventListener('error', ({ detail }) => say(detail.message));
-talker.addEventListener('state', ({ detail }) => say({ open: 'connected', closed: 'not connected', connecting: 'connecting' }[detail]));
+talker.addEventListener('state', ({ detail }) => say({ open: 'connected', closed: talker.fault?.message ?? 'not connected', connecting: 'connecting' }[detail]));
+
+// Not where it is clicked: the talker stops listening by itself when its connection is refused.
+talker.addEventListener('listen', ({ detail }) => { byId('speak').textContent = detail ? 'Stop' : 'Microphone'; });
 
 function slider(name) {
   const label = document.createElement('label');
@@ -23,7 +26,6 @@ function slider(name) {
 async function listen() {
   if (talker.microphone) talker.stopListening();
   else await talker.listen();
-  byId('speak').textContent = talker.microphone ? 'Stop' : 'Microphone';
 }
 
 async function play(file) {

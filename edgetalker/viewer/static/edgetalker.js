@@ -255,7 +255,7 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
   }
 
   send(message) {
-    if (this.state !== 'open') return;
+    if (this.state !== 'open' || this.socket.readyState > WebSocket.OPEN) return; // it closes: we are told soon
     this.socket.send(message instanceof Int16Array ? message : JSON.stringify(message));
   }
 
@@ -569,6 +569,7 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     const utterance = new Utterance(`m${this.count += 1}`, this.audio.sampleRate, false);
     Object.assign(utterance, { recorder, input, media: stream ? null : media });
     this.microphone = utterance;
+    this.tell('listen', true);
     this.begin(utterance);
     recorder.port.onmessage = ({ data }) => { // live: what cannot be sent now is of no use later
       if (this.microphone === utterance && this.state === 'open' && this.socket.bufferedAmount < 65536) this.sendSound(utterance, new Int16Array(data));
@@ -583,6 +584,7 @@ export class EdgeTalker extends (globalThis.EventTarget ?? class {}) {
     microphone.recorder.port.onmessage = null;
     microphone.media?.getTracks().forEach((track) => track.stop());
     this.microphone = null;
+    this.tell('listen', false);
     this.rest = microphone;
     this.beQuiet();
   }

@@ -241,7 +241,12 @@ def test_the_command_pairs_folders_and_writes_json(tmp_path: Path, capsys: pytes
     assert "mouth open in pauses           17 % of 6.0 s, 10 openings a minute" in capsys.readouterr().out
     kept = json.loads((tmp_path / "a.json").read_text())
     assert kept["clips"] == ["loud", "quiet"] and kept["pauses"]["open"] == pytest.approx(30 / 180)
-    (tmp_path / "sound" / "quiet.wav").unlink()
+    for name in ("quiet.flac", "loud.mp3"):
+        (tmp_path / "sound" / name).touch()
+    assert main(words) == 65
+    assert "which file is meant? loud.mp3, loud.wav, quiet.flac, quiet.wav" in capsys.readouterr().err
+    for name in ("quiet.flac", "loud.mp3", "quiet.wav"):
+        (tmp_path / "sound" / name).unlink()
     assert main(words) == 65
     assert "without a partner: quiet" in capsys.readouterr().err
 
