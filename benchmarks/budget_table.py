@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.eightbit_table import PUBLISHED
 from benchmarks.gpu.skeleton import fill
 from benchmarks.plan_table import write_between
 from edgetalker.engines.bundle import Bundle
-from edgetalker.measure.budget import budget, device_facts, frame_ns
+from edgetalker.measure.budget import Played, budget, device_facts
 from edgetalker.runtime.model import Model, find_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ SHAPES = (
 
 
 def main() -> None:
-    """Predict and measure by turns; print the table or put it between the marks of a file."""
+    """Predict and measure in the same rounds; print the table or put it between the marks of a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, help="file whose marked part is replaced")
     args = parser.parse_args()
@@ -44,12 +45,10 @@ def main() -> None:
                 else Bundle.open(here if here.exists() else find_bundle(name))
             )
             chosen = schedule or bundle.manifest.ladder[0]
-            measured, predicted = [], []
-            for _ in range(3):
-                measured.append(frame_ns(Model(bundle), chosen) / 1e6)
-                facts = device_facts("cpu", bundle, schedule=chosen)
-                predicted.append(budget(bundle, facts, schedule=chosen).frame_ns / 1e6)
-            found = f"{min(predicted):.3f} ms | {min(measured):.3f} ms | {min(predicted) / min(measured):.2f}"
+            with closing(Played(Model(bundle), chosen)) as played:
+                facts = device_facts("cpu", bundle, schedule=chosen, beside=[played])
+                told, took = budget(bundle, facts, schedule=chosen).frame_ns / 1e6, played.ns / 1e6
+            found = f"{told:.3f} ms | {took:.3f} ms | {told / took:.2f}"
             lines.append(f"| {bundle.manifest.name} | {chosen} | {found} |")
             print(lines[-1], file=sys.stderr, flush=True)
     write_between(lines, args.into, BEGIN, END)

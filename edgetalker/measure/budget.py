@@ -4,7 +4,7 @@ A stage takes the longer of moving its weights and computing, and a fixed cost f
 
     time = factor * max(bytes / bandwidth, operations / rate) + kernels * launch
 
-For `cpu` the sum goes node by node (core.py) with what is measured on this machine in the same run, and the factor
+For `cpu` the sum goes node by node (core.py) with what is measured on this machine in the same rounds, and the factor
 comes from playing the talker that ships. For other devices bandwidth, rates and memory are the vendor's public figures,
 dense, and factor and launch cost are this file's assumptions, which the report prints.
 """
@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,16 @@ from edgetalker.engines.errors import InputError, OptionError, nearest
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.manifest import Step
 from edgetalker.measure.bench import made_up_sound
-from edgetalker.measure.core import Core, measure_core
+from edgetalker.measure.core import Core, CoreMeter
 from edgetalker.measure.floor import StageCost, stage_cost
 from edgetalker.runtime.model import Model, find_bundle
 from edgetalker.runtime.options import no_schedule
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["DEVICES", "Budget", "DeviceFacts", "StageBudget", "budget", "device_facts", "frame_ns"]
+__all__ = ["DEVICES", "Budget", "DeviceFacts", "Played", "StageBudget", "budget", "device_facts"]
 
 _FACTOR = 2.0
-_FRAMES, _ROUNDS = 120, 6  # frames that are played at least, and rounds of the program
+_ROUNDS, _FRAMES = 12, 8  # rounds, and frames that are played in each at least
 
 
 @dataclass(frozen=True)
@@ -199,10 +199,19 @@ class Budget:
         }
 
 
-def device_facts(name: str, bundle: Bundle, precision: str = "fp32", schedule: str | None = None) -> DeviceFacts:
-    """Return what is known of a device; `cpu` is measured here. Raises OptionError for an unknown one."""
+def device_facts(
+    name: str,
+    bundle: Bundle,
+    precision: str = "fp32",
+    schedule: str | None = None,
+    *,
+    beside: Sequence[Played] = (),
+) -> DeviceFacts:
+    """Return what is known of a device; `cpu` is measured here. Raises OptionError for an unknown one.
+
+    beside: what is played in the same rounds, to be held against the prediction."""
     if name == "cpu":
-        return _this_cpu(bundle, precision, schedule or bundle.manifest.ladder[0], _factor_here())
+        return _this_cpu(bundle, precision, schedule or bundle.manifest.ladder[0], beside)
     if name not in DEVICES:
         known = ["cpu", *DEVICES]
         raise OptionError(f"no device `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
@@ -256,7 +265,7 @@ def _stage(
     kernels = _kernels(path)
     if facts.core is not None:
         between = cost.weight_bytes if most > 1 else weights
-        parts = facts.core.parts_ns(path, between, cold=runs < 1)
+        parts = facts.core.parts_ns(path, between, most)
         return StageBudget(
             name, runs, most, cost, kernels, facts.factor * sum(parts.values()), max(parts, key=parts.__getitem__)
         )
@@ -311,17 +320,42 @@ def _kernels(path: Path) -> int:
     return sum(node.op_type not in _NO_KERNEL for node in onnx.load(str(path), load_external_data=False).graph.node)
 
 
-def _this_cpu(bundle: Bundle, precision: str, schedule: str, factor: float) -> DeviceFacts:
-    """Measure one core of this machine at the bundle's sizes: of all its stages, and of each that runs in rows; and
-    the bundle's frame with stages that do nothing."""
+def _this_cpu(bundle: Bundle, precision: str, schedule: str, beside: Sequence[Played]) -> DeviceFacts:
+    """Measure one core of this machine at the sizes of the bundle and of the talker that ships: all stages, and each
+    that runs in rows; frames with stages that do nothing; and, for the factor, the shipped talker's whole frame."""
+    known = [(bundle, precision, schedule)]
+    with suppress(InputError):  # none ships: the factor stays 1
+        shipped = Bundle.open(find_bundle(None))
+        known.append((shipped, "fp32", shipped.manifest.ladder[-1]))
+    weights = [_weights(*one[:2]) for one in known]
+    meter = CoreMeter(size for sizes in weights for size in sizes)
+    with ExitStack() as stack:
+        owns = [stack.enter_context(closing(Played(_idle(one), name))) for one, _, name in known]
+        wholes = [stack.enter_context(closing(Played(Model(one), name))) for one, _, name in known[1:]]
+        parts: list[CoreMeter | Played] = [meter, *owns, *wholes, *beside]
+        for _ in range(_ROUNDS):
+            for part in parts:
+                part.play()
+        core, own, whole = meter.core(), [part.ns for part in owns], [part.ns for part in wholes]
+    source = f"one core of this machine, measured now at {weights[0][0] / 1e6:.1f} MB; factor from the shipped talker"
+    rates = {"fp32": core.rates["fp32"], "int8": core.rates["int8"]}
+    facts = DeviceFacts("cpu", core.bytes_per_s[weights[0][0]], rates, _memory(), core.node_ns, 1.0, source, core)
+    if not whole:
+        return replace(facts, own_ns=own[0])
+    predicted = budget(known[1][0], facts, schedule=known[1][2]).frame_ns
+    return replace(facts, own_ns=own[0], factor=(whole[0] - own[1]) / max(1.0, predicted))
+
+
+def _weights(bundle: Bundle, precision: str) -> list[int]:
+    """Return the bytes of all stages' weights together, then of each stage that runs in rows."""
     rows = {step.stage for step in bundle.manifest.program if isinstance(step, Step) and step.rows}
     costs = _costs(bundle, precision, host=True)
-    size = sum(cost.weight_bytes for cost in costs.values())
-    core = measure_core([size, *(costs[stage].weight_bytes for stage in rows)])
-    source = f"one core of this machine, measured now at {size / 1e6:.1f} MB; factor from playing the shipped talker"
-    rates = {"fp32": core.rates["fp32"], "int8": core.rates["int8"]}
-    own = frame_ns(Model(bundle, engines={stage: _Idle(bundle, stage) for stage in bundle.manifest.stages}), schedule)
-    return DeviceFacts("cpu", core.bytes_per_s[max(1, size)], rates, _memory(), core.node_ns, factor, source, core, own)
+    sizes = [sum(cost.weight_bytes for cost in costs.values()), *(costs[stage].weight_bytes for stage in rows)]
+    return [max(1, size) for size in sizes]
+
+
+def _idle(bundle: Bundle) -> Model:
+    return Model(bundle, engines={stage: _Idle(bundle, stage) for stage in bundle.manifest.stages})
 
 
 class _Idle:
@@ -347,31 +381,33 @@ class _Idle:
         pass
 
 
-def _factor_here() -> float:
-    """Return how much longer than its parts the shipped talker's frame takes on one core; 1 where none ships."""
-    try:
-        bundle = Bundle.open(find_bundle(None))
-    except InputError:
-        return 1.0
-    schedule = bundle.manifest.ladder[-1]
-    predicted = budget(bundle, _this_cpu(bundle, "fp32", schedule, 1.0), schedule=schedule)
-    own = predicted.device.own_ns
-    return (frame_ns(Model(bundle), schedule) - own) / max(1.0, predicted.frame_ns - own)
+class Played:
+    """A bundle that is played, some periods of its program at a time. Closes its model."""
 
+    def __init__(self, model: Model, schedule: str) -> None:
+        self._model, self._schedule = model, schedule
+        self._talker = model.talker(schedules=[schedule])
+        self._sound = made_up_sound(self._talker)
+        steps = [step for step in model.bundle.manifest.program if isinstance(step, Step)]
+        self._least = np.full(math.lcm(*(step.every for step in steps), 1), np.inf)
 
-def frame_ns(model: Model, schedule: str) -> float:
-    """Play some periods of the program, close the model; return the mean frame in ns, of each frame the shortest seen.
+    @property
+    def ns(self) -> float:
+        """The mean frame of a period in ns, of each frame the shortest that was seen.
 
-    Processor time of the thread, in which ONNX Runtime computes: on a busy machine wall time shows the waiting.
-    """
-    steps = [step for step in model.bundle.manifest.program if isinstance(step, Step)]
-    period = math.lcm(*(step.every for step in steps), 1)
-    least = np.full(period, np.inf)
-    with model, closing(model.talker(schedules=[schedule])) as talker:
-        sound = made_up_sound(talker)
-        for _ in range(max(_ROUNDS, -(-_FRAMES // period))):
-            np.minimum(least, [_made(talker, schedule, sound) for _ in range(period)], out=least)
-    return float(least.mean())
+        Processor time of the thread, in which ONNX Runtime computes: on a busy machine wall time shows the waiting."""
+        return float(self._least.mean())
+
+    def play(self) -> None:
+        """Play some periods."""
+        for _ in range(max(1, _FRAMES // len(self._least))):
+            times = [_made(self._talker, self._schedule, self._sound) for _ in self._least]
+            np.minimum(self._least, times, out=self._least)
+
+    def close(self) -> None:
+        """Close the talker and its model."""
+        self._talker.close()
+        self._model.close()
 
 
 def _made(talker: Talker, schedule: str, sound: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
-from edgetalker.measure.budget import DEVICES, DeviceFacts, budget, device_facts
+from edgetalker.measure.budget import DEVICES, DeviceFacts, Played, budget, device_facts
 from edgetalker.measure.core import Core
 from edgetalker.measure.floor import StageGraph
+from edgetalker.runtime.model import Model
 from tests.calibration.conftest import TINY
 
 pytest.importorskip("onnx")
@@ -78,15 +80,16 @@ def test_geforce_cards_stand_in_one_proportion() -> None:
 
 
 CORE = Core(
-    1000.0,
-    9000.0,
-    10.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    {1 << 14: 1e9, 1 << 20: 1e8},
-    dict.fromkeys(("fp32", "int8", "narrow", "wide"), 1e9),
+    run_ns=1000.0,
+    node_ns=10.0,
+    cold_run_ns=9000.0,
+    cold_node_ns=50.0,
+    element_ns=0.0,
+    curve_ns=0.0,
+    norm_ns=0.0,
+    row_ns=0.0,
+    bytes_per_s={1 << 14: 1e9, 1 << 20: 1e8},
+    rates=dict.fromkeys(("fp32", "int8", "heads", "narrow", "wide"), 1e9),
 )
 MACHINE = replace(PLAIN, core=CORE, own_ns=500.0)
 
@@ -95,13 +98,13 @@ def test_a_stage_of_a_core_is_the_sum_of_its_nodes(tiny: Bundle) -> None:
     graph = StageGraph(tiny.onnx("denoise"))
     (product,) = [node for node in graph.nodes if graph.is_product(node)]
     parts = CORE.parts_ns(tiny.onnx("denoise"), 1)
-    assert parts["launches"] == 1000.0 + 10.0 * len(graph.nodes)
+    assert parts["launches"] == 9000.0 + 50.0 * len(graph.nodes), "other stages ran before it"
     assert parts["memory"] == graph.weight_bytes_of(product) == 4 * 64 * 64
     assert parts["compute"] == graph.operations(product)
     far = CORE.parts_ns(tiny.onnx("denoise"), 1 << 19)
     assert far["memory"] == pytest.approx(10 * parts["memory"]), "many bytes between two runs come from memory"
-    seldom = CORE.parts_ns(tiny.onnx("denoise"), 1, cold=True)
-    assert seldom["launches"] == parts["launches"] + 8000.0
+    often = CORE.parts_ns(tiny.onnx("denoise"), 1, runs=4)
+    assert often["launches"] == (parts["launches"] + 3 * (1000.0 + 10.0 * len(graph.nodes))) / 4
     dear = replace(CORE, element_ns=1.0, rates={**CORE.rates, "fp32": 1e12}).parts_ns(tiny.onnx("denoise"), 1)
     assert dear["elements"] > 0
     assert dear["compute"] == pytest.approx(parts["compute"] / 1000)
@@ -116,7 +119,20 @@ def test_a_frame_of_a_core_has_its_stages_and_the_runtime_itself(tiny: Bundle) -
     assert any("the runtime itself" in line for line in found.lines())
     # A stage that runs in rows finds its weights in the cache, the others find everything else's there.
     own = {stage.name: stage.ns for stage in found.stages}
-    assert own["denoise"] == sum(CORE.parts_ns(tiny.onnx("denoise"), 1).values())
+    rows = len(tiny.table("full"))
+    assert own["denoise"] == sum(CORE.parts_ns(tiny.onnx("denoise"), 1, rows).values())
+
+
+def test_products_of_two_computed_tensors_have_their_own_rate(tmp_path: Path) -> None:
+    from onnx import helper
+
+    from tests.support.toy import network
+
+    path = tmp_path / "heads.onnx"
+    node = helper.make_node("MatMul", ["x", "keys"], ["y"])
+    path.write_bytes(network([node], {"x": (4, 32, 16), "keys": (4, 16, 32)}, {"y": (4, 32, 32)}, {}))
+    core = replace(CORE, rates={**CORE.rates, "heads": 5e8})
+    assert core.parts_ns(path, 1)["compute"] == 2 * 2 * 4 * 32 * 32 * 16
 
 
 def test_products_in_8_bits_have_their_own_rate_and_bytes(tmp_path: Path) -> None:
@@ -147,12 +163,15 @@ def test_products_in_8_bits_have_their_own_rate_and_bytes(tmp_path: Path) -> Non
 
 
 def test_the_cpu_is_measured_here(tiny: Bundle) -> None:
-    facts = device_facts("cpu", tiny)
+    with closing(Played(Model(tiny), "full")) as played:
+        facts = device_facts("cpu", tiny, schedule="full", beside=[played])
+        assert facts.own_ns < played.ns < np.inf, "what is held against the prediction was not played"
     assert "measured now" in facts.source
     assert 0.3 <= facts.factor < 10.0
     assert facts.core is not None
     assert min(facts.core.bytes_per_s.values()) > 1e7
-    assert facts.core.node_ns > 10.0
+    assert 10.0 < facts.core.node_ns <= facts.core.cold_node_ns
+    assert 0.0 < facts.core.run_ns < facts.core.cold_run_ns, "a session whose code left the cache takes longer"
     assert facts.own_ns > 1000.0
 
 
