@@ -251,6 +251,7 @@ def emotion_response(talker: Talker, session: Session, seed: int) -> dict[str, A
 
 def _nonspeech(talker: Talker, seed: int) -> dict[str, Any]:
     """Return jaw and lip gap over sounds that are no speech, five seconds each."""
+    from edgetalker.models.online.data import noises
     from edgetalker.models.online.data.degrade import coloured_noise
 
     rng, time = np.random.default_rng(seed), np.arange(80000) / 16000
@@ -261,6 +262,8 @@ def _nonspeech(talker: Talker, seed: int) -> dict[str, Any]:
         "brown -25 dB": 0.056 * coloured_noise(80000, rng, 2.0),
         "hum 120 + 240 Hz": (0.05 * np.sin(2 * np.pi * 120 * time) + 0.03 * np.sin(2 * np.pi * 240 * time)),
     }
+    others = (noises.music, noises.keys, noises.breath, noises.cough, noises.machine)
+    sounds |= {f"{make.__name__} -32 dB": 0.025 * make(80000, rng) for make in others}
     found = {}
     for name, sound in sounds.items():
         mouth = mouth_of(play(talker, [log_mel(sound.astype(np.float32), 150)], "one", seed)[0])

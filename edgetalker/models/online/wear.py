@@ -114,7 +114,7 @@ def draw(rng: np.random.Generator, loud: Tensor, other: Tensor | None = None, cl
     decibels = rng.uniform(-12, 12) + rng.normal(0, 5.0) * axis + knots
     if other is not None and rng.random() < 0.4:
         colour = 10 * np.log10((other / loud.clamp_min(1e-12)).clamp(1e-4, 1e4).numpy())
-        decibels = decibels + rng.uniform(0.3, 1.0) * (colour - colour.mean())
+        decibels = decibels + rng.uniform(0.3, 1.0) * np.clip(colour - colour.mean(), -20, 20)
     if rng.random() < 0.3:
         decibels = decibels - _notches(rng)
     if rng.random() < 0.25:

@@ -18,7 +18,7 @@ VOICES = [
     Voice("espeak", "en-us"), Voice("flite", "slt"), Voice("festival", "kal_diphone"),
     Voice("festival", "hindi_NSK_diphone", "hi"), Voice("festival", "telugu_NSK_diphone", "te"),
     Voice("rhvoice", "bdl"), Voice("rhvoice", "anna", "ru"), Voice("pico", "en-GB"), Voice("pico", "de-DE", "de"),
-    Voice("jtalk", "nitech", "ja"),
+    Voice("jtalk", "nitech", "ja"), Voice("kokoro", "60 0 40 0 0"), Voice("piper", "en_US-joe-medium"),
 ]  # fmt: skip
 
 

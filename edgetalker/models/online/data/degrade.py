@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, fftconvolve, lfilter
 
-__all__ = ["add_noise", "at_level", "coloured_noise", "degrade"]
+__all__ = ["add_noise", "add_sound", "at_level", "coloured_noise", "degrade", "room"]
 
 Array = NDArray[np.float32]
 RATE = 16000
@@ -31,16 +31,21 @@ def coloured_noise(count: int, rng: np.random.Generator, slope: float | None = N
 
 def add_noise(samples: Array, decibels: float, rng: np.random.Generator, slope: float | None = None) -> Array:
     """Add coloured noise at this signal-to-noise ratio, in dB over the loud half of the sound."""
+    return add_sound(samples, coloured_noise(samples.size, rng, slope), decibels)
+
+
+def add_sound(samples: Array, other: Array, decibels: float) -> Array:
+    """Add a sound of unit power, so many dB below the loud half of the samples."""
     pieces = samples[: samples.size // 320 * 320].reshape(-1, 320)
     power = np.mean(pieces**2, axis=1)
     level = float(np.sqrt(np.mean(power[power >= np.median(power)]))) * 10 ** (-decibels / 20)
-    return (samples + level * coloured_noise(samples.size, rng, slope)).astype(np.float32)
+    return (samples + level * other).astype(np.float32)
 
 
 def degrade(samples: Array, rng: np.random.Generator) -> Array:
     """Apply a random chain; each part comes in about every third sound."""
     if rng.random() < 0.45:
-        samples = _room(samples, rng)
+        samples = room(samples, rng.uniform(0.15, 0.7), rng.uniform(0.15, 0.7), rng)
     if rng.random() < 0.35:
         samples = _band(samples, rng)
     if rng.random() < 0.45:
@@ -55,13 +60,12 @@ def degrade(samples: Array, rng: np.random.Generator) -> Array:
     return samples.astype(np.float32)
 
 
-def _room(samples: Array, rng: np.random.Generator) -> Array:
-    """Convolve with decaying noise (RT60 0.15 to 0.7 s) behind the direct sound."""
-    seconds = rng.uniform(0.15, 0.7)
+def room(samples: Array, seconds: float, share: float, rng: np.random.Generator) -> Array:
+    """Convolve with decaying noise (RT60 in seconds) behind the direct sound; share: the tail's size against it."""
     time = np.arange(int(seconds * RATE)) / RATE
     tail = rng.standard_normal(time.size) * np.exp(-6.9 * time / seconds)
     tail[: int(0.002 * RATE)] = 0.0
-    response = tail * rng.uniform(0.15, 0.7) / np.sqrt(np.sum(tail**2))
+    response = tail * share / np.sqrt(np.sum(tail**2))
     response[0] = 1.0
     return np.asarray(fftconvolve(samples, response)[: samples.size], np.float32)
 

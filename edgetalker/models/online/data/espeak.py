@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from edgetalker.models.online.data.phones import Segment, fold_ipa
 from edgetalker.models.online.data.utterance import RATE, Utterance, Voice, at_rate, spread
 
-__all__ = ["espeak_library", "move_bursts", "pronounce", "speak_all"]
+__all__ = ["espeak_library", "ipa", "move_bursts", "pronounce", "speak_all"]
 
 
 class _Id(ctypes.Union):
@@ -37,6 +38,7 @@ _PHONEME, _END_OF_LIST = 7, 0
 _SHORTEST_PAUSE = 0.06  # seconds
 _SYNCHRONOUS, _PHONEME_EVENTS, _IPA_EVENTS, _UTF8 = 2, 1, 2, 1
 _RATE_PARAMETER, _PITCH_PARAMETER = 1, 3
+_MARKS = ",.;:!?"
 _loaded: list[Any] = []
 
 
@@ -61,6 +63,28 @@ def pronounce(language: str, words: Sequence[str]) -> list[list[str]]:
     """Return the phones (ours, no silences) of each word as espeak-ng says it; `language` is a voice of espeak-ng."""
     said = speak_all(Voice("espeak", language), words, 1.0, 50)
     return [[segment.phone for segment in utterance.segments if segment.phone != "sil"] for utterance in said]
+
+
+def ipa(name: str, text: str) -> str:
+    """Return what espeak-ng's voice of this name would say, in IPA with stress; punctuation stays where it was.
+
+    Raises RuntimeError where espeak-ng lacks the voice.
+    """
+    library = espeak_library()
+    if library is None or library.espeak_SetVoiceByName(name.encode()) != 0:
+        raise RuntimeError(f"espeak-ng has no voice {name}")
+    library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+    pieces = re.findall(f"[{_MARKS}]+|[^{_MARKS}]+", text)
+    return "".join(piece if piece[0] in _MARKS else _clause(library, piece) for piece in pieces)
+
+
+def _clause(library: Any, text: str) -> str:
+    """Return one clause's IPA, with the spaces around it that were there."""
+    left = ctypes.c_char_p(text.encode())
+    said = []
+    while left.value:
+        said.append(library.espeak_TextToPhonemes(ctypes.byref(left), _UTF8, _IPA_EVENTS).decode())
+    return (" " if text[0] == " " else "") + " ".join(said).strip()
 
 
 def _espeak(voice: Voice, text: str, rate: float, pitch: int) -> Utterance:

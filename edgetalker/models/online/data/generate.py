@@ -10,9 +10,11 @@ from pathlib import Path
 from edgetalker.models.online.data.sessions import make, save
 from edgetalker.models.online.data.synths import ENGINES, available
 from edgetalker.models.online.data.utterance import Voice
-from edgetalker.models.online.data.voices import HELD_OUT, training_voice
+from edgetalker.models.online.data.voices import HELD_OUT, NOBODY, training_voice
 
 __all__ = ["Order", "generate", "orders"]
+
+_NOBODYS_SHARE = 0.08
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class Order:
 def orders(folder: Path, sessions: int, held_out: int, seed: int) -> list[Order]:
     """List `sessions` training sessions, and `held_out` sessions for validation and for each held-out group."""
     rng = random.Random(seed)
+    speakers = [NOBODY if rng.random() < _NOBODYS_SHARE else training_voice(rng) for _ in range(sessions)]
     plan = [
-        Order(folder / "train" / f"{index:04d}.npz", training_voice(rng), seed * 100003 + index, False, 0.4)
-        for index in range(sessions)
+        Order(folder / "train" / f"{index:04d}.npz", voice, seed * 100003 + index, False, 0.4)
+        for index, voice in enumerate(speakers)
     ]
     groups: dict[str, tuple[Voice, ...]] = {"validation": (), **HELD_OUT}
     for number, (group, voices) in enumerate(groups.items()):

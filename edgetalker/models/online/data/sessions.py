@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.files import write_whole
-from edgetalker.models.online.data import degrade
+from edgetalker.models.online.data import degrade, noises
 from edgetalker.models.online.data.phones import PHONE_INDEX, Segment
 from edgetalker.models.online.data.prosody import accents, speech_of
-from edgetalker.models.online.data.synths import speak
+from edgetalker.models.online.data.synths import available, speak
 from edgetalker.models.online.data.text import practice, sentence
 from edgetalker.models.online.data.upper import EMOTIONS, Mood, Prosody, animate
 from edgetalker.models.online.data.utterance import RATE, Utterance, Voice, faster
 from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts, phone_track
+from edgetalker.models.online.data.voices import NOBODY
 from edgetalker.models.online.features import log_mel
 
 __all__ = ["Session", "load", "make", "save", "targets"]
@@ -51,14 +52,45 @@ class Session:
 
 
 def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Session:
-    """Make the session of a seed. worn: the chance of a degraded sound (`degrade.degrade`)."""
+    """Make the session of a seed. worn: the chance of a degraded sound (`degrade.degrade`), of music under it."""
     rng, dice = np.random.default_rng(seed), random.Random(seed)
+    if voice == NOBODY:
+        heard = noises.stretches(SECONDS * RATE, rng, _elsewhere(dice))
+        return targets(heard + _floor(rng, heard.size), np.zeros_like(heard), [], rng, keep_sound)
     samples, segments = _sound(voice, rng, dice, varied=worn > 0)
     level = rng.uniform(-32, -18) if worn else -23.0
     clean = degrade.at_level(samples, level)
-    heard = degrade.degrade(clean, rng) if rng.random() < worn else clean
-    heard = heard + 1e-5 * degrade.coloured_noise(heard.size, rng)
-    return targets(heard, clean, segments, rng, keep_sound)
+    heard = clean + _breaths(segments, clean.size, level, rng) if worn else clean
+    if rng.random() < 0.5 * worn:
+        heard = degrade.add_sound(heard, noises.music(heard.size, rng), rng.uniform(5, 20))
+    heard = degrade.degrade(heard, rng) if rng.random() < worn else heard
+    return targets(heard + _floor(rng, heard.size), clean, segments, rng, keep_sound)
+
+
+def _floor(rng: np.random.Generator, count: int) -> Array:
+    return 1e-5 * degrade.coloured_noise(count, rng)
+
+
+def _elsewhere(dice: random.Random) -> Array:
+    """Return some speech that is nobody's here, or none where espeak-ng is not installed."""
+    if not available("espeak"):
+        return np.zeros(0, np.float32)
+    voice = Voice("espeak", dice.choice(("en-us", "en-us+f3", "en-gb-x-rp", "de", "fr+f2", "es")))
+    texts = [sentence(dice) for _ in range(8)]
+    return np.concatenate([said.samples for said in speak(voice, texts, dice.uniform(0.8, 1.2), dice.randint(20, 80))])
+
+
+def _breaths(segments: list[Segment], count: int, level: float, rng: np.random.Generator) -> Array:
+    """Return breaths before some phrases, 15 to 35 dB below a speech level: a sound while the lips rest."""
+    out = np.zeros(count, np.float32)
+    for pause in segments:
+        if pause.phone != "sil" or pause.end - pause.start < 0.5 or rng.random() > 0.35:
+            continue
+        end = pause.end - rng.uniform(0.05, 0.15)
+        begin = max(pause.start + 0.1, end - rng.uniform(0.25, 0.8))
+        part = out[int(begin * RATE) : int(end * RATE)]
+        part += 10 ** ((level - rng.uniform(15, 35)) / 20) * noises.breath(part.size, rng)
+    return out
 
 
 def _spoken(voice: Voice, rng: np.random.Generator, dice: random.Random, varied: bool) -> Iterator[Utterance]:

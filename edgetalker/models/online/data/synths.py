@@ -1,4 +1,4 @@
-"""Debian's speech synthesizers behind one call: text in, samples with phone times out."""
+"""Speech synthesizers, Debian's and neural ones, behind one call: text in, samples with phone times out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from edgetalker.models.online.data import aligned, espeak, jtalk
+from edgetalker.models.online.data import aligned, espeak, jtalk, neural
 from edgetalker.models.online.data.utterance import Utterance, Voice, from_ends, read_sound
 
 __all__ = ["ENGINES", "available", "speak"]
@@ -23,6 +23,8 @@ ENGINES: dict[str, Callable[[], bool]] = {
     "rhvoice": aligned.has_rhvoice,
     "pico": aligned.has_pico,
     "jtalk": jtalk.available,
+    "kokoro": neural.has_kokoro,
+    "piper": neural.has_piper,
 }
 """The synthesizers, and what tells whether each is installed with all that it needs."""
 
@@ -49,6 +51,8 @@ def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> Iterat
         yield from (jtalk.speak(text, rate, pitch) for text in texts)
     elif voice.engine in ("rhvoice", "pico"):
         yield from aligned.speak(voice, texts, rate)
+    elif voice.engine in ("kokoro", "piper"):
+        yield from neural.speak(voice, texts, rate)
     else:
         yield from _festival(voice, texts, rate)
 

