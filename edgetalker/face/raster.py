@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Camera", "draw"]
+__all__ = ["Camera", "View", "draw"]
 
 Array = NDArray[np.float64]
 BACKGROUND = np.array([0.023, 0.028, 0.042])
@@ -15,6 +17,14 @@ BACKGROUND = np.array([0.023, 0.028, 0.042])
 _LIGHTS = (((-0.45, 0.50, 0.75), (0.95, 0.90, 0.84)), ((0.9, 0.1, 0.35), (0.22, 0.26, 0.32)))
 _SKY, _GROUND = np.array([0.36, 0.37, 0.40]), np.array([0.16, 0.13, 0.12])
 _BUCKETS = (2, 4, 8, 16, 32, 64, 128, 256, 1024)
+
+
+class View(Protocol):
+    """What `draw` looks through."""
+
+    def project(self, p: Array, size: int) -> Array:
+        """Return (N, 3): pixel x, pixel y, depth (smaller is nearer) on a square of `size` pixels."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -38,11 +48,13 @@ def draw(
     colours: Array,
     triangles: NDArray[np.int64],
     size: int,
-    camera: Camera | None = None,
+    camera: View | None = None,
+    light: Callable[[Array], Array] | None = None,
 ) -> NDArray[np.uint8]:
     """Return a picture (size, size, 3) uint8 sRGB of triangles that face the camera, twice oversampled.
 
-    positions, normals, colours: (N, 3); colours are linear RGB in [0, 1].
+    positions, normals, colours: (N, 3); colours are linear RGB in [0, 1]. light: what normals (N, 3) receive, (N, 1) or
+    (N, 3); default: two lamps and the sky.
     """
     fine = 2 * size
     screen = (camera or Camera()).project(positions, fine)
@@ -52,7 +64,7 @@ def draw(
     corners = triangles[triangle]
     normal = np.einsum("nc,ncx->nx", weights, normals[corners])
     colour = np.einsum("nc,ncx->nx", weights, colours[corners])
-    image[pixel] = colour * _light(normal)
+    image[pixel] = colour * (light or _light)(normal)
     coarse = image.reshape(size, 2, size, 2, 3).mean((1, 3))
     return _to_srgb(coarse)
 
@@ -70,7 +82,7 @@ def _covered(
     corner = screen[triangles]
     low = np.floor(corner[..., :2].min(1)).astype(np.int64)
     span = np.ceil(corner[..., :2].max(1)).astype(np.int64) - low + 1
-    extent = span.max(1)
+    extent = span.max(1) * ((low < size) & (low + span > 0)).all(1)  # nothing of what lies beside the picture
     found = []
     for least, most in zip((0, *_BUCKETS), _BUCKETS, strict=False):
         chosen = np.flatnonzero((extent > least) & (extent <= most))
@@ -89,23 +101,20 @@ def _inside(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Array, Array]:
     """Return pixel, triangle, weights and depth of the pixel centres inside the chosen triangles."""
     step = np.arange(most)
-    x = (low[chosen, 0, None, None] + step[None, None, :]) + 0 * step[None, :, None]
-    y = (low[chosen, 1, None, None] + step[None, :, None]) + 0 * step[None, None, :]
-    a, b, c = (corner[chosen, k, :, None, None] for k in range(3))
-    whole = _cross(b - a, c - a)
+    x, y = low[chosen, 0, None, None] + step[None, None, :], low[chosen, 1, None, None] + step[None, :, None]
+    ax, ay = (corner[chosen, 0, k, None, None] for k in range(2))
+    bx, by, cx, cy = (corner[chosen, of, k, None, None] - (ax, ay)[k] for of in (1, 2) for k in range(2))
+    whole = bx * cy - by * cx
     whole = np.where(np.abs(whole) < 1e-12, 1e-12, whole)
-    spot = np.stack([x + 0.5, y + 0.5, np.zeros(x.shape)], 1)
-    wb, wc = _cross(spot - a, c - a) / whole, _cross(b - a, spot - a) / whole
-    hit = (wb >= 0) & (wc >= 0) & (wb + wc <= 1) & (x >= 0) & (y >= 0) & (x < size) & (y < size)
-    which = np.broadcast_to(chosen[:, None, None], hit.shape)[hit]
-    weights = np.stack([1 - wb[hit] - wc[hit], wb[hit], wc[hit]], 1)
-    depth = np.einsum("nc,nc->n", weights, corner[which, :, 2])
-    return y[hit] * size + x[hit], which, weights, depth
-
-
-def _cross(u: Array, v: Array) -> Array:
-    cross: Array = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    return cross
+    right, down = x + 0.5 - ax, y + 0.5 - ay
+    wb, wc = (right * cy - down * cx) / whole, (bx * down - by * right) / whole
+    inside = (x >= 0) & (y >= 0) & (x < size) & (y < size)
+    which, row, column = np.nonzero((wb >= 0) & (wc >= 0) & (wb + wc <= 1) & inside)
+    wb, wc = wb[which, row, column], wc[which, row, column]
+    pixel = (low[chosen[which], 1] + row) * size + low[chosen[which], 0] + column
+    weights = np.stack([1 - wb - wc, wb, wc], 1)
+    depth = np.einsum("nc,nc->n", weights, corner[chosen[which], :, 2])
+    return pixel, chosen[which], weights, depth
 
 
 def _light(normal: Array) -> Array:
