@@ -100,8 +100,9 @@ class EyeViews:
         weights = np.array([shapes.get(name, 0.0) for name in self.names])
         p = self._rest + np.tensordot(weights, self._deltas, 1)
         normals = normals_of(p, self._triangles)
-        picture = draw(p, normals, self._colours, self._triangles, size, camera, light).mean(-1)
-        return np.round(picture).astype(np.uint8)
+        picture = draw(p, normals, self._colours, self._triangles, size, camera, light)
+        grey: NDArray[np.uint8] = np.round(picture.mean(-1)).astype(np.uint8)
+        return grey
 
     def both(
         self, shapes: Mapping[str, float], cameras: tuple[Mounted, Mounted], light: Light, size: int = SIZE

@@ -129,7 +129,7 @@ def _angles(motion: Array) -> Array:
         ]
         for side in ("Left", "Right")
     ]
-    return np.array(sides).transpose(2, 0, 1)
+    return np.asarray(sides, np.float32).transpose(2, 0, 1)
 
 
 def report(sessions: Sequence[Session], shown: Sequence[Array], blind: Sequence[Array]) -> dict[str, dict[str, float]]:

@@ -187,7 +187,7 @@ def _motion(dice: np.random.Generator, frames: int) -> Array:
     truth[:, 6:] = _smooth(np.repeat(rest, 30, 0), 20)[:frames]
     wide = _smooth(np.repeat(dice.uniform(-0.8, 0.8, (frames // 30 + 2, 1)).clip(0.0), 30, 0), 20)[:frames]
     truth[:, 4:6] = wide
-    for frame in np.flatnonzero(dice.random(frames) < 0.4 / FPS):
+    for frame in np.flatnonzero(dice.random(frames) < 0.4 / FPS).tolist():
         for place, size in enumerate(BLINK[: frames - frame]):
             truth[frame + place, 4:6] = np.minimum(truth[frame + place, 4:6], -size)
     return np.asarray(np.clip(truth, -1.0, 1.0), np.float32)
@@ -233,7 +233,7 @@ def train_encoder(sessions: list[Session], steps: int, seed: int = 0, batch: int
         seen = seen * torch.empty(batch, 1, 1, 1).uniform_(0.7, 1.1) + 0.02 * torch.randn_like(seen)
         loss = (weight[chosen] * (readout(encoder.one(seen)) - truth[chosen]) ** 2).mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return encoder.eval()
