@@ -1,10 +1,10 @@
-"""What FP16 does to ARTalk's bits: per scale, with the same past given, and to the memory of the next chunk.
+"""What FP16 or 8 bits do to ARTalk's bits: per scale, with the same past given, and to the memory of the next chunk.
 
     edgetalker convert BUNDLE --output CONVERTED && python -m benchmarks.artalk_fp16 CONVERTED [--chunks 20]
 
-Every FP16 node is rounded by itself (calibration/onestep.py), which is more pessimistic than a GPU that accumulates in
-FP32. Logits and bits are compared on inputs that the FP32 bundle made; how far the motion runs apart over minutes is
-what `edgetalker convert` reports.
+8 bits (`--precision int8`) run as ONNX Runtime plays them. Every FP16 node is rounded by itself
+(calibration/onestep.py), which is more pessimistic than a GPU that accumulates in FP32. Logits and bits are compared on
+inputs that the FP32 bundle made; how far the motion runs apart over minutes is what `edgetalker convert` reports.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgetalker.calibration.onestep import half_runner
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.manifest import Step
+from edgetalker.engines.ort import open_session
 from edgetalker.measure.bench import made_up_sound
 from edgetalker.runtime.talker import Talker
 
@@ -31,18 +32,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--chunks", type=int, default=20)
+    parser.add_argument("--precision", default="fp16")
     args = parser.parse_args()
     bundle = Bundle.open(args.bundle)
-    for stage, found in compare(bundle, args.chunks).items():
+    for stage, found in compare(bundle, args.chunks, args.precision).items():
         print(json.dumps({"stage": stage, **found}))
 
 
-def compare(bundle: Bundle, chunks: int) -> dict[str, dict[str, float]]:
-    """Return figures by stage, for those that the precision `fp16` converts."""
+def compare(bundle: Bundle, chunks: int, precision: str = "fp16") -> dict[str, dict[str, float]]:
+    """Return figures by stage, for those that the precision converts."""
     manifest, totals = bundle.manifest, dict[str, list[tuple[Array, Array]]]()
     steps = [step for step in manifest.program if isinstance(step, Step) and step.every > 1]
-    converted = {name for name in manifest.precisions["fp16"] if name.startswith("scale") or name == "encode"}
-    runners = {name: half_runner(bundle.onnx(name, "fp16").read_bytes()) for name in sorted(converted)}
+    converted = {name for name in manifest.precisions[precision] if name.startswith("scale") or name == "encode"}
+    files = {name: bundle.onnx(name, precision, host=True) for name in sorted(converted)}
+    runners = {
+        name: half_runner(file.read_bytes()) if precision == "fp16" else open_session(file).run
+        for name, file in files.items()
+    }
     talker, random = Talker(bundle), np.random.default_rng(1)
     for _ in range(chunks):
         past = talker.read("past_codes").copy()

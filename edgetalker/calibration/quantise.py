@@ -3,8 +3,8 @@
 Three kinds: `w8`, int8 weights with a scale for each output channel, for products that wait for their weights; `a8`,
 int8 weights and activations, for products with rows enough to keep an integer unit busy; `f8`, the same in FP8 E4M3.
 Three forms of the same numbers: `gpu` as TensorRT wants it (signed, symmetric, bias as it was); `host` as ONNX Runtime
-runs it fastest (unsigned activations around 128, bias in int32, so that Gemm becomes its QGemm; with w8 two of them,
-one for an activation's upper 8 bits and one for its lower 8, so that nothing but the weights is narrow); `emulated`,
+runs it fastest (unsigned activations around 128, bias in int32, so that Gemm becomes its QGemm; with w8 of twice the
+rows, an activation's upper 8 bits and its lower 8, so that nothing but the weights is narrow); `emulated`,
 FP32 products of the rounded values, as a GPU computes them, for closed loops on a CPU.
 """
 
@@ -41,6 +41,7 @@ Kind = Literal["w8", "a8", "f8"]
 Form = Literal["gpu", "host", "emulated"]
 Made = Generator[Any, None, str]
 """Nodes, and the name of what they make."""
+_REST = 254.0  # what 8 bits leave of an activation is so much smaller
 ROWS = 16
 """From so many rows on a product is bound by arithmetic and its activations are worth 8 bits."""
 FP8_LARGEST = 448.0
@@ -49,7 +50,7 @@ _LEAST_WEIGHTS = 1024  # smaller matrices cost more in scales and launches than 
 _CLIPS = np.linspace(0.75, 1.0, 11, dtype=np.float32)
 _BLOCK = 128
 _DAMPING = 0.01  # of the inputs' mean power: less fits what was heard better, and other sound worse
-_HALF_SUFFIX = "__fp16"
+_HALF_SUFFIX, _AGAIN = "__fp16", "__again"
 _TO_A_LOGARITHM = (*MOVES, "Add", "Mul", "Max", "Clip")  # a filter bank's sums must not even become negative
 
 
@@ -271,24 +272,51 @@ class _Writer:
             yield helper.make_node("Reshape", [source, rows], [flat], name=f"{node.name}__rows")
         bias: list[str] = []
         for name in node.input[2:]:
-            bias.append((yield from self._int32(node, name, columns, self._scale(source, kind))))
-        high = f"{flat}__{kind}"
-        if high not in self.written:
-            self.written.add(high)
-            yield from self._pair(flat, high, self._scale(source, kind))
-        whole = made if kind == "a8" else f"{out}__high"
-        yield helper.make_node("Gemm", [high, weights, *bias], [whole], name=node.name)
+            bias.append((yield from self._int32(node, name, columns, self._scale(source, kind), kind)))
+        narrow = f"{flat}__{kind}"
         if kind == "w8":
-            low = f"{flat}__rest"
-            if low not in self.written:
-                self.written.add(low)
-                yield helper.make_node("Sub", [flat, high], [f"{low}_wide"], name=f"rest_{low}")
-                yield from self._pair(f"{low}_wide", low, self._scale(source, kind, 1.0 / 254.0))
-            yield helper.make_node("Gemm", [low, weights], [f"{out}__low"], name=f"{node.name}__low")
-            yield helper.make_node("Add", [whole, f"{out}__low"], [made], name=f"{node.name}__sum")
+            narrow = yield from self._in_two(flat, source)
+        elif narrow not in self.written:
+            self.written.add(narrow)
+            yield from self._pair(flat, narrow, self._scale(source, kind))
+        product = f"{out}__both" if kind == "w8" else made
+        yield helper.make_node("Gemm", [narrow, weights, *bias], [product], name=node.name)
+        if kind == "w8":
+            yield from self._of_two(node, product, made, math.prod(shape[:-1]))
         if made != out:
             back = self._constant(f"{out}__back", np.array([*shape[:-1], columns], np.int64))
             yield helper.make_node("Reshape", [made, back], [out], name=f"{node.name}__back")
+
+    def _in_two(self, flat: str, source: str) -> Made:
+        """Write rows in 8 bits, and below them what that left, made as large: one product reads its weights once for
+        both."""
+        from onnx import helper
+
+        two, high, left = (f"{flat}__{part}" for part in ("w8", "rounded", "left"))
+        if two not in self.written:
+            self.written.add(two)
+            scale, zero = self._scale(source, "w8"), self._zero("a8")
+            small = self._constant(f"{scale}_low", _values(self.made[scale]) / np.float32(_REST))
+            yield from self._pair(flat, high, scale)
+            yield helper.make_node("Sub", [flat, high], [left], name=f"rest_{flat}")
+            yield helper.make_node("QuantizeLinear", [left, small, zero], [f"{left}__q"], name=f"narrow_{left}")
+            yield helper.make_node("Concat", [f"{high}__q", f"{left}__q"], [f"{two}__q"], name=f"two_{flat}", axis=0)
+            yield helper.make_node("DequantizeLinear", [f"{two}__q", scale, zero], [two], name=f"widen_{two}")
+        return two
+
+    def _of_two(self, node: Any, both: str, made: str, rows: int) -> Iterator[Any]:
+        """Add the product's lower rows, made small again, to its upper ones."""
+        from onnx import helper
+
+        if rows == 1:
+            mix = self._constant("rest__mix", np.array([[1.0, 1.0 / _REST]], np.float32))
+            yield helper.make_node("MatMul", [mix, both], [made], name=f"{node.name}__sum")
+            return
+        high, left, low = (f"{node.output[0]}__{part}" for part in ("high", "left", "low"))
+        part = self._constant("rest__part", np.asarray(1.0 / _REST, np.float32))
+        yield helper.make_node("Split", [both], [high, left], name=f"{node.name}__parts", axis=0, num_outputs=2)
+        yield helper.make_node("Mul", [left, part], [low], name=f"{node.name}__low")
+        yield helper.make_node("Add", [high, low], [made], name=f"{node.name}__sum")
 
     def _convolution(self, node: Any, kind: Kind) -> Iterator[Any]:
         import onnx
@@ -313,6 +341,9 @@ class _Writer:
     def _weights(self, name: str, values: Array, axis: int, kind: Kind) -> Made:
         from onnx import helper, numpy_helper
 
+        # Weights that two products read cannot be made u8 by ONNX Runtime: each has its own in the host's form.
+        while self.form == "host" and f"{name}__wide" in self.written:
+            name += _AGAIN
         wide = f"{name}__wide"
         if wide in self.written:
             return wide
@@ -377,12 +408,12 @@ class _Writer:
             ]
             yield helper.make_node("Clip", [last, *bounds], [target], name=f"bound_{target}")
 
-    def _scale(self, name: str, kind: Kind, part: float = 1.0) -> str:
+    def _scale(self, name: str, kind: Kind) -> str:
         """A constant. Under w8 there is room for twice of what was seen: 16 bits have it to spare."""
-        top = max(self.largest[name.removesuffix(_HALF_SUFFIX)], 1e-12) * (2.0 if kind == "w8" else 1.0) * part
+        top = max(self.largest[name.removesuffix(_HALF_SUFFIX)], 1e-12) * (2.0 if kind == "w8" else 1.0)
         dtype = np.float32 if self.network.types.get(name, FLOAT) == FLOAT else np.float16
         narrowest = FP8_LARGEST if kind == "f8" else 127.0
-        return self._constant(f"{name}__{kind}_scale{'_low' if part < 1.0 else ''}", np.asarray(top / narrowest, dtype))
+        return self._constant(f"{name}__{kind}_scale", np.asarray(top / narrowest, dtype))
 
     def _zero(self, kind: Kind) -> str:
         """The zero point also says the type."""
@@ -394,14 +425,16 @@ class _Writer:
         middle = np.asarray(128, np.uint8) if self.form == "host" else np.asarray(0, np.int8)
         return self._constant("zero__a8", middle)
 
-    def _int32(self, node: Any, bias: str, size: int, scale: str) -> Made:
-        """A bias as int32 in units of the product's own scale: what an integer product adds at no cost."""
+    def _int32(self, node: Any, bias: str, size: int, scale: str, kind: Kind = "a8") -> Made:
+        """A bias as int32 in units of the product's own scale: what an integer product adds at no cost. Under w8 it is
+        added to both rows, of which the sum is taken."""
         from onnx import helper
 
         end = _values(self.made[scale])
         weights = f"{node.input[1]}__{'k' if node.op_type == 'Conv' else 'kn'}"
         scales = end * _values(self.made[f"{weights}__scale"])
         values = np.broadcast_to(self.network.constants[bias], (size,)).astype(np.float64)
+        values = values / (1.0 + 1.0 / _REST) if kind == "w8" else values
         whole = np.clip(np.rint(values / scales), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
         base = f"{node.output[0]}__bias"
         inputs = [self._constant(base, whole), self._constant(f"{base}_scale", scales.astype(np.float32))]
@@ -417,7 +450,7 @@ class _Writer:
 
 def _plain(name: str) -> str:
     """Return the weight's own name."""
-    return name.removesuffix("__k").removesuffix("__kn").removesuffix(_HALF_SUFFIX)
+    return name.replace(_AGAIN, "").removesuffix("__k").removesuffix("__kn").removesuffix(_HALF_SUFFIX)
 
 
 def fit(network: Network, chosen: Mapping[str, Kind], seen: Mapping[str, Rows]) -> dict[str, Fitted]:
