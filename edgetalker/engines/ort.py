@@ -185,7 +185,7 @@ def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EngineError(
             f"stage `{stage}`: ONNX Runtime {ort.__version__} refuses {called}: {first}",
-            hint="export the bundle again, or install a newer onnxruntime",
+            hint="export or convert the bundle again, or install a newer onnxruntime",
         ) from error
 
 
