@@ -22,19 +22,20 @@ from torch import Tensor, nn
 from edgetalker.engines.bundle import MANIFEST, Bundle, pack
 from edgetalker.engines.errors import InputError, UserError
 from edgetalker.export.onnx_stage import ExportError, StageFile, compare, export_stage, runner
-from edgetalker.face.eyecamera import SIZE, EyeViews, Light, Mounted
-from edgetalker.face.lids import GAZE
-from edgetalker.face.png import write_png
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.eyecameras import (
+    DEGREES,
     FEATURES,
+    SIZE,
     VALUES,
     Encoder,
+    EyeViews,
     Follow,
     Session,
     fit_follow,
     shapes_of,
     train_encoder,
+    write_sheet,
 )
 from edgetalker.runtime.model import find_bundle
 from edgetalker.runtime.talker import Talker
@@ -46,8 +47,6 @@ PICTURES = "eye_pictures"
 _HELD_OUT = 1_000_000
 _BEGIN = 10
 """Frames of a session that are not counted: the eyes go over to the cameras."""
-_DEGREES = np.array([GAZE["EyeLookInLeft"][1], GAZE["EyeLookUpLeft"][0], GAZE["EyeLookOutLeft"][1],
-                     GAZE["EyeLookDownLeft"][0]])  # fmt: skip
 Array = NDArray[np.float32]
 
 
@@ -124,12 +123,13 @@ def _angles(motion: Array) -> Array:
     column = {name: motion[:, MOTION_NAMES.index(name)] for name in MOTION_NAMES}
     sides = [
         [
-            -_DEGREES[0] * column[f"EyeLookIn{side}"] - _DEGREES[2] * column[f"EyeLookOut{side}"],
-            -_DEGREES[1] * column[f"EyeLookUp{side}"] - _DEGREES[3] * column[f"EyeLookDown{side}"],
+            -DEGREES[0] * column[f"EyeLookIn{side}"] - DEGREES[2] * column[f"EyeLookOut{side}"],
+            -DEGREES[1] * column[f"EyeLookUp{side}"] - DEGREES[3] * column[f"EyeLookDown{side}"],
         ]
         for side in ("Left", "Right")
     ]
-    return np.asarray(sides, np.float32).transpose(2, 0, 1)
+    angles: Array = np.asarray(sides, np.float32).transpose(2, 0, 1)
+    return angles
 
 
 def report(sessions: Sequence[Session], shown: Sequence[Array], blind: Sequence[Array]) -> dict[str, dict[str, float]]:
@@ -155,20 +155,6 @@ def report(sessions: Sequence[Session], shown: Sequence[Array], blind: Sequence[
         row["blinks"] = float((motion[:, lids][closed] > 0.6).mean()) if closed.any() else float("nan")
         found[way] = {key: round(value, 4) for key, value in row.items()}
     return found
-
-
-def _picture(views: EyeViews, session: Session, shown: Array, columns: int = 6, size: int = 96) -> NDArray[np.uint8]:
-    """Return a sheet: what the cameras saw, and under it the face that the talker showed, in even light."""
-    light = Light(np.array([[0.0, 0.3, 1.0]]), np.array([0.7]), 0.35)
-    straight = Mounted(np.zeros(3), np.zeros(3))
-    rows: list[list[NDArray[np.uint8]]] = [[], []]
-    for frame in np.linspace(2 * _BEGIN, len(shown) - 1, columns).astype(int):
-        shapes = dict(zip(MOTION_NAMES, shown[frame].tolist(), strict=True))
-        seen = session.pictures[frame].repeat(size // SIZE, 1).repeat(size // SIZE, 2)
-        for row, pair in zip(rows, (seen, views.both(shapes, (straight, straight), light, size)), strict=True):
-            row += [pair[1], pair[0]]  # the face's right eye is on the left
-    sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
-    return np.ascontiguousarray(np.repeat(sheet[..., None], 3, 2))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.report is not None:
         options.report.write_text(text + "\n", encoding="utf-8")
     if options.picture is not None:
-        write_png(options.picture, _picture(views, held_out[0], shown[0]))
+        write_sheet(options.picture, views, held_out[0], shown[0])
     return 0
 
 

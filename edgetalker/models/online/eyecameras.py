@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,12 +14,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgetalker.face.eyecamera import SIZE, EyeViews, Light, Mounted
+from edgetalker.face.lids import GAZE
+from edgetalker.face.png import write_png
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.data.upper import BLINK
 from edgetalker.models.online.data.visemes import FPS
 from edgetalker.models.online.outside import OVER
 
-__all__ = ["FEATURES", "VALUES", "Encoder", "Follow", "Session", "fit_follow", "shapes_of", "train_encoder"]
+__all__ = [
+    "DEGREES",
+    "FEATURES",
+    "SIZE",
+    "VALUES",
+    "Encoder",
+    "EyeViews",
+    "Follow",
+    "Session",
+    "fit_follow",
+    "shapes_of",
+    "train_encoder",
+    "write_sheet",
+]
 
 FEATURES = 160
 """Numbers that the encoder tells of two pictures, 80 an eye."""
@@ -32,6 +48,9 @@ VALUES: tuple[tuple[str, str], ...] = (
 """What follows the cameras, each a number with the shapes that its positive and its negative part show."""
 _SIDES = ((0, 1, 4, 6, 8, 10, 11, 13), (2, 3, 5, 7, 9, 10, 12, 14))
 """Places of VALUES that one eye's camera sees: in, up, lid, squint, brow down, inner and outer up, cheek."""
+DEGREES = np.array([GAZE["EyeLookInLeft"][1], GAZE["EyeLookUpLeft"][0], GAZE["EyeLookOutLeft"][1],
+                     GAZE["EyeLookDownLeft"][0]])  # fmt: skip
+"""Of the EyeLook shapes in, up, out, down at 1, about the head's axes."""
 _SHAPES = tuple(name for pair in VALUES for name in pair if name)
 _NUISANCE = ("MouthSmile", "NoseSneer")
 """Shapes that move what the cameras see, and that nobody asks for: by name without a side."""
@@ -253,3 +272,17 @@ def fit_follow(encoder: Encoder, sessions: list[Session], seed: int = 0, decay: 
     follow.layer.weight.copy_(weights[:-1].T)
     follow.layer.bias.copy_(weights[-1])
     return follow.eval()
+
+
+def write_sheet(path: Path, views: EyeViews, session: Session, shown: Array, columns: int = 5, size: int = 96) -> None:
+    """Write a PNG of what the cameras saw, and under it the face that the talker showed, in even light."""
+    light = Light(np.array([[0.0, 0.3, 1.0]]), np.array([0.7]), 0.35)
+    straight = Mounted(np.zeros(3), np.zeros(3))
+    rows: list[list[NDArray[np.uint8]]] = [[], []]
+    for frame in np.linspace(20, len(shown) - 1, columns).astype(int):
+        shapes = dict(zip(MOTION_NAMES, shown[frame].tolist(), strict=True))
+        seen = session.pictures[frame].repeat(size // SIZE, 1).repeat(size // SIZE, 2)
+        for row, pair in zip(rows, (seen, views.both(shapes, (straight, straight), light, size)), strict=True):
+            row += [pair[1], pair[0]]  # the face's right eye is on the left
+    sheet = np.concatenate([np.concatenate(row, 1) for row in rows])
+    write_png(path, np.ascontiguousarray(np.repeat(sheet[..., None], 3, 2)))
