@@ -312,7 +312,7 @@ class _Writer:
             mix = self._constant("rest__mix", np.array([[1.0, 1.0 / _REST]], np.float32))
             yield helper.make_node("MatMul", [mix, both], [made], name=f"{node.name}__sum")
             return
-        high, left, low = (f"{node.output[0]}__{part}" for part in ("high", "left", "low"))
+        high, left, low = (f"{node.output[0]}__{part}" for part in ("upper", "lower", "low"))
         part = self._constant("rest__part", np.asarray(1.0 / _REST, np.float32))
         yield helper.make_node("Split", [both], [high, left], name=f"{node.name}__parts", axis=0, num_outputs=2)
         yield helper.make_node("Mul", [left, part], [low], name=f"{node.name}__low")

@@ -83,10 +83,11 @@ def test_the_forms_compute_alike_and_near_fp32(kind: Kind, rows: int, bias: bool
     assert off(found["emulated"], found["gpu"]) < 2e-3
 
 
-def test_a_product_may_read_what_another_has_made() -> None:
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_product_may_read_what_another_has_made(rows: int) -> None:
     nodes = [node("Gemm", "x w", "y"), node("Gemm", "y v", "z")]
-    network = network_of(nodes, {"x": (1, 64)}, {"z": (1, 48)}, w=weight(64, 64), v=weight(64, 48, seed=1))
-    x = np.random.default_rng(3).standard_normal((1, 64)).astype(np.float32)
+    network = network_of(nodes, {"x": (rows, 64)}, {"z": (rows, 48)}, w=weight(64, 64), v=weight(64, 48, seed=1))
+    x = np.random.default_rng(3).standard_normal((rows, 64)).astype(np.float32)
     full = computed(network.model, x=x)
     for form in forms():
         model = to_quantised(network, {"y": "w8", "z": "w8"}, {"x": 4.0, "y": 4.0}, form)
