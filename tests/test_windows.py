@@ -7,8 +7,10 @@ are not there, an event loop without signal handlers, file descriptors that cann
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -71,15 +73,23 @@ sys.exit(start())
 """
 
 
-def windows(*words: object, stop: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command; stop: seconds after which Ctrl-C comes."""
+def windows(*words: object, until: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command; until: what it says before Ctrl-C comes."""
     command = [sys.executable, "-c", WINDOWS, *map(str, words)]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
-        if stop is not None:
-            time.sleep(stop)
-            process.send_signal(2)
-        out, said = process.communicate(timeout=120)
+    with (
+        tempfile.TemporaryFile("w+") as told,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=told, text=True, env=env) as process,
+    ):
+        while until and process.poll() is None:
+            time.sleep(0.05)
+            told.seek(0)
+            if until in told.read():
+                process.send_signal(signal.SIGINT)
+                break
+        out, _ = process.communicate(timeout=120)
+        told.seek(0)
+        said = told.read()
     assert "Traceback" not in said, said
     assert "AssertionError" not in said, said
     return subprocess.CompletedProcess(command, process.returncode, out, said)
@@ -101,7 +111,7 @@ def test_a_live_run_sends_plays_and_ends_by_ctrl_c(tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
     done = windows(
         "live", SPEECH, "--loop", "--schedule", "one", "--to", out, "--to", "vmc://127.0.0.1:39540",
-        "--play", tmp_path / "heard.wav", stop=8.0,
+        "--play", tmp_path / "heard.wav", until="cannot be reached",
     )  # fmt: skip
     assert done.returncode == 130, done.stderr
     assert out.exists()
@@ -110,9 +120,9 @@ def test_a_live_run_sends_plays_and_ends_by_ctrl_c(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_page_and_the_server_begin_and_end(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", motion=np.zeros((9, 6, 3), np.float32), fps=np.array([25, 1]), triangles=[[0, 1, 2]])
-    done = windows("view", tmp_path / "m.npz", "--no-browser", stop=6.0)
+    done = windows("view", tmp_path / "m.npz", "--no-browser", until="http://127.0.0.1:")
     assert done.returncode == 0, done.stderr
     assert "http://127.0.0.1:" in done.stderr
-    done = windows("serve", "--talkers", 1, "--http", "127.0.0.1:0", stop=15.0)
+    done = windows("serve", "--talkers", 1, "--http", "127.0.0.1:0", until="schedules")
     assert "port" in done.stderr
     assert done.returncode == 130, done.stderr
