@@ -2,6 +2,7 @@
 
     data      speak and animate the training and held-out sessions     (every synthesizer that is installed)
     from-bundle  begin with the weights of a bundle                    -> WORK/trunk.pt, teacher.pt, talker.pt
+    people    sessions of recorded people without transcripts          (hama, pocketsphinx)
     trunk     train the causal audio trunk                             -> WORK/trunk.pt
     teacher   train condition network and ten-step denoiser on it      -> WORK/teacher.pt
     student   distill the denoiser into one step                       -> WORK/talker.pt
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     bundle = stages.add_parser("from-bundle", help="begin with the weights of a bundle")
     bundle.add_argument("--bundle", type=Path, required=True, help="folder of the bundle, as `export` writes it")
     bundle.add_argument("--work", type=Path, required=True, help="folder of the checkpoints; none may be there")
+    _people(stages.add_parser("people", help="label and animate recorded people"))
     trunk = stages.add_parser("trunk", help="train the audio trunk")
     _training(trunk, minutes=72.0, rows=32, rate=1.3e-3)
     trunk.add_argument(
@@ -59,6 +61,16 @@ def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", type=int, default=720, help="training sessions of a minute (default %(default)s)")
     parser.add_argument("--held-out", type=int, default=5, help="sessions of each held-out group (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
+
+
+def _people(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="folder whose `train` gets NAME-NN.npz")
+    parser.add_argument(
+        "--clips", type=Path, nargs="+", required=True, metavar="NAME", help="a folder of .wav, .flac, .ogg a speaker"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="times that each phrase is used (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s)")
 
 
@@ -111,6 +123,12 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _generate(options)
     if options.stage == "from-bundle":
         return _begin(options)
+    if options.stage == "people":
+        from edgetalker.models.online.data.people import fill
+
+        made = fill(options.data / "train", options.clips, options.seed, options.rounds, options.workers)
+        print(f"{made} sessions of people in {options.data / 'train'}")
+        return 0 if made else 1
     _set_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
     return _train(options)

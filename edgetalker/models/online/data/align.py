@@ -21,7 +21,7 @@ from edgetalker.engines.errors import InputError
 from edgetalker.models.online.data.phones import Segment, fold
 from edgetalker.models.online.data.utterance import RATE, spread
 
-__all__ = ["align", "align_phones", "available", "listen", "unknown"]
+__all__ = ["align", "align_phones", "available", "listen", "unknown", "weigh"]
 
 _MODEL = Path("/usr/share/pocketsphinx/model/en-us")
 _DICTIONARY = _MODEL / "cmudict-en-us.dict"
@@ -68,6 +68,19 @@ def align_phones(samples: NDArray[np.float32], words: Sequence[Sequence[str]]) -
     return _place(samples, [[" ".join(phones)] for phones in words if phones], _SOUNDS)
 
 
+def weigh(
+    samples: NDArray[np.float32], words: Sequence[Sequence[str]], sounds: Mapping[str, str]
+) -> tuple[list[Segment], list[str]]:
+    """Align phones as `align_phones` does, and tell of each segment which of the recognizer's sounds fits best.
+
+    sounds: for a phone (ours), the recognizer's that are tried in its place, as "B|P|D".
+    """
+    _demand()
+    known, picked = _SOUNDS | dict(sounds), list[tuple[str, int]]()
+    segments = _place(samples, [[" ".join(phones)] for phones in words if phones], known, picked)
+    return segments, [known.get(phone, phone.upper()).split("|")[number] for phone, number in picked]
+
+
 def listen(samples: NDArray[np.float32]) -> list[Segment]:
     """Return the phones that pocketsphinx's phone loop hears when nobody says which words there are.
 
@@ -90,8 +103,16 @@ def _demand() -> None:
         )
 
 
-def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds: Mapping[str, str]) -> list[Segment]:
-    """Align words, each given by its pronunciations: strings of phones, CMU's or those that `sounds` explains."""
+def _place(
+    samples: NDArray[np.float32],
+    spoken: Sequence[Sequence[str]],
+    sounds: Mapping[str, str],
+    picked: list[tuple[str, int]] | None = None,
+) -> list[Segment]:
+    """Align words, each given by its pronunciations: strings of phones, CMU's or those that `sounds` explains.
+
+    picked: takes for each segment its phone, and which of that phone's sounds fitted best.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _write_task(folder, samples, spoken, sounds)
@@ -99,7 +120,7 @@ def _place(samples: NDArray[np.float32], spoken: Sequence[Sequence[str]], sounds
         result = folder / "out.seg"
         if not result.exists():
             raise InputError("pocketsphinx gave no alignment", hint="give the transcript exactly as it is said")
-        return _read(result.read_text())
+        return _read(result.read_text(), picked)
 
 
 @cache
@@ -169,7 +190,7 @@ def _heard(text: str) -> list[Segment]:
     return segments
 
 
-def _read(text: str) -> list[Segment]:
+def _read(text: str, picked: list[tuple[str, int]] | None = None) -> list[Segment]:
     """Parse `hypseg`: after the header, (start-frame end-of-... word) pairs; frames are 10 ms."""
     items = text.split()
     places = [index for index, item in enumerate(items) if item.startswith("ph_")]
@@ -180,5 +201,9 @@ def _read(text: str) -> list[Segment]:
     edges = [*starts[1:], last]
     segments: list[Segment] = []
     for index, start, end in zip(places, starts, edges, strict=True):
-        segments += spread(fold(items[index][3:].split("(")[0]), start / 100, end / 100)
+        name, _, number = items[index][3:].rstrip(")").partition("(")
+        found = spread(fold(name), start / 100, end / 100)
+        segments += found
+        if picked is not None:
+            picked += [(name, int(number or 1) - 1)] * len(found)
     return segments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,17 @@ from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts,
 from edgetalker.models.online.data.voices import NOBODY
 from edgetalker.models.online.features import log_mel
 
-__all__ = ["Session", "load", "make", "save", "targets"]
+__all__ = ["SECONDS", "Session", "joined", "load", "make", "save", "targets"]
 
 Array = NDArray[np.float32]
+Room = Callable[[int], Array]
 SECONDS = 60
 DRAWS = 2
 """Faces drawn for the same sound, each with its own emotions, style and chance."""
+
+
+def _silence(count: int) -> Array:
+    return np.zeros(count, np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,14 @@ def make(voice: Voice, seed: int, keep_sound: bool, worn: float = 0.4) -> Sessio
     if voice == NOBODY:
         heard = noises.stretches(SECONDS * RATE, rng, _elsewhere(dice))
         return targets(heard + _floor(rng, heard.size), np.zeros_like(heard), [], rng, keep_sound)
-    samples, segments = _sound(voice, rng, dice, varied=worn > 0)
+    return joined(_spoken(voice, rng, dice, varied=worn > 0), rng, keep_sound, worn)
+
+
+def joined(
+    utterances: Iterable[Utterance], rng: np.random.Generator, keep_sound: bool, worn: float, room: Room = _silence
+) -> Session:
+    """Join utterances with pauses, up to a minute, and animate them. room: what is heard in n samples of pause."""
+    samples, segments = _sound(utterances, rng, room)
     level = rng.uniform(-32, -18) if worn else -23.0
     clean = degrade.at_level(samples, level)
     heard = clean + _breaths(segments, clean.size, level, rng) if worn else clean
@@ -107,14 +119,13 @@ def _spoken(voice: Voice, rng: np.random.Generator, dice: random.Random, varied:
     return (faster(utterance, speed) for utterance in speak(voice, texts, rate / speed, pitch))
 
 
-def _sound(voice: Voice, rng: np.random.Generator, dice: random.Random, *, varied: bool) -> tuple[Array, list[Segment]]:
+def _sound(utterances: Iterable[Utterance], rng: np.random.Generator, room: Room) -> tuple[Array, list[Segment]]:
     pieces: list[Array] = []
     segments: list[Segment] = []
     at = 0.0
-    for utterance in _spoken(voice, rng, dice, varied):
+    for utterance in utterances:
         gap = rng.uniform(4, 9) if rng.random() < 0.07 else min(rng.exponential(0.35), 2.5)
-        silence = np.zeros(int(gap * RATE), np.float32)
-        pieces += [silence, utterance.samples]
+        pieces += [room(int(gap * RATE)), utterance.samples]
         segments += _shifted(utterance.segments, at, gap)
         at += gap + pieces[-1].size / RATE
         if at > SECONDS:
