@@ -112,7 +112,7 @@ def _write(path: Path, phrases: Sequence[Utterance]) -> None:
     with write_whole(path) as file:
         np.savez(
             file,
-            samples=np.concatenate([p.samples for p in phrases] or [np.zeros(0)]).astype(np.float32),
+            samples=np.concatenate([np.zeros(0, np.float32), *(p.samples for p in phrases)]),
             lengths=np.array([p.samples.size for p in phrases], np.int64),
             segments=np.array(rows, np.float64).reshape(-1, 4),
         )

@@ -55,8 +55,9 @@ def test_an_open_phone_that_sounds_shut_to_both_is_in_doubt() -> None:
 
 
 def test_phones_that_the_aligner_lost_are_an_error() -> None:
+    spikes = [Spike("aa", 0.6, True, 0.9), Spike("b", 0.75, False, 0.9)]
     with pytest.raises(InputError, match="placed 3 of 2 phones"):
-        join([Spike("aa", 0.6, True, 0.9), Spike("b", 0.75, False, 0.9)], _closing({}), SPOKEN, ["SIL", "AA", "B", "AA"])
+        join(spikes, _closing({}), SPOKEN, ["SIL", "AA", "B", "AA"])
 
 
 def test_without_hama_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,8 @@ def _quiet(samples: Array, pause: Segment) -> Array:
 
 def _faded(samples: Array) -> Array:
     """Fade 5 ms at both ends: a cut at another level than the room's would click."""
-    faded, ramp = samples.copy(), np.linspace(0.0, 1.0, 80, dtype=np.float32)
+    faded: Array = samples.copy()
+    ramp = np.linspace(0.0, 1.0, 80, dtype=np.float32)
     if faded.size >= 160:
         faded[:80] *= ramp
         faded[-80:] *= ramp[::-1]
