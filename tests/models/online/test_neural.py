@@ -37,6 +37,14 @@ def test_stress_and_pads_go_forward_length_goes_back_and_quiet_gaps_are_silent()
     ]  # fmt: skip
 
 
+def test_a_phone_is_not_held_over_the_silence_of_a_full_stop() -> None:
+    sound = np.full(RATE, 0.1, np.float32)
+    sound[int(0.4 * RATE) :] = 0.0
+    ends = np.array([0.1, 0.2, 0.3, 0.9, 1.0])
+    got = [(s.phone, round(s.start, 3), round(s.end, 3)) for s in segments_of(sound, ["^", "m", "ɑ", ".", "$"], ends)]
+    assert got == [("sil", 0.0, 0.1), ("m", 0.1, 0.2), ("aa", 0.2, 0.4), ("sil", 0.4, 1.0)]
+
+
 @needs_espeak
 def test_punctuation_stays_between_the_clauses() -> None:
     said = ipa("en-us", "the map, the map!")
