@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,12 @@ FULL = Path("/dev/full")
 on_linux = pytest.mark.skipif(not FULL.exists(), reason="/dev/full is Linux'")
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
-    """A limit on the size of files: every write fails with EFBIG, as it would with ENOSPC."""
+    """A limit on the size of files: every write fails with EFBIG, as it would with ENOSPC.
+
+    For as short as can be and no fixture: pytest writes into a file of its own between a test and its fixtures' ends.
+    """
     resource = pytest.importorskip("resource", reason="limits on file sizes exist on Unix only")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
@@ -42,16 +46,16 @@ def test_a_full_device_is_seen_before_the_work(tmp_path: Path) -> None:
     assert checked_target("/dev/null") == Path("/dev/null")
 
 
-def test_a_full_disk_is_seen_before_the_work_and_the_older_file_stays(tmp_path: Path, full_disk: None) -> None:
+def test_a_full_disk_is_seen_before_the_work_and_the_older_file_stays(tmp_path: Path) -> None:
     (tmp_path / "old.json").touch()
     for name in ("old.json", "new.json"):
-        with pytest.raises(OutputError, match=f"{name} cannot be written: File too large"):
+        with pytest.raises(OutputError, match=f"{name} cannot be written: File too large"), full_disk():
             checked_target(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["old.json"]
 
 
-def test_a_folder_on_a_full_disk_is_seen_before_the_work(tmp_path: Path, full_disk: None) -> None:
-    with pytest.raises(OutputError, match=f"^{tmp_path} cannot be written: File too large"):
+def test_a_folder_on_a_full_disk_is_seen_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=f"^{tmp_path} cannot be written: File too large"), full_disk():
         try_folder(tmp_path / "not" / "yet")
     assert not list(tmp_path.iterdir())
 
