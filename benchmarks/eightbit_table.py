@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -27,6 +26,7 @@ from benchmarks.plan_table import write_between
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.engines.bundle import Bundle
 from edgetalker.measure.bench import made_up_sound
+from edgetalker.measure.budget import frame_cpu_ns
 from edgetalker.runtime.model import find_bundle
 from edgetalker.runtime.talker import Talker
 
@@ -123,16 +123,9 @@ def _times(bundle: Bundle, precision: str, schedule: str) -> tuple[float, float]
             for talker, times in zip(pair, least, strict=True):
                 for _ in range(period):
                     talker.make(schedule, window=sound)
-                np.minimum(times, [cpu_ns(talker, schedule, sound) for _ in range(period)], out=times)
+                np.minimum(times, [frame_cpu_ns(talker, schedule, sound) for _ in range(period)], out=times)
     wide, narrow = least.mean(1) / 1e6
     return float(wide), float(narrow)
-
-
-def cpu_ns(talker: Talker, schedule: str, sound: Any) -> int:
-    """Make a frame; return the processor time of it."""
-    begin = time.thread_time_ns()
-    talker.make(schedule, window=sound)
-    return time.thread_time_ns() - begin
 
 
 if __name__ == "__main__":

@@ -238,15 +238,19 @@ def _fan(seconds: float, rng: np.random.Generator) -> Array:
     return at_level((coloured_noise(count, rng, 1.4) + 0.3 * blades).astype(np.float32), -35.0)
 
 
+def _recorded(folder: Path) -> list[Array]:
+    return [at_level(read_whole(path, RATE), _LEVEL) for path in sorted((folder / MUSIC).glob("*.wav"))]
+
+
 def _music(folder: Path) -> Array:
-    found = [at_level(read_whole(path, RATE), _LEVEL) for path in sorted((folder / MUSIC).glob("*.wav"))]
+    found = _recorded(folder)
     return np.concatenate(found) if found else _tune(SECONDS, np.random.default_rng(_SEED))
 
 
 def silent(folder: Path) -> dict[str, list[Array]]:
     """Return sounds without speech: music (recorded where there is some, and made), typing, breath, cough, fan."""
     rng = np.random.default_rng(_SEED)
-    recorded = [at_level(read_whole(path, RATE), _LEVEL) for path in sorted((folder / MUSIC).glob("*.wav"))]
+    recorded = _recorded(folder)
     made = {
         "music, made": [_tune(20, rng)],
         "typing": [_typing(20, rng)],

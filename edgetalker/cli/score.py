@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,8 @@ def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path, str | No
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Return the files of a folder by what pairs them. Raises InputError for two of one name, all of them at once."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
-    found = {path.stem: path for path in files}
-    if twice := [path.name for path in files if sum(other.stem == path.stem for other in files) > 1]:
+    found, named = {path.stem: path for path in files}, Counter(path.stem for path in files)
+    if twice := [path.name for path in files if named[path.stem] > 1]:
         raise InputError(f"{folder}: which file is meant? {', '.join(twice)}", hint="one file for each CLIP")
     return found
 

@@ -16,7 +16,7 @@ from edgetalker.engines.engine import DTYPES, Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, nearest
 from edgetalker.engines.host import HostDevice
 
-__all__ = ["OrtBinding", "OrtEngine", "check_border", "check_buffers", "medians", "open_session"]
+__all__ = ["OrtBinding", "OrtEngine", "check_border", "check_buffers", "medians", "onnxruntime_module", "open_session"]
 
 _KERNEL = "_kernel_time"
 _TYPES = {
@@ -152,19 +152,25 @@ def _spec(item: Any) -> TensorSpec | str:
     return TensorSpec(dtype, shape)
 
 
+def onnxruntime_module() -> Any:
+    """Import ONNX Runtime so that it talks to nobody. Raises MissingPackageError."""
+    # From 1.29 on ONNX Runtime makes a device id and looks its maker's collector up, unless this stands before it is
+    # imported. Who wants that sets ORT_DISABLE_TELEMETRY=0 (docs/concepts.md).
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingPackageError("onnxruntime", "running stages on the CPU", extra="cpu") from None
+    return onnxruntime
+
+
 def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network", profile: Path | None = None) -> Any:
     """Return an ONNX Runtime session on the CPU: the one way in which this project opens one.
 
     profile: prefix of the file into which its own profiler writes. Raises EngineError when it refuses the model,
     MissingPackageError without onnxruntime.
     """
-    # From 1.29 on ONNX Runtime makes a device id and looks its maker's collector up, unless this stands before it is
-    # imported. Who wants that sets ORT_DISABLE_TELEMETRY=0 (docs/concepts.md).
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime as ort
-    except ImportError:
-        raise MissingPackageError("onnxruntime", "running stages on the CPU", extra="cpu") from None
+    ort = onnxruntime_module()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -33,7 +33,7 @@ from edgetalker.runtime.model import Model, find_bundle
 from edgetalker.runtime.options import no_schedule
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["DEVICES", "Budget", "DeviceFacts", "Played", "StageBudget", "budget", "device_facts"]
+__all__ = ["DEVICES", "Budget", "DeviceFacts", "Played", "StageBudget", "budget", "device_facts", "frame_cpu_ns"]
 
 _FACTOR = 2.0
 _ROUNDS, _FRAMES = 12, 8  # rounds, and frames that are played in each at least
@@ -401,7 +401,7 @@ class Played:
     def play(self) -> None:
         """Play some periods."""
         for _ in range(max(1, _FRAMES // len(self._least))):
-            times = [_made(self._talker, self._schedule, self._sound) for _ in self._least]
+            times = [frame_cpu_ns(self._talker, self._schedule, self._sound) for _ in self._least]
             np.minimum(self._least, times, out=self._least)
 
     def close(self) -> None:
@@ -410,7 +410,8 @@ class Played:
         self._model.close()
 
 
-def _made(talker: Talker, schedule: str, sound: Any) -> int:
+def frame_cpu_ns(talker: Talker, schedule: str, sound: Any) -> int:
+    """Make a frame of a window of sound; return the thread's processor time of it in ns."""
     begin = time.thread_time_ns()
     talker.make(schedule, window=sound)
     return time.thread_time_ns() - begin

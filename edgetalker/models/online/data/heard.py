@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError
+from edgetalker.engines.errors import InputError, MissingPackageError
+from edgetalker.engines.ort import onnxruntime_module
 from edgetalker.models.online.data import align
 from edgetalker.models.online.data.phones import BILABIALS, Segment, fold_ipa
 
@@ -139,8 +140,9 @@ def _phones(token: str) -> list[str]:
 @cache
 def _teacher() -> tuple[Any, tuple[str, ...], int, int]:
     try:
+        onnxruntime_module()  # before hama imports it, with its telemetry
         model = importlib.import_module("hama.asr").ASRModel()
-    except ImportError as error:
+    except (ImportError, MissingPackageError) as error:
         raise InputError(f"hama cannot be used ({error})", hint="pip install hama==1.7.0") from None
     tokens = tuple(model.decoder_tokens)
     return model, tokens, tokens.index("<blank>"), tokens.index("<wb>")

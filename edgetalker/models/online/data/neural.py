@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgetalker.engines.ort import open_session
 from edgetalker.models.online.data.espeak import espeak_library, ipa
 from edgetalker.models.online.data.phones import Segment, fold_ipa
 from edgetalker.models.online.data.utterance import RATE, Utterance, Voice, at_rate, spread
@@ -106,17 +107,13 @@ def _piper(session: Any, settings: dict[str, Any], text: str, rate: float) -> Ut
 def _session(graph: bytes, durations: str) -> Any:
     """Open a graph on one thread, with an inner value (float32) as its last output and its noise seeded."""
     import onnx
-    import onnxruntime
 
     model = onnx.load_from_string(graph)
     model.graph.output.append(onnx.helper.make_tensor_value_info(durations, onnx.TensorProto.FLOAT, None))
     for number, node in enumerate(model.graph.node):
         if node.op_type.startswith("Random"):
             node.attribute.append(onnx.helper.make_attribute("seed", float(number)))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return open_session(model.SerializeToString())
 
 
 def _utterance(
