@@ -3,8 +3,9 @@
 A block of m frames that costs 300 ms at its first frame makes that frame late. With a spread of s frames the block's
 sound is complete s frames before: its pieces run in the slack of those frames, after each was handed over, on inputs
 held since then; at the block's border the results are shown to the frames. Which piece runs in which slot is fixed from
-measured costs before the first frame. A piece longer than half a slot's slack runs on a thread of its own (host),
-beside the frames; a GPU's queue has one order, there it delays them, and the plan says so.
+measured costs before the first frame. A piece longer than an eighth of a slot's slack runs on a thread of its own
+(host), beside the frames, or one longer than half of it where those would be too many for the spread; a GPU's queue has
+one order, there it delays them, and the plan says so.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ __all__ = ["Aside", "Plan", "Spread"]
 Fill = Callable[[int, "NDArray[np.float32] | None"], None]
 """Fills and uploads what a block that begins with frame `index` hears: of what was heard, or of this window."""
 
-_MARGIN = 2
-"""What else a machine does can make a piece twice as long as it was when it was measured."""
+_MARGINS = (8, 2)
+"""How many times as long as it was when it was measured a piece may become before it delays the next frame: what else
+a machine does is seen to make it so. The larger margin where its plan fits."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """Which piece runs in which slot. labels, costs (ns): of each piece. slots: where each begins, ascending. long:
-    pieces that take more than half a slot's slack. fits: whether all of them are done before they are needed."""
+    pieces that run beside the frames. fits: whether all of them are done before they are needed."""
 
     labels: tuple[str, ...]
     costs: tuple[int, ...]
@@ -47,7 +49,17 @@ class Plan:
 
         slack_ns: what a slot has left beside its frame.
         """
-        long = frozenset(i for i, cost in enumerate(costs) if _MARGIN * cost > slack_ns)
+        for margin in _MARGINS:
+            plan = cls._within(margin, labels, costs, slots, slack_ns, period_ns)
+            if plan.fits:
+                break
+        return plan
+
+    @classmethod
+    def _within(
+        cls, margin: int, labels: Sequence[str], costs: Sequence[int], slots: int, slack_ns: float, period_ns: int
+    ) -> Plan:
+        long = frozenset(i for i, cost in enumerate(costs) if margin * cost > slack_ns)
         low = max([cost for i, cost in enumerate(costs) if i not in long], default=0)
         high = max(low, int(slack_ns))
         while low < high:

@@ -393,7 +393,8 @@ def test_a_plan_keeps_the_order_and_fills_no_slot_beyond_its_slack(costs: list[i
     assert list(plan.slots) == sorted(plan.slots)
     assert all(0 <= slot < slots for slot in plan.slots)
     assert plan.until(slots - 1) == len(costs)
-    assert plan.long == {i for i, cost in enumerate(costs) if 2 * cost > slack}
+    beside = [{i for i, cost in enumerate(costs) if margin * cost > slack} for margin in (8, 2)]
+    assert plan.long in (beside if plan.fits else beside[1:])
     if plan.fits:
         for slot in set(plan.slots):
             short = [cost for i, cost in enumerate(costs) if plan.slots[i] == slot and i not in plan.long]
