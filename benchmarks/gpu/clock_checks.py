@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.setting import Setting
 from edgetalker.engines.bundle import Bundle
+from edgetalker.measure.report import Summary
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.loop import Loop, Options
 from edgetalker.runtime.sinks.sink import Sink
-from edgetalker.runtime.stats import Summary
 
 __all__ = ["on_the_clock"]
 

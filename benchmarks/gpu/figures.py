@@ -17,11 +17,11 @@ from edgetalker.engines.engine import Device, Engine, TensorSpec
 from edgetalker.engines.errors import UserError
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.torch import OnnxModule, TorchPool
-from edgetalker.engines.torch.engine import lockstep
 from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.profile import Profiler
-from edgetalker.runtime.stats import Summary
+from edgetalker.measure.report import Summary
 from edgetalker.runtime.talker import Talker
+from edgetalker.serve.lockstep import lockstep
 
 __all__ = [
     "AT_LEAST",

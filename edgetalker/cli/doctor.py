@@ -108,10 +108,38 @@ def _gpu() -> str:
     return str(probe())
 
 
-def _flavours() -> list[str]:
-    from edgetalker.engines.machine import flavour_report
+_WANTED = {
+    "Builder": "it builds no plans",
+    "OnnxParser": "it reads no ONNX",
+    "IExecutionContext.is_stream_capturable": "it does not say whether a stream can be captured",
+    "IRuntimeCache": "it keeps no runtime cache",
+    "ComputeCapability": "it builds for the GPU in this machine only",
+    "EngineInspector": "it shows no layers",
+}
+"""A part of TensorRT's interface -> what is not to be had without it."""
 
-    return [f"{flavour}: {'; '.join(lines)}" for flavour, lines in flavour_report().items()]
+
+def _flavours() -> list[str]:
+    """Return for each flavour of TensorRT its version and what it lacks, or why it does not load."""
+    from edgetalker.engines.machine import Gpu, driver_fault, probe
+    from edgetalker.engines.tensorrt.api import FLAVOURS, load
+
+    report = []
+    for flavour in FLAVOURS:
+        try:
+            api = load(flavour)
+            found = probe()
+            fault = driver_fault(flavour, found) if isinstance(found, Gpu) else None
+            lacks = [text for path, text in _WANTED.items() if not api.has(path)]
+            told = [api.version, *([] if fault is None else _told(fault)), *lacks]
+        except UserError as error:
+            told = _told(error)
+        report.append(f"{flavour}: {'; '.join(told)}")
+    return report
+
+
+def _told(error: UserError) -> list[str]:
+    return [error.message, *([f"hint: {error.hint}"] if error.hint else [])]
 
 
 def _abilities() -> Iterator[Ability]:

@@ -24,7 +24,6 @@ __all__ = [
     "NoGpu",
     "compute_capability",
     "driver_fault",
-    "flavour_report",
     "peak_memory",
     "probe",
     "require_gpu",
@@ -155,16 +154,6 @@ class Machine:
     gpu: Gpu | NoGpu
 
 
-_WANTED = {
-    "Builder": "it builds no plans",
-    "OnnxParser": "it reads no ONNX",
-    "IExecutionContext.is_stream_capturable": "it does not say whether a stream can be captured",
-    "IRuntimeCache": "it keeps no runtime cache",
-    "ComputeCapability": "it builds for the GPU in this machine only",
-    "EngineInspector": "it shows no layers",
-}
-
-
 def this_machine(index: int = 0) -> Machine:
     """Return platform, GPU `index` and the version of every flavour that loads. Imports them; makes no Runtime."""
     versions = {}
@@ -172,24 +161,8 @@ def this_machine(index: int = 0) -> Machine:
         try:
             versions[flavour] = load(flavour).version
         except UserError:
-            continue  # `flavour_report` says why
+            continue  # `edgetalker doctor` says why
     return Machine(versions, platform_tag(), probe(index))
-
-
-def flavour_report() -> dict[str, list[str]]:
-    """Return for each flavour its version and what it lacks, or why it does not load. For `doctor`."""
-    report: dict[str, list[str]] = {}
-    for flavour in FLAVOURS:
-        try:
-            api = load(flavour)
-        except UserError as error:
-            report[flavour] = [error.message, *([f"hint: {error.hint}"] if error.hint else [])]
-            continue
-        found = probe()
-        fault = driver_fault(flavour, found) if isinstance(found, Gpu) else None
-        told = [] if fault is None else [fault.message, f"hint: {fault.hint}"]
-        report[flavour] = [api.version, *told, *(text for path, text in _WANTED.items() if not api.has(path))]
-    return report
 
 
 def peak_memory() -> int:

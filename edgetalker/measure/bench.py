@@ -6,7 +6,7 @@ import gc
 import platform
 import time
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 from edgetalker import __version__
 from edgetalker.engines.errors import Progress, unheard
 from edgetalker.engines.machine import peak_memory
+from edgetalker.measure.report import FIGURES, Summary
 from edgetalker.runtime.ladder import rehearse
-from edgetalker.runtime.stats import Summary, table
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["Bench", "BenchReport", "Opener", "ScheduleFigures", "frame_times", "kept_bytes", "made_up_sound"]
@@ -91,7 +91,7 @@ class BenchReport:
         if figures.against is not None:
             rows.append((f"frame, {self.against}", figures.against))
         period = 1e3 / self.fps
-        lines = [f"schedule {name} ({figures.rows} rows)", table(rows, unit="ms", scale=1e6)]
+        lines = [f"schedule {name} ({figures.rows} rows)", _table(rows, unit="ms", scale=1e6)]
         lines.append(
             f"{figures.misses} of {figures.frame.count} frames took longer than a frame at {self.fps:g} fps "
             f"({period:.1f} ms); {figures.kept:.1f} bytes kept a frame"
@@ -275,3 +275,14 @@ def made_up_sound(session: Talker) -> Any:
         return None
     shape = session.audio.shape
     return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+
+
+def _table(rows: Sequence[tuple[str, Summary]], *, unit: str, scale: float) -> str:
+    """Return an aligned text table; values are divided by `scale` (1e6 shows ns as ms)."""
+    width = max([len(name) for name, _ in rows] + [5])
+    head = f"{unit:<{width}}  " + "".join(f"{name:>10}" for name in FIGURES) + f"{'cv %':>8}{'n':>8}"
+    lines = [head, "-" * len(head)]
+    for name, summary in rows:
+        cells = "".join(f"{getattr(summary, column) / scale:>10.3f}" for column in FIGURES)
+        lines.append(f"{name:<{width}}  {cells}{100 * summary.cv:>8.1f}{summary.count:>8}")
+    return "\n".join(lines)

@@ -17,8 +17,15 @@ from edgetalker.engines.errors import MissingPackageError, Progress, UserError, 
 from edgetalker.measure.bench import Opener, frame_times, made_up_sound, whole_blocks
 from edgetalker.measure.floor import Rates, StageCost, measure_rates, stage_cost
 from edgetalker.measure.meter import HOST_PARTS, HostMeter, Kernels, Span, load_nvtx
-from edgetalker.measure.report import LayerTime, PieceTimes, ProfileReport, ScheduleProfile, TracedFrame, write_trace
-from edgetalker.runtime.stats import Summary
+from edgetalker.measure.report import (
+    LayerTime,
+    PieceTimes,
+    ProfileReport,
+    ScheduleProfile,
+    Summary,
+    TracedFrame,
+    write_trace,
+)
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["ENQUEUE_LIMIT", "UNSTABLE", "ProfileOptions", "Profiler", "layers_of", "profile", "warnings_for"]

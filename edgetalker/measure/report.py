@@ -10,19 +10,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgetalker import __version__
 from edgetalker.engines.files import write_whole
 from edgetalker.measure.floor import Rates, StageCost
 from edgetalker.measure.meter import Span
-from edgetalker.runtime.stats import Summary
 
 __all__ = [
     "COLUMNS",
+    "FIGURES",
     "FORMAT",
     "LayerTime",
     "PieceTimes",
     "ProfileReport",
     "ScheduleProfile",
+    "Summary",
     "TracedFrame",
     "as_text",
     "write_trace",
@@ -30,7 +34,7 @@ __all__ = [
 
 FORMAT = "edgetalker-profile"
 VERSION = 1
-_FIGURES = ("min", "median", "mean", "p90", "p95", "p99", "max")
+FIGURES = ("min", "median", "mean", "p90", "p95", "p99", "max")
 COLUMNS = (
     "schedule",
     "part",
@@ -39,7 +43,7 @@ COLUMNS = (
     "launches",
     "nodes",
     "count",
-    *(f"{name}_ns" for name in _FIGURES),
+    *(f"{name}_ns" for name in FIGURES),
     "cv",
     "share",
     "weight_bytes",
@@ -50,6 +54,45 @@ COLUMNS = (
     "limit",
 )
 """Columns of the CSV and keys of a piece in the JSON. part: `device`, `host` or `frame`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one series of times in the unit of the series; cv is the coefficient of variation (std / mean)."""
+
+    count: int
+    min: float
+    median: float
+    mean: float
+    p90: float
+    p95: float
+    p99: float
+    max: float
+    cv: float
+
+    @classmethod
+    def of(cls, values: Sequence[float] | NDArray[np.float64] | NDArray[np.int64]) -> Summary:
+        """Return the figures of at least one value. Percentiles interpolate linearly. Raises ValueError on none."""
+        series = np.asarray(values, np.float64)
+        if not len(series):
+            raise ValueError("no values to summarise")
+        p90, p95, p99 = np.percentile(series, (90, 95, 99))
+        mean = float(series.mean())
+        return cls(
+            count=len(series),
+            min=float(series.min()),
+            median=float(np.median(series)),
+            mean=mean,
+            p90=float(p90),
+            p95=float(p95),
+            p99=float(p99),
+            max=float(series.max()),
+            cv=float(series.std() / mean) if mean else 0.0,
+        )
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the figures under stable keys."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -181,7 +224,7 @@ def _cell(value: Any) -> Any:
 
 
 def _times(times: Summary) -> dict[str, float]:
-    return {"count": times.count, **{f"{name}_ns": getattr(times, name) for name in _FIGURES}, "cv": times.cv}
+    return {"count": times.count, **{f"{name}_ns": getattr(times, name) for name in FIGURES}, "cv": times.cv}
 
 
 def _schedule(profile: ScheduleProfile) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from edgetalker.measure.bench import Bench
 from edgetalker.measure.floor import Rates, measure_rates
 from edgetalker.measure.meter import HOST_PARTS, HostMeter
 from edgetalker.measure.profile import ProfileOptions, Profiler, layers_of, profile, warnings_for
-from edgetalker.measure.report import COLUMNS, PieceTimes
+from edgetalker.measure.report import COLUMNS, PieceTimes, Summary
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.program import Granularity
-from edgetalker.runtime.stats import Summary
 from edgetalker.runtime.talker import Talker
 from tests.support.toy import toy_bundle
 

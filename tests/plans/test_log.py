@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edgetalker.cli import doctor
 from edgetalker.engines.errors import DeviceError, EngineError, UserError
-from edgetalker.engines.machine import Gpu, flavour_report
+from edgetalker.engines.machine import Gpu
 from edgetalker.engines.tensorrt.api import Api, wheel_cuda
 from edgetalker.engines.tensorrt.log import explain, log_of
 
@@ -78,12 +79,11 @@ def test_a_driver_that_is_older_than_the_wheels_is_no_missing_driver(monkeypatch
 def test_doctor_compares_driver_and_wheels(rtx: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetalker.engines.machine.probe", lambda: Gpu("Test GPU", "sm86", 8 << 30, "12.2"))
     monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 13)
-    told = flavour_report()[rtx.flavour]
-    assert told[0] == rtx.version
-    assert "is for CUDA 12.2; the installed tensorrt_rtx wheels want CUDA 13" in told[1]
-    assert told[2].startswith("hint: update the driver to 580 or newer")
+    told = next(line for line in doctor._flavours() if line.startswith(f"{rtx.flavour}: {rtx.version}"))
+    assert "is for CUDA 12.2; the installed tensorrt_rtx wheels want CUDA 13" in told
+    assert "; hint: update the driver to 580 or newer" in told
     monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 12)
-    assert not [line for line in flavour_report()[rtx.flavour] if "want CUDA" in line]
+    assert not [line for line in doctor._flavours() if line.startswith(rtx.flavour) and "want CUDA" in line]
 
 
 def test_the_wheels_that_are_installed_say_their_cuda(rtx: Api) -> None:

@@ -19,9 +19,10 @@ import torch
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.cuda import CudaDevice
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.torch import TorchPool, lockstep, torch_engines
+from edgetalker.engines.torch import TorchPool, torch_engines
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
+from edgetalker.serve.lockstep import lockstep
 from tests.cuda.double.control import Double
 from tests.cuda.torch_on_double.conftest import TINY
 

@@ -12,8 +12,8 @@ from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.host import HostDevice
-from edgetalker.engines.torch.engine import lockstep, widened
 from edgetalker.runtime.model import Model
+from edgetalker.serve.lockstep import lockstep, widened
 from tests.support import toy
 
 pytest.importorskip("torch")
