@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from edgetalker.engines.bundle import Bundle
 from edgetalker.export.faces.flame import read_flame
+from edgetalker.models.artalk import finished
 from edgetalker.runtime.sinks.names import ARKIT_SHAPES
+from edgetalker.runtime.talker import Talker
 from tests.export.test_faces import EXPRESSIONS, VERTICES, flame_arrays, save
 from tests.live.test_stream import write_wav
-from tests.support.artalk import TOY, checkpoint
+from tests.support.artalk import DATA, TOY, checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +71,26 @@ def test_a_variant_of_another_window_plays_from_a_file_and_live_from_a_pipe(
     assert f"look-ahead {40 * (frames - 1 + frames // 4 + 4)}.0" in said  # chunk, spread and smoothing
     assert motion(folder / "file.npz").shape == (FRAMES, 106)
     np.testing.assert_array_equal(motion(folder / "pipe.npz"), motion(folder / "file.npz"))
+
+
+def test_the_reference_network_with_style_played_from_sound_in_odd_sizes(tmp_path: Path) -> None:
+    """The published code's streamer gave its three chunks of the same sound whole: `style_motion_out`."""
+    with np.load(DATA / "tiny.npz") as arrays:
+        sound, wanted = arrays["wav"], finished(arrays["style_motion_out"])
+        np.savez(tmp_path / "style.npz", motion=arrays["style_motion"])
+    torch.save(checkpoint(), tmp_path / "tiny.pt")
+    heads = ("--audio-heads", "4", "--vae-heads", "4", "--heads", "12")
+    words = ("--style-motion", tmp_path / "style.npz", "--no-smooth", "-o", tmp_path / "bundle")
+    edgetalker("export", "artalk", tmp_path / "tiny.pt", *heads, *words)
+    made, random = [], np.random.default_rng(5)
+    with Talker(Bundle.open(tmp_path / "bundle")) as talker:
+        sound = np.pad(sound, (0, talker.end(len(wanted)) - len(sound)))
+        while len(sound):
+            part, sound = np.split(sound, [random.integers(1, 20_000)])
+            talker.hear(part)
+            while talker.ready() and len(made) < len(wanted):
+                made.append(talker.make().motion.copy())
+    np.testing.assert_allclose(np.stack(made), wanted, atol=1e-4)
 
 
 def test_flame_and_arkit_by_the_command_line(folder: Path) -> None:
