@@ -338,7 +338,7 @@ def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any)
     except UserError as refusal:  # a library that does not know this GPU says so here
         device.close()
         return {f"{flavour} {version}": f"not run: {refusal.message}"}
-    bound = _binding_times(engines, device)
+    bound = _binding_costs(engines, device)
     talker = setting.talker(bundle, device, engines=engines, timings=True)
     reference = setting.talker(bundle)
     sound = sound_for(talker, 20)
@@ -351,16 +351,17 @@ def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any)
         f"{flavour} {version}: worst relative error against PyTorch": error,
         f"{flavour} {version}: whole frame, us": profile.frame.median / 1e3,
         f"{flavour} {version}: device, us": profile.device.median / 1e3,
-        f"{flavour} {version}: binding 1, 10 and 50 times, ms": bound,
+        f"{flavour} {version}: binding 1, 10 and 50 times, ms": [ms for ms, _ in bound],
+        f"{flavour} {version}: binding 1, 10 and 50 times, MB of the GPU": [mb for _, mb in bound],
     }
 
 
-def _binding_times(engines: Mapping[str, Engine], device: Device) -> list[float]:
-    """Return ms after 1, 10 and 50 bindings of the denoise stage: whether kernels are loaded for each context."""
+def _binding_costs(engines: Mapping[str, Engine], device: Device) -> list[tuple[float, float]]:
+    """Return ms and MB after 1, 10 and 50 bindings of the denoise stage: whether each context loads kernels anew."""
     engine, found, kept = engines["denoise"], [], []
-    begin = time.perf_counter()
+    begin, free = time.perf_counter(), device.facts()["free"]
     for count in range(1, 51):
         kept.append(engine.bind({n: device.allocate(n, s) for n, s in {**engine.inputs, **engine.outputs}.items()}))
         if count in (1, 10, 50):
-            found.append((time.perf_counter() - begin) * 1e3)
+            found.append(((time.perf_counter() - begin) * 1e3, (free - device.facts()["free"]) / 1e6))
     return found

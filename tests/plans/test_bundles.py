@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,19 @@ TALKER = Path(__file__).parents[2] / "edgetalker" / "bundles" / "talker"
 ALL = ("sm75", "sm86", "sm89", "sm120")
 TARGETS = [*[(name,) for name in ALL], ALL]
 PRODUCTS = ("MatMul", "Gemm")
+PARSER = frozenset(
+    "Abs Add And Cast Ceil Clip Concat Conv ConvTranspose Cos Cosh CumSum DequantizeLinear Div Elu Equal Erf Exp "
+    "Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual GRU HardSigmoid "
+    "HardSwish Identity InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax LSTM "
+    "MatMul Max Mean Min Mod Mul Neg Not Or Pad Pow PRelu QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 "
+    "ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Round ScatterElements "
+    "ScatterND Selu Shape Sigmoid Sign Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Tan Tanh Tile TopK "
+    "Transpose Trilu Unsqueeze Where Xor".split()
+)
+"""What the ONNX parser of TensorRT 10.3 reads, as far as stages may need it, in FP32 and FP16 and up to opset 20: the
+support matrix of onnx-tensorrt for 10.6 without what its changelog adds after 10.3 (three windows, STFT)."""
+CONSTANT_AXES = re.compile("Reduce.*|Squeeze|Unsqueeze")
+"""Operators whose second input must be an initializer there."""
 
 
 def with_fp16(source: Path, folder: Path) -> Bundle:
@@ -66,6 +80,21 @@ def real(request: pytest.FixtureRequest) -> Bundle:
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Bundle)
     return found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_parser_of_the_oldest_tensorrt_reads_every_stage(real: Bundle, precision: str) -> None:
+    """JetPack 6 has 10.3, whose builder runs on no machine without a GPU."""
+    for name in real.manifest.stages:
+        graph = onnx.load(str(real.onnx(name, precision)))
+        assert [item.version for item in graph.opset_import if item.domain in ("", "ai.onnx")] == [20]
+        constant = {item.name for item in graph.graph.initializer}
+        for node in graph.graph.node:
+            assert node.op_type in PARSER and node.domain == "" and not graph.functions, node.op_type
+            if CONSTANT_AXES.fullmatch(node.op_type):
+                assert set(node.input[1:]) <= constant, node.name
+            if node.op_type == "LayerNormalization":
+                assert len(node.output) == 1, node.name
 
 
 @pytest.mark.parametrize("capabilities", TARGETS, ids="-".join)
