@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from edgetalker.runtime.options import ModelOptions, TalkerOptions
     from edgetalker.runtime.sinks.sink import Sink
     from edgetalker.runtime.sources.file import FileSource
-    from edgetalker.runtime.sources.live import LiveSource, PcmSource
+    from edgetalker.runtime.sources.live import LiveSource, PcmSource, SaidSource
     from edgetalker.runtime.sources.mic import MicSource
-    from edgetalker.runtime.sources.said import SaidSource
     from edgetalker.runtime.sources.source import Source
     from edgetalker.runtime.sources.values import InputSource
     from edgetalker.runtime.stream import stream
@@ -53,9 +52,8 @@ _PLACES = {
     "edgetalker.runtime.options": "ModelOptions TalkerOptions",
     "edgetalker.runtime.sinks.sink": "Sink",
     "edgetalker.runtime.sources.file": "FileSource",
-    "edgetalker.runtime.sources.live": "LiveSource PcmSource",
+    "edgetalker.runtime.sources.live": "LiveSource PcmSource SaidSource",
     "edgetalker.runtime.sources.mic": "MicSource",
-    "edgetalker.runtime.sources.said": "SaidSource",
     "edgetalker.runtime.sources.source": "Source",
     "edgetalker.runtime.sources.values": "InputSource",
     "edgetalker.runtime.stream": "stream",

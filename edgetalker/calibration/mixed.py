@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgetalker.calibration.assign import Assignment
-from edgetalker.calibration.network import FLOAT, HALF, Network
-from edgetalker.engines.engine import Array
+from edgetalker.calibration.network import FLOAT, HALF, Network, copied
 
 __all__ = ["is_linear", "to_mixed"]
 
@@ -23,16 +22,11 @@ def to_mixed(network: Network, assignment: Assignment) -> Any:
     """
     import onnx
 
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
-    graph = model.graph
     writer = _Writer(network, assignment)
-    nodes = list(writer.nodes())
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.value_info[:]  # its types are the old ones
-    _write_constants(graph, network)
-    graph.initializer.extend(writer.made)
+    model = copied(network.model, writer.nodes())
+    del model.graph.value_info[:]  # its types are the old ones
+    _write_constants(model.graph, network)
+    model.graph.initializer.extend(writer.made)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # onnx's checker raises several unrelated classes
@@ -128,8 +122,9 @@ class _Writer:
         columns, kernel_name, result = made
         inputs = [f"{base}__read", kernel_name, *node.input[2:]]
         if len(node.input) > 2 and len(self.network.constants[node.input[2]]) != len(kernel):
-            self.made.append(numpy_helper.from_array(_spread(self.network, node, len(kernel)), f"{base}__bias"))
-            inputs[2] = f"{base}__bias"
+            inputs[2] = f"{base}__bias"  # one value, where a convolution wants one for each column
+            bias = np.broadcast_to(self.network.constants[node.input[2]], (len(kernel),))
+            self.made.append(numpy_helper.from_array(bias.copy(), inputs[2]))
         yield helper.make_node("Reshape", [node.input[0], columns], [inputs[0]], name=f"{node.name}__read")
         yield helper.make_node("Conv", inputs, [f"{base}__written"], name=node.name)
         yield helper.make_node("Reshape", [f"{base}__written", result], [base], name=f"{node.name}__write")
@@ -142,12 +137,6 @@ def is_linear(network: Network, node: Any) -> bool:
     shape, right = network.shapes.get(node.input[0]), network.constants.get(node.input[1])
     biased = len(node.input) < 3 or getattr(network.constants.get(node.input[2]), "ndim", 0) == 1
     return bool(shape) and -1 not in (shape or ()) and right is not None and right.ndim == 2 and biased
-
-
-def _spread(network: Network, node: Any, size: int) -> Array:
-    """Return a bias of one value as one of `size` values, which a convolution wants."""
-    bias: Array = np.broadcast_to(network.constants[node.input[2]], (size,)).copy()
-    return bias
 
 
 def _cast(source: str, target: str, kind: int) -> Any:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgetalker.engines.engine import Array
-from edgetalker.engines.errors import InputError, MissingPackageError
+from edgetalker.engines.errors import InputError
+from edgetalker.engines.lazy import required
 
-__all__ = ["CURVES", "FLOAT", "HALF", "MOVES", "Network", "name_nodes", "reached", "read_network", "relative_error"]
+__all__ = [
+    "CURVES",
+    "FLOAT",
+    "HALF",
+    "MOVES",
+    "Network",
+    "copied",
+    "name_nodes",
+    "reached",
+    "read_network",
+    "relative_error",
+]
 
 FLOAT, HALF = 1, 10
 """ONNX's numbers for float32 and float16."""
@@ -83,12 +95,22 @@ class Network:
         return [name for name in node.input if name and self.is_float(name) and name not in self.constants]
 
 
+def copied(model: Any, nodes: Iterable[Any] | None = None) -> Any:
+    """Return a copy of an ONNX model, with these nodes in place of its own."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if nodes is not None:
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del copy.graph.node[:]
+        copy.graph.node.extend(nodes)
+    return copy
+
+
 def read_network(path: Path) -> Network:
     """Read an ONNX file. Raises InputError when it is none, MissingPackageError without onnx."""
-    try:
-        import onnx
-    except ImportError:
-        raise MissingPackageError("onnx", "converting a bundle", extra="calibration") from None
+    onnx = required("onnx", "converting a bundle", extra="calibration")
     try:
         return Network(onnx.load(str(path)))
     except Exception as error:  # protobuf's and onnx's errors share no base class but Exception
@@ -132,8 +154,7 @@ def _without_constants(model: Any) -> Any:
     """Turn Constant nodes and casts of weights into initializers, so that weights are found in one place."""
     import onnx
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     stored = {item.name: item for item in copy.graph.initializer}
     outputs = {item.name for item in copy.graph.output}
     kept = []
@@ -144,10 +165,7 @@ def _without_constants(model: Any) -> Any:
         else:
             stored[node.output[0]] = onnx.numpy_helper.from_array(values, node.output[0])
             copy.graph.initializer.append(stored[node.output[0]])
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
-    return copy
+    return copied(copy, kept)
 
 
 def _constant(node: Any, stored: Mapping[str, Any]) -> Array | None:

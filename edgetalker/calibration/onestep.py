@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.network import FLOAT, HALF, MOVES
+from edgetalker.calibration.network import FLOAT, HALF, MOVES, copied
 from edgetalker.engines.engine import Array
-from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.lazy import required
 from edgetalker.engines.ort import open_session
 
 __all__ = ["OneStep", "emulated", "half_error", "half_runner", "one_step_error"]
@@ -73,15 +73,11 @@ def _compared(full: bytes, other: Any, inputs: Sequence[Mapping[str, Array]]) ->
 
 def emulated(model: Any, half: Collection[str]) -> bytes:
     """Return a converted model as an FP32 model with the rounding written out. half: names of its FP16 nodes."""
-    import onnx
     from onnx import numpy_helper
 
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copied(model)
     narrow = {item.name for item in copy.graph.initializer if item.data_type == HALF}
-    nodes = [node for item in copy.graph.node for node in _rewritten(item, half, narrow)]
-    del copy.graph.node[:]
-    copy.graph.node.extend(nodes)
+    copy = copied(copy, (node for item in copy.graph.node for node in _rewritten(item, half, narrow)))
     for item in copy.graph.initializer:
         if item.data_type == HALF:
             item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item).astype("float32"), item.name))
@@ -143,10 +139,7 @@ def half_runner(model: bytes) -> Any:
 
 def _operators() -> Sequence[Any]:
     """The operators that PyTorch computes, as the evaluator wants them: classes named after them."""
-    try:
-        import torch
-    except ImportError:
-        raise MissingPackageError("torch", "rounding every FP16 node", extra="export") from None
+    torch = required("torch", "rounding every FP16 node", extra="export")
     from onnx.reference.op_run import OpRun
 
     functional = torch.nn.functional

@@ -15,7 +15,7 @@ from edgetalker.calibration.eightbit import EightBits
 from edgetalker.calibration.onestep import OneStep
 from edgetalker.calibration.rollout import Divergence
 from edgetalker.calibration.stage import ConvertedStage, half_share
-from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.lazy import required
 
 __all__ = ["GOAL", "STEADY", "ConvertReport"]
 
@@ -190,23 +190,22 @@ class ConvertReport:
         out.append(f"goal of less than {self.goal:.2%} of drift: {'met' if self.met else 'MISSED'}")
         out += [f"  missed: {miss}" for miss in self.misses]
         out += [f"  not judged: {what}" for what in self.unjudged]
-        out += [f"  {stage} alone drifts by {drift:.2%}" for stage, drift in _by_size(self.harm)]
+        by_size = sorted(self.harm.items(), key=lambda item: -item[1])
+        out += [f"  {stage} alone drifts by {drift:.2%}" for stage, drift in by_size]
         return out
 
     def to_png(self) -> bytes:
         """Return the errors as a picture. Raises MissingPackageError without matplotlib."""
-        try:
-            from matplotlib.backends.backend_agg import FigureCanvasAgg
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise MissingPackageError("matplotlib", "the report's picture", extra="calibration") from None
+        agg = required("matplotlib.backends.backend_agg", "the report's picture", extra="calibration")
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 2))
         self._draw_curve(left) if self.narrow is not None else self._draw_stages(left)
         self._draw_rollouts(right)
         figure.suptitle(f"{self.bundle}: {self.precision} against FP32")
         data = io.BytesIO()
-        FigureCanvasAgg(figure)
+        agg.FigureCanvasAgg(figure)
         figure.savefig(data, format="png")
         return data.getvalue()
 
@@ -249,10 +248,6 @@ class ConvertReport:
 
 
 _FORMS = {"emulated": "", "host": ", on the CPU"}
-
-
-def _by_size(found: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(found.items(), key=lambda item: -item[1])
 
 
 def _number(values: dict[str, Any]) -> dict[str, Any]:

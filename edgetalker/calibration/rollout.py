@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, Layers, TensorSpec
+from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine
 from edgetalker.engines.errors import Progress, unheard
 from edgetalker.engines.host import HostBuffer, HostDevice
 from edgetalker.engines.manifest import Step
-from edgetalker.engines.ort import OrtEngine
+from edgetalker.engines.ort import OrtEngine, ort_engines
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
 
@@ -45,25 +45,15 @@ class _RecordingBinding:
             self._tape.inputs.append({name: buffer.array.copy() for name, buffer in self._buffers.items()})
 
 
-class _RecordingEngine:
+class _RecordingEngine(OrtEngine):
     """An engine whose every run, captured or not, first writes its inputs onto a tape."""
 
-    def __init__(self, inner: Engine, tape: _Tape) -> None:
-        self._inner, self._tape = inner, tape
-        self.name, self.file, self.precision = inner.name, inner.file, inner.precision
-        self.inputs: Mapping[str, TensorSpec] = inner.inputs
-        self.outputs: Mapping[str, TensorSpec] = inner.outputs
+    tape: _Tape
 
-    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:
+    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:  # type: ignore[override]
         read = {name: buffer for name, buffer in buffers.items() if name in self.inputs}
         assert all(isinstance(buffer, HostBuffer) for buffer in read.values())
-        return _RecordingBinding(self._inner.bind(buffers), read, self._tape)  # type: ignore[arg-type]
-
-    def layers(self, runs: int) -> Layers:
-        return self._inner.layers(runs)
-
-    def close(self) -> None:
-        self._inner.close()
+        return _RecordingBinding(super().bind(buffers), read, self.tape)  # type: ignore[arg-type]
 
 
 def record_inputs(
@@ -75,7 +65,9 @@ def record_inputs(
     the extremes of the timestep among them. Controls go through their extremes from frame to frame.
     """
     tapes = {name: _Tape() for name in bundle.manifest.stages}
-    engines = {name: _RecordingEngine(engine, tapes[name]) for name, engine in _engines(bundle, "fp32").items()}
+    engines: dict[str, _RecordingEngine] = ort_engines(bundle, kind=_RecordingEngine)
+    for name, engine in engines.items():
+        engine.tape = tapes[name]
     periods = {step.stage: step.every for step in bundle.manifest.program if isinstance(step, Step)}
     kept = {name: _kept_frames(frames, keep, periods.get(name, 1)) for name in tapes}
     with Model(bundle, engines=engines) as model, closing(model.talker(seed=seed)) as talker:
@@ -113,13 +105,6 @@ def _turn_controls(talker: Talker, index: int) -> None:
         turns = (tensor.default, tensor.low, tensor.high, *_DEFAULTS * [tensor.default])
         choices = [values for values in turns if values]
         talker.set(name, list(choices[index // _TURN % len(choices)]))
-
-
-def _engines(bundle: Bundle, precision: str) -> dict[str, Engine]:
-    return {
-        name: OrtEngine(name, bundle.onnx(name, precision), stage.inputs, stage.outputs, precision=precision)
-        for name, stage in bundle.manifest.stages.items()
-    }
 
 
 def _window(talker: Talker, bundle: Bundle, sound: NDArray[np.float32], index: int) -> NDArray[np.float32] | None:
@@ -201,7 +186,7 @@ def compare_rollouts(
     lips = _lips(bundle.manifest.motion.names)
     gaps: list[tuple[float, float]] = []
     with ExitStack() as stack:
-        models = [stack.enter_context(Model(bundle, engines=_engines(bundle, name))) for name in ("fp32", precision)]
+        models = [stack.enter_context(Model(bundle, engines=ort_engines(bundle, name))) for name in ("fp32", precision)]
         pair = [model.talker(seed=seed, schedules=[schedule]) for model in models]
         for motion, difference in _steps(bundle, pair, sound, frames, schedule):
             progress(what, len(errors) / frames)

@@ -95,7 +95,7 @@ class Prober:
         """Play FP32's pieces. Fewer frames where `tries` pieces of 300 would take longer than `budget` seconds."""
         stages = self.bundle.manifest.stages
         self._full = {name: self._engine(name, self.bundle.onnx(name)) for name in stages}
-        warm = 2 * max(self._periods())
+        warm = 2 * max(3, *(getattr(step, "every", 1) for step in self.bundle.manifest.program))
         for schedule in self.bundle.manifest.ladder:  # the difference of two lengths leaves the opening out
             took = [self._seconds(schedule, frames) for frames in (warm, 3 * warm)]
             self.frame_seconds += max(took[1] - took[0], 0.0) / (2 * warm)
@@ -108,9 +108,6 @@ class Prober:
         begin = time.thread_time()  # a busy machine must not make the pieces shorter and their judgement worse
         play(self.bundle, self._full, self.sound, frames, schedule, seed=self.seed)
         return time.thread_time() - begin
-
-    def _periods(self) -> list[int]:
-        return [3, *(getattr(step, "every", 1) for step in self.bundle.manifest.program)]
 
     def drift(self, choice: Choice) -> float:
         """Return the worst schedule's drift: RMS of the difference as a share of FP32's own deviation in time."""

@@ -87,10 +87,6 @@ def _written(network: Network, assignment: Assignment) -> tuple[bytes, bytes]:
     return model.SerializeToString(), emulated(model, assignment.half)
 
 
-def _products(network: Network, assignment: Assignment) -> list[str]:
-    return [node.name for node in network.nodes if node.op_type in PRODUCTS and node.name in assignment.half]
-
-
 def _products_kept(network: Network, assignment: Assignment) -> tuple[str, ...]:
     return tuple(
         node.name
@@ -110,7 +106,8 @@ def _by_harm(network: Network, assignment: Assignment, full: bytes, inputs: Sequ
         alone = Assignment(half={name}, reductions=assignment.reductions)
         return one_step_error(full, emulated(to_mixed(network, alone), alone.half), probes).error
 
-    return sorted(_products(network, assignment), key=harm, reverse=True)
+    products = [node.name for node in network.nodes if node.op_type in PRODUCTS and node.name in assignment.half]
+    return sorted(products, key=harm, reverse=True)
 
 
 def half_share(onnx: bytes) -> float:

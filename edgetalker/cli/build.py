@@ -8,7 +8,7 @@ from typing import Any
 from edgetalker.cli.options import add_bundle, bundle_path, positive
 from edgetalker.cli.progress import Line
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import unknown
 from edgetalker.engines.machine import this_machine
 from edgetalker.engines.plan import Found, PlanRecord, default_precision
 from edgetalker.engines.targets import parse_target, targets_for
@@ -78,7 +78,7 @@ def _stages(bundle: Bundle, precision: str, wanted: list[str] | None) -> list[st
     known = list(bundle.manifest.stages)
     for name in wanted or []:
         if name not in known:
-            raise OptionError(f"no stage `{name}`; the bundle has {', '.join(known)}{nearest(name, known)}")
+            raise unknown("stage", name, known, "the bundle has")
     for name in known:
         bundle.onnx_name(name, precision)  # raises OptionError for a precision that is not there
     return wanted or known

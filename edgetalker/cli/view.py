@@ -27,7 +27,7 @@ from edgetalker.engines.mesh import read_template
 from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.sources.file import FileSource, read_whole
-from edgetalker.runtime.sources.said import SaidSource
+from edgetalker.runtime.sources.live import SaidSource
 from edgetalker.runtime.web.admission import is_loopback, read_token
 from edgetalker.runtime.web.server import Asset
 from edgetalker.viewer.controls import controls_of

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgetalker.engines.arrays import read_arrays
 from edgetalker.engines.engine import DTYPES, Array, TensorSpec
-from edgetalker.engines.errors import BundleError, InputError, OptionError, nearest
+from edgetalker.engines.errors import BundleError, InputError, unknown
 from edgetalker.engines.files import read_regular, sha256_of
 from edgetalker.engines.kinds import kind_of_file
 from edgetalker.engines.manifest import FORMAT, VERSION, Manifest, parse
@@ -81,10 +81,8 @@ class Bundle:
             return self.manifest.stages[stage].file
         if precision not in self.manifest.precisions:
             known = ["fp32", *self.manifest.precisions]
-            raise OptionError(
-                f"{self.path}: no precision `{precision}`; it has {', '.join(known)}{nearest(precision, known)}",
-                hint=f"edgetalker convert {self.path} --precision {precision}",
-            )
+            hint = f"edgetalker convert {self.path} --precision {precision}"
+            raise unknown("precision", precision, known, f"{self.path} has", hint=hint)
         return self.manifest.precisions[precision].get(stage, self.manifest.stages[stage].file)
 
     def array(self, file: str) -> Array:

@@ -21,6 +21,7 @@ __all__ = [
     "install",
     "nearest",
     "unheard",
+    "unknown",
 ]
 
 Progress = Callable[[str, float], None]
@@ -127,6 +128,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean `x`?)` for the closest known name, or `` when none is close."""
     close = get_close_matches(name, list(known), n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""
+
+
+def unknown(
+    what: str, name: str, known: Iterable[str], there: str = "known are", *, hint: str | None = None
+) -> OptionError:
+    """Return the error of a name that is not there. what: such as `schedule`; there: said before those that are."""
+    names = list(known)
+    return OptionError(f"no {what} `{name}`; {there} {', '.join(names)}{nearest(name, names)}", hint=hint)
 
 
 def install(*extras: str) -> str:

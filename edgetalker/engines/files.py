@@ -62,23 +62,15 @@ class PartFile:
     def write(self, data: bytes | bytearray) -> None:
         """Append all of it or nothing. Raises OutputError, for example when the disk is full."""
         try:
-            if (done := self.file.write(data)) != len(data):
-                self._rest(data, done)
+            done = self.file.write(data)
+            while done < len(data):  # a disk that is nearly full, or a pipe, takes a piece at a time
+                done += self.file.write(memoryview(data)[done:])
         except OSError as error:
-            self._cut()
+            with suppress(OSError):  # the piece of a record that was written before the disk was full is taken off
+                self.file.truncate(self.size)
+                self.file.seek(self.size)
             raise _refused(self.path, error) from None
         self.size += len(data)
-
-    def _rest(self, data: bytes | bytearray, done: int) -> None:
-        """A disk that is nearly full, or a pipe, takes a piece at a time."""
-        while done < len(data):
-            done += self.file.write(memoryview(data)[done:])
-
-    def _cut(self) -> None:
-        """Take off the piece of a record that was written before the disk was full."""
-        with suppress(OSError):
-            self.file.truncate(self.size)
-            self.file.seek(self.size)
 
     def keep(self) -> None:
         """Give the file its name. Raises OutputError; the part is then removed."""

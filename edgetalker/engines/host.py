@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from edgetalker.engines.errors import DeviceError, EngineError, UserError
 __all__ = ["HostBuffer", "HostDevice", "HostGraph", "HostMark"]
 
 Call = Callable[[], Any]
+T = TypeVar("T", "HostBuffer", "HostGraph")
 _ALIGNMENT = 64
 
 
@@ -65,7 +66,6 @@ class HostGraph:
 
     @property
     def nodes(self) -> int:
-        """Number of calls of one replay."""
         return len(self.calls)
 
 
@@ -88,11 +88,9 @@ class HostDevice:
         return getattr(self._captures, "calls", None)
 
     def describe(self) -> str:
-        """One line for people."""
         return f"host ({platform.machine()}, numpy {np.__version__})"
 
     def facts(self) -> Mapping[str, Any]:
-        """Nothing: there is no GPU."""
         return {}
 
     def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> HostBuffer:
@@ -114,7 +112,7 @@ class HostDevice:
 
     def staging(self, buffer: Buffer) -> Array:
         """Return the buffer's own memory: on the host nothing is copied."""
-        return _host(buffer).array
+        return _own(buffer, HostBuffer).array
 
     def upload(self, target: Buffer) -> None:
         """Do nothing: staging is the buffer's own memory."""
@@ -124,18 +122,16 @@ class HostDevice:
 
     def write(self, target: Buffer, values: Array) -> None:
         """Fill `target`. Raises ValueError on another shape or type."""
-        into = _host(target).array
+        into = _own(target, HostBuffer).array
         if values.shape != into.shape or values.dtype != into.dtype:
             raise ValueError(f"`{target.name}` is {target.spec}; values are {values.dtype}{list(values.shape)}")
         into[...] = values
 
     def read(self, source: Buffer) -> Array:
-        """Return a copy."""
-        values: Array = _host(source).array.copy()
+        values: Array = _own(source, HostBuffer).array.copy()
         return values
 
     def call(self, work: Call) -> None:
-        """Enqueue a Python call: how host engines put their run into the queue."""
         recording = self._recording
         if recording is None:
             work()
@@ -181,14 +177,12 @@ class HostDevice:
 
         It raises EngineError for a stage that fails while it runs.
         """
-        return _sequence([call for graph in graphs for call in _host_graph(graph).calls])
+        return _sequence([call for graph in graphs for call in _own(graph, HostGraph).calls])
 
     def mark(self, name: str) -> HostMark:
-        """Make a mark."""
         return HostMark(name)
 
     def record(self, mark: Mark) -> None:
-        """Enqueue the recording of `mark`."""
         assert isinstance(mark, HostMark)
         recording = self._recording
         if recording is None:
@@ -264,13 +258,8 @@ def _failure(call: Call | None, error: Exception) -> UserError:
     )
 
 
-def _host_graph(graph: Graph) -> HostGraph:
-    if not isinstance(graph, HostGraph):
-        raise EngineError(f"graph `{graph.name}` belongs to another device")
-    return graph
-
-
-def _host(buffer: Buffer) -> HostBuffer:
-    if not isinstance(buffer, HostBuffer):
-        raise EngineError(f"buffer `{buffer.name}` belongs to another device")
-    return buffer
+def _own(thing: Buffer | Graph, kind: type[T]) -> T:
+    if not isinstance(thing, kind):
+        what = kind.__name__.removeprefix("Host").lower()
+        raise EngineError(f"{what} `{thing.name}` belongs to another device")
+    return thing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -92,9 +93,7 @@ def _is_onnx(head: bytes) -> bool:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:
-            return False
-        text = head[: error.start].decode("utf-8")
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # which leaves out a letter that is cut off
+    except UnicodeDecodeError:
+        return False
     return all(character.isprintable() or character in "\t\r\n\ufeff" for character in text)

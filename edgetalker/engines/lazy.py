@@ -1,11 +1,13 @@
-"""Modules that are imported when first used, so that engines load with numpy alone."""
+"""Modules of other packages, imported when they are first used, so that engines load with numpy alone."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-__all__ = ["LazyModule"]
+from edgetalker.engines.errors import MissingPackageError
+
+__all__ = ["LazyModule", "required"]
 
 
 class LazyModule:
@@ -19,3 +21,14 @@ class LazyModule:
         value = getattr(importlib.import_module(self._name), attribute)
         setattr(self, attribute, value)
         return value
+
+
+def required(module: str, purpose: str, *, extra: str, package: str = "") -> Any:
+    """Import a module that `purpose` needs. package: what brings it, where that has another name.
+
+    Raises MissingPackageError, which names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingPackageError(package or module.partition(".")[0], purpose, extra=extra) from None

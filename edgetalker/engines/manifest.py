@@ -33,6 +33,7 @@ __all__ = [
     "Tensor",
     "parse",
     "reference",
+    "specs",
 ]
 
 FORMAT = "edgetalker-bundle"
@@ -367,16 +368,17 @@ def _tensor(name: str, reader: Reader) -> Tensor:
     return tensor
 
 
-def _specs(reader: Reader, key: str) -> dict[str, TensorSpec]:
-    specs = {}
+def specs(reader: Reader, key: str) -> dict[str, TensorSpec]:
+    """Read the tensors at a border, by name."""
+    found = {}
     for name, below in reader.objects(key):
-        specs[name] = _spec(below)
+        found[name] = _spec(below)
         below.finish()
-    return specs
+    return found
 
 
 def _stage(name: str, reader: Reader) -> Stage:
-    stage = Stage(name, reader.take("file", str), _specs(reader, "inputs"), _specs(reader, "outputs"))
+    stage = Stage(name, reader.take("file", str), specs(reader, "inputs"), specs(reader, "outputs"))
     reader.finish()
     return stage
 

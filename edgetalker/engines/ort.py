@@ -8,15 +8,29 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgetalker.engines.engine import DTYPES, Buffer, Device, Layers, TensorSpec
-from edgetalker.engines.errors import EngineError, MissingPackageError, nearest
+from edgetalker.engines.engine import DTYPES, Binding, Buffer, Device, Layers, TensorSpec
+from edgetalker.engines.errors import EngineError, nearest
 from edgetalker.engines.host import HostDevice
+from edgetalker.engines.lazy import required
 
-__all__ = ["OrtBinding", "OrtEngine", "check_border", "check_buffers", "medians", "onnxruntime_module", "open_session"]
+if TYPE_CHECKING:
+    from edgetalker.engines.bundle import Bundle
+
+__all__ = [
+    "OrtBinding",
+    "OrtEngine",
+    "check_border",
+    "check_buffers",
+    "check_captured",
+    "medians",
+    "onnxruntime_module",
+    "open_session",
+    "ort_engines",
+]
 
 _KERNEL = "_kernel_time"
 _TYPES = {
@@ -34,7 +48,19 @@ class OrtBinding:
 
     __slots__ = ("_buffers", "_run", "_stage")
 
-    def __init__(self, stage: str, session: Any, io: Any, buffers: Mapping[str, Buffer]) -> None:
+    def __init__(
+        self,
+        stage: str,
+        session: Any,
+        inputs: Mapping[str, TensorSpec],
+        outputs: Mapping[str, TensorSpec],
+        buffers: Mapping[str, Buffer],
+    ) -> None:
+        """session: ONNX Runtime's. buffers: one for each input and output."""
+        io = session.io_binding()
+        for bind, specs in ((io.bind_input, inputs), (io.bind_output, outputs)):
+            for name, spec in specs.items():
+                bind(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
         self._stage = stage
         self._buffers = dict(buffers)  # the addresses that `io` holds live as long as this does
         self._run = partial(session.run_with_iobinding, io, None)
@@ -77,12 +103,7 @@ class OrtEngine:
     def bind(self, buffers: Mapping[str, Buffer]) -> OrtBinding:
         """Give the stage its memory. Raises EngineError naming every missing, unknown or misshapen tensor."""
         check_buffers(self.name, {**self.inputs, **self.outputs}, buffers)
-        io = self._session.io_binding()
-        for name, spec in self.inputs.items():
-            io.bind_input(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
-        for name, spec in self.outputs.items():
-            io.bind_output(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
-        return OrtBinding(self.name, self._session, io, buffers)
+        return OrtBinding(self.name, self._session, self.inputs, self.outputs, buffers)
 
     def layers(self, runs: int) -> Layers:
         """Return each layer's median time, by ONNX Runtime's profiler, under the settings that are played."""
@@ -103,6 +124,23 @@ class OrtEngine:
     def close(self) -> None:
         """Drop ONNX Runtime's session."""
         self._session = None
+
+
+def ort_engines(
+    bundle: Bundle, precision: str = "fp32", *, threads: int = 1, host: bool = False, kind: type[OrtEngine] = OrtEngine
+) -> dict[str, Any]:
+    """Return an engine for every stage of a bundle. host: see Bundle.onnx. Raises as OrtEngine and Bundle.onnx do."""
+    return {
+        name: kind(
+            name,
+            bundle.onnx(name, precision, host=host),
+            stage.inputs,
+            stage.outputs,
+            threads=threads,
+            precision=precision,
+        )
+        for name, stage in bundle.manifest.stages.items()
+    }
 
 
 def medians(times: Iterable[tuple[str, float]]) -> Layers:
@@ -144,6 +182,16 @@ def check_buffers(stage: str, wanted: Mapping[str, TensorSpec], buffers: Mapping
         raise EngineError(f"stage `{stage}`: " + "; ".join(faults))
 
 
+def check_captured(stage: str, library: str, device: Device, binding: Binding, hint: str | None = None) -> None:
+    """Capture one run that is never launched: an empty graph would leave every frame's output as it was.
+
+    Raises EngineError for one.
+    """
+    if not device.capture(f"{stage}, tried", lambda: binding.enqueue(device)).nodes:
+        where = f"the stream of {device.describe()}"
+        raise EngineError(f"stage `{stage}`: {library} enqueued nothing on {where}", hint=hint)
+
+
 def _spec(item: Any) -> TensorSpec | str:
     """Return a tensor's spec, or its text when a type or a size is not fixed."""
     dtype, shape = _TYPES.get(item.type), tuple(item.shape)
@@ -157,11 +205,7 @@ def onnxruntime_module() -> Any:
     # From 1.29 on ONNX Runtime makes a device id and looks its maker's collector up, unless this stands before it is
     # imported. Who wants that sets ORT_DISABLE_TELEMETRY=0 (docs/concepts.md).
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingPackageError("onnxruntime", "running stages on the CPU", extra="cpu") from None
-    return onnxruntime
+    return required("onnxruntime", "running stages on the CPU", extra="cpu")
 
 
 def open_session(model: Path | bytes, threads: int = 1, *, stage: str = "network", profile: Path | None = None) -> Any:

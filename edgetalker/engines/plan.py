@@ -20,7 +20,7 @@ from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
 from edgetalker.engines.files import open_regular, read_regular, sha256_of, write_whole
 from edgetalker.engines.machine import Gpu, Machine
-from edgetalker.engines.manifest import Stage
+from edgetalker.engines.manifest import Stage, specs
 from edgetalker.engines.reader import Reader
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.build import RECIPE
@@ -135,14 +135,6 @@ def _counts(reader: Reader, key: str) -> dict[str, int]:
     return {name: child.take(name, int) for name in reader.take(key, dict)}
 
 
-def _specs(reader: Reader, key: str) -> dict[str, TensorSpec]:
-    specs = {}
-    for name, below in reader.objects(key):
-        specs[name] = TensorSpec(below.take("dtype", str), below.shape("shape"))
-        below.finish()
-    return specs
-
-
 _READS: Mapping[str, Callable[[Reader, str], Any]] = {
     "str": lambda reader, key: reader.take(key, str),
     "int": lambda reader, key: reader.take(key, int),
@@ -150,7 +142,7 @@ _READS: Mapping[str, Callable[[Reader, str], Any]] = {
     "tuple[str, ...]": Reader.strings,
     "Mapping[str, int | bool]": _flags,
     "Mapping[str, int]": _counts,
-    "Mapping[str, TensorSpec]": _specs,
+    "Mapping[str, TensorSpec]": specs,
 }
 """Declared type of a record's field -> what reads it."""
 
@@ -246,11 +238,12 @@ def choose(bundle: Bundle, stage: str, precision: str, flavour: str, machine: Ma
     Raises EngineError that says of each plan why it is not valid, and which command builds one.
     """
     only = replace(machine, versions={name: machine.versions[name] for name in (flavour,) if name in machine.versions})
+    builds = "tensorrt" if flavour == "lean" else flavour  # the lean runtime runs plans that full TensorRT built for it
     refused = []
     valid: list[tuple[int, str, Found]] = []
     for found in find(bundle, stage, precision):
         verdict = judge(found, bundle, only)
-        if found.record and not _runs(found.record, flavour):
+        if found.record and found.record.flavour != builds:
             continue
         if verdict.state is State.VALID and found.record:
             valid.append((len(found.record.capabilities), str(found.path), found))
@@ -262,7 +255,7 @@ def choose(bundle: Bundle, stage: str, precision: str, flavour: str, machine: Ma
     raise EngineError(
         f"stage `{stage}` has no valid {precision} plan for `{flavour}` on this machine"
         + (f"; refused:{listed}" if refused else ", none was built"),
-        hint=rebuild_command(bundle, "tensorrt" if flavour == "lean" else flavour, precision),
+        hint=rebuild_command(bundle, builds, precision),
     )
 
 
@@ -309,11 +302,6 @@ def _look(path: Path) -> Found:
         return Found(path, read_record(path.with_suffix(".json")))
     except EngineError as error:
         return Found(path, None, f"its record: {error.message}")
-
-
-def _runs(record: PlanRecord, flavour: str) -> bool:
-    """The lean runtime runs plans of full TensorRT that were built for it."""
-    return record.flavour == ("tensorrt" if flavour == "lean" else flavour)
 
 
 def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:

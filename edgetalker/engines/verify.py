@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import nearest
-from edgetalker.engines.manifest import Carry, Manifest, Step, Tensor, reference
+from edgetalker.engines.manifest import ROW, Carry, Manifest, Reference, Step, Tensor, reference
 
 __all__ = ["contradictions", "traffic"]
 
@@ -46,35 +46,23 @@ def _tensor_faults(manifest: Manifest) -> Iterator[str]:
             yield f"tensor `{tensor.name}` ({tensor.role}) is {tensor.spec.dtype}; float32 was wanted"
         if tensor.role == "noise" and tensor.spec.shape[0] != manifest.talkers:
             yield f"tensor `{tensor.name}` (noise) is {tensor.spec} for {manifest.talkers} talkers"
-        if tensor.role == "control":
-            yield from _control_faults(tensor)
-        if tensor.role == "input":
-            yield from _outside_faults(tensor)
+        if tensor.role in ("control", "input"):
+            yield from _places_faults(tensor)
 
 
-def _outside_faults(tensor: Tensor) -> Iterator[str]:
-    size = tensor.spec.shape[-1]
-    for key in ("names", "default"):
-        values = getattr(tensor, key)
-        if values and len(values) != size:
-            yield f"input `{tensor.name}` has {len(values)} {key} for {size} places"
-    if tensor.stale < 0:
-        yield f"input `{tensor.name}` is stale after {tensor.stale:g} s; 0 (never) or more was wanted"
-
-
-def _control_faults(tensor: Tensor) -> Iterator[str]:
-    size = tensor.spec.shape[-1]
-    if len(tensor.default) != size:
-        yield f"control `{tensor.name}` has {len(tensor.default)} default values for {size} places"
-    for key in ("names", "low", "high"):
-        values = getattr(tensor, key)
-        if values and len(values) != size:
-            yield f"control `{tensor.name}` has {len(values)} {key} for {size} places"
+def _places_faults(tensor: Tensor) -> Iterator[str]:
+    """Of a control or an input, whose values stand in places."""
+    what, size = f"{tensor.role} `{tensor.name}`", tensor.spec.shape[-1]
+    for key in ("names", "default", "low", "high"):
+        count = len(getattr(tensor, key))
+        if count != size and (count or (key == "default" and tensor.role == "control")):
+            yield f"{what} has {count} {key} for {size} places"
     for low, value, high in zip(tensor.low, tensor.default, tensor.high, strict=False):
         if not low <= value <= high:
-            yield f"control `{tensor.name}` has default {value:g} outside {low:g} to {high:g}"
-    if tensor.glide < 0:
-        yield f"control `{tensor.name}` has a negative glide of {tensor.glide:g} s"
+            yield f"{what} has default {value:g} outside {low:g} to {high:g}"
+    for key in ("glide", "stale"):
+        if getattr(tensor, key) < 0:
+            yield f"{what} has a negative {key} of {getattr(tensor, key):g} s"
 
 
 def _motion_faults(manifest: Manifest) -> Iterator[str]:
@@ -145,21 +133,12 @@ def _period_faults(manifest: Manifest, step: Step | Carry) -> Iterator[str]:
 
 def _input_faults(manifest: Manifest, step: Step, name: str, wanted: TensorSpec) -> Iterator[str]:
     text = step.inputs[name]
-    try:
-        ref = reference(text)
-    except ValueError as error:
-        yield f"input `{name}`: {error}"
-        return
-    if ref.row:
+    if text == ROW:
         if not step.rows:
             yield f"input `{name}` reads `{text}`, but the step has no rows"
         return
-    tensor = manifest.tensors.get(ref.name)
-    if tensor is None:
-        yield f"input `{name}` reads `{ref.name}`, which is no tensor{nearest(ref.name, manifest.tensors)}"
-        return
     try:
-        found = ref.of(tensor.spec)
+        found = _seen(manifest, text)[2]
     except ValueError as error:
         yield f"input `{name}`: {error}"
         return
@@ -167,18 +146,23 @@ def _input_faults(manifest: Manifest, step: Step, name: str, wanted: TensorSpec)
         yield f"input `{name}` is {wanted}, but `{text}` is {found}"
 
 
+def _seen(manifest: Manifest, text: str) -> tuple[Reference, Tensor, TensorSpec]:
+    """Return what a reference (not `@row`) sees. Raises ValueError with what is wrong with it."""
+    ref = reference(text)
+    if ref.name not in manifest.tensors:
+        raise ValueError(f"`{ref.name}` is no tensor{nearest(ref.name, manifest.tensors)}")
+    tensor = manifest.tensors[ref.name]
+    return ref, tensor, ref.of(tensor.spec)
+
+
 def _target_faults(manifest: Manifest, target: str, wanted: TensorSpec, what: str) -> Iterator[str]:
     try:
-        ref = reference(target)
-        if ref.phase or ref.row:
-            raise ValueError(f"`{target}` cannot be written; a tensor or a part `name[first:last]` can")
-        tensor = manifest.tensors.get(ref.name)
-        found = ref.of(tensor.spec) if tensor else wanted
+        ref, tensor, found = _seen(manifest, target)
     except ValueError as error:
         yield f"{what}: {error}"
         return
-    if tensor is None:
-        yield f"{what} goes to `{ref.name}`, which is no tensor{nearest(ref.name, manifest.tensors)}"
+    if ref.phase:
+        yield f"{what}: `{target}` cannot be written; a tensor or a part `name[first:last]` can"
         return
     if tensor.role not in _WRITABLE:
         yield f"{what} goes to `{ref.name}`, a {tensor.role}, which nobody may write"
@@ -209,26 +193,19 @@ def _row_faults(manifest: Manifest, step: Step) -> Iterator[str]:
 def _carry_faults(manifest: Manifest, carry: Carry) -> Iterator[str]:
     yield from _unknown("schedule", carry.schedules, manifest.schedules)
     yield from _period_faults(manifest, carry)
-    try:
-        refs = reference(carry.source), reference(carry.target)
-    except ValueError as error:
-        yield str(error)
+    ends = []
+    for text in (carry.source, carry.target):
+        try:
+            ends.append(_seen(manifest, text))
+        except ValueError as error:
+            yield str(error)
+    if len(ends) < 2:
         return
-    missing = [ref.name for ref in refs if ref.name not in manifest.tensors]
-    for name in missing:
-        yield f"`{name}` is no tensor{nearest(name, manifest.tensors)}"
-    if missing:
-        return
-    try:
-        found, target = (ref.of(manifest.tensors[ref.name].spec) for ref in refs)
-    except ValueError as error:
-        yield str(error)
-        return
-    if refs[1].phase or (refs[1].part and carry.kind == "shift"):
+    (_, _, found), (ref, tensor, target) = ends
+    if ref.phase or (ref.part and carry.kind == "shift"):
         yield f"{'shifts into' if carry.kind == 'shift' else 'writes'} `{carry.target}`, which cannot be"
-    role = manifest.tensors[refs[1].name].role
-    if role not in _WRITABLE:
-        yield f"writes `{refs[1].name}`, a {role}, which nobody may write"
+    if tensor.role not in _WRITABLE:
+        yield f"writes `{ref.name}`, a {tensor.role}, which nobody may write"
     if found.dtype != target.dtype:
         yield f"moves {found} into {target}"
     elif _overlap(carry.source, carry.target):

@@ -23,14 +23,13 @@ import numpy as np
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Binding, Buffer, Device, Layers
-from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.errors import InputError, unknown
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.manifest import Step
 from edgetalker.measure.bench import made_up_sound
 from edgetalker.measure.core import Core, CoreMeter
 from edgetalker.measure.floor import StageCost, stage_cost
 from edgetalker.runtime.model import Model, find_bundle
-from edgetalker.runtime.options import no_schedule
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["DEVICES", "Budget", "DeviceFacts", "Played", "StageBudget", "budget", "device_facts", "frame_cpu_ns"]
@@ -213,8 +212,7 @@ def device_facts(
     if name == "cpu":
         return _this_cpu(bundle, precision, schedule or bundle.manifest.ladder[0], beside)
     if name not in DEVICES:
-        known = ["cpu", *DEVICES]
-        raise OptionError(f"no device `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
+        raise unknown("device", name, ["cpu", *DEVICES])
     return DEVICES[name]
 
 
@@ -230,7 +228,7 @@ def budget(
     manifest = bundle.manifest
     name = schedule or manifest.ladder[0]
     if name not in manifest.ladder:
-        raise no_schedule(name, manifest.ladder, "the bundle has")
+        raise unknown("schedule", name, manifest.ladder, "the bundle has")
     rows = max(1, len(bundle.table(name)))
     costs = _costs(bundle, precision, host=facts.core is not None)
     weights = sum(cost.weight_bytes for cost in costs.values())

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from edgetalker.engines.engine import Device, TensorSpec
-from edgetalker.engines.errors import EngineError, MissingPackageError, UserError
+from edgetalker.engines.errors import EngineError, UserError
+from edgetalker.engines.lazy import required
 
 __all__ = ["Rates", "StageCost", "StageGraph", "measure_rates", "stage_cost"]
 
@@ -69,10 +70,7 @@ class StageGraph:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            import onnx
-        except ImportError:
-            raise MissingPackageError("onnx", "counting a stage's floor", extra="export") from None
+        onnx = required("onnx", "counting a stage's floor", extra="export")
         self._file = path.name
         self._graph = onnx.shape_inference.infer_shapes(onnx.load(str(path)), data_prop=True).graph
         self.nodes: Sequence[Any] = self._graph.node

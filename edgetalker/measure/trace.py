@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import unknown
 from edgetalker.engines.files import PartFile, checked_target
 from edgetalker.runtime.frame import Frame, Outcome
 
@@ -120,8 +120,7 @@ class Trace:
         target = checked_target(path)
         writers = {".json": self._json, ".csv": self._csv}
         if target.suffix not in writers:
-            known = ", ".join(writers)
-            raise OptionError(f"no trace format `{target.suffix}`; known are {known}{nearest(target.suffix, writers)}")
+            raise unknown("trace format", target.suffix, writers)
         part = PartFile(target)
         try:
             for line in writers[target.suffix]():

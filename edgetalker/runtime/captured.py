@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.engine import Array, Buffer, Engine
+from edgetalker.engines.errors import unknown
 from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.inputs import Inbound
 from edgetalker.runtime.memory import INBOUND, Memory
-from edgetalker.runtime.options import TalkerOptions, no_schedule
+from edgetalker.runtime.options import TalkerOptions
 from edgetalker.runtime.program import Around, Granularity, Part, Program, Replay
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Captured:
         repeat = manifest.skipped == "repeat"
         self._repeats = {name: self._program.repeats(name) for name in self.schedules} if repeat else {}
         self._restart = device.launcher([device.capture("reset", self._memory.reset)])
-        self._staged = _one(device.staging(self._program.motion), manifest.talkers)
+        staged = device.staging(self._program.motion)
+        self._staged: NDArray[np.float32] = staged[0] if manifest.talkers == 1 and staged.ndim > 1 else staged
         self._motion = np.zeros(self._staged.shape, np.float32)
         self.motion = self._motion.view()
         self.motion.flags.writeable = False
@@ -145,11 +147,5 @@ def _chosen(ladder: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str,
         return ladder
     for name in wanted:
         if name not in ladder:
-            raise no_schedule(name, ladder, "the bundle has")
+            raise unknown("schedule", name, ladder, "the bundle has")
     return tuple(name for name in ladder if name in wanted)
-
-
-def _one(values: Array, talkers: int) -> NDArray[np.float32]:
-    """One talker's values are shown without the talkers' axis."""
-    view: NDArray[np.float32] = values[0] if talkers == 1 and values.ndim > 1 else values
-    return view

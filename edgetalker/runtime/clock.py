@@ -25,20 +25,15 @@ class SampleClock:
     rate in samples a second, fps in frames a second, lookahead in samples, block in frames.
     """
 
-    __slots__ = ("_denominator", "_numerator", "_rate", "block", "fps", "lookahead")
+    __slots__ = ("_denominator", "_numerator", "block", "fps", "lookahead", "rate")
 
     def __init__(self, rate: int, fps: Fraction, lookahead: int = 0, block: int = 1) -> None:
         """Raises ValueError unless rate, fps and block are above 0 and lookahead is at least 0."""
         if rate < 1 or fps <= 0 or block < 1 or lookahead < 0:
             raise ValueError(f"no sample clock of rate {rate}, fps {fps}, look-ahead {lookahead}, block {block}")
         self.fps, self.lookahead, self.block = Fraction(fps), lookahead, block
-        self._rate = rate
+        self.rate = rate
         self._numerator, self._denominator = rate * self.fps.denominator, self.fps.numerator
-
-    @property
-    def rate(self) -> int:
-        """Samples a second."""
-        return self._rate
 
     def boundary(self, frame: int) -> int:
         """Return the number of whole samples before the exact start of `frame`."""

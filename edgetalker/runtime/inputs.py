@@ -89,10 +89,7 @@ class Control:
 
     def feed(self, values: Values, time: float | None) -> None:
         """Set targets as `set` does from `time` on, in seconds of sound (None: from the next frame on)."""
-        wanted = self.check(values)
-        if not math.isfinite(time or 0.0):
-            raise OptionError(f"control `{self.tensor.name}`: NaN or Inf came as a time")
-        self._inbox.append((time, wanted))
+        self._inbox.append((time, self.check(values)))
         self.resting = False
 
     def check(self, values: Values) -> list[tuple[int, float]]:
@@ -215,10 +212,7 @@ class Track:
 
     def feed(self, values: Values, time: float | None) -> None:
         """Take a value for `time` in seconds of sound (None: from the next frame on). Raises as `check` does."""
-        row = self.check(values)
-        if not math.isfinite(time or 0.0):
-            raise OptionError(f"input `{self.tensor.name}`: NaN or Inf came as a time")
-        self._inbox.append((time, row))
+        self._inbox.append((time, self.check(values)))
 
     def check(self, values: Values) -> NDArray[np.float32]:
         """Return a value as the frame has it. By name: the others default.

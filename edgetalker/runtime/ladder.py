@@ -90,12 +90,8 @@ class Ladder:
     def predict(self, schedule: str, kind: int = 0) -> float:
         """Return the expected tail cost in ns; of a kind that never ran, the dearest one's; 0 when none ran."""
         usual, load = self._usual.get((schedule, kind)), self._load.value
-        value = usual.value if usual is not None else self._dearest(schedule)
-        return 0.0 if value is None else value * max(load or 1.0, 1.0)
-
-    def _dearest(self, schedule: str) -> float | None:
-        known = [usual.value for (name, _), usual in self._usual.items() if name == schedule and usual.value]
-        return max(known, default=None)
+        known = [usual] if usual is not None else [it for (name, _), it in self._usual.items() if name == schedule]
+        return max((it.value or 0.0 for it in known), default=0.0) * max(load or 1.0, 1.0)
 
     def choose(self, left_ns: int, kind: int = 0) -> str:
         """Return the fullest schedule whose tail cost fits into `left_ns` and that is not barred, or the cheapest."""

@@ -17,11 +17,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import OptionError, UserError, nearest
+from edgetalker.engines.errors import OptionError, UserError, unknown
 from edgetalker.runtime.clock import Clock, Pace, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder, rehearse
-from edgetalker.runtime.options import no_schedule
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
@@ -154,7 +153,10 @@ class Loop:
         self._slot = -1
         self._waited_ns = self._caught_until = 0
         _check(talker, source, self.options)
-        self._ladder = ladder or self._own_ladder()
+        schedules = (self.options.schedule,) if self.options.schedule else talker.schedules
+        if ladder is None:
+            ladder = rehearse(talker, schedules, self.clock) if self.options.realtime else Ladder(schedules)
+        self._ladder = ladder
         audio, fps = talker.manifest.audio, talker.manifest.motion.fps
         budget = self.options.budget if self.options.budget is not None else 1 / float(fps)
         self._pace = Pace(audio.rate, fps, audio.lookahead, audio.block, int(budget * 1e9), audio.spread)
@@ -169,10 +171,6 @@ class Loop:
         self._heard_ns = 0  # when the last sound came; nothing is read while a frame is ready
         self._watchdog = Watchdog(self.options.stall, self.tally)
         self._timed = self.options.realtime or bool(self.observers)
-
-    def _own_ladder(self) -> Ladder:
-        schedules = (self.options.schedule,) if self.options.schedule else self.talker.schedules
-        return rehearse(self.talker, schedules, self.clock) if self.options.realtime else Ladder(schedules)
 
     def stop(self) -> None:
         """End the run after the frame in hand; what was made so far is kept."""
@@ -521,7 +519,6 @@ def _check(talker: Talker, source: Source, options: Options) -> None:
     if talker.manifest.talkers != 1:
         raise OptionError(f"the bundle plays {talker.manifest.talkers} talkers in lock-step; a loop plays one")
     if options.late not in LATE_POLICIES:
-        known = f"known are {', '.join(LATE_POLICIES)}"
-        raise OptionError(f"late policy `{options.late}` is unknown; {known}{nearest(options.late, LATE_POLICIES)}")
+        raise unknown("late policy", options.late, LATE_POLICIES)
     if options.schedule is not None and options.schedule not in talker.schedules:
-        raise no_schedule(options.schedule, talker.schedules, "prepared are")
+        raise unknown("schedule", options.schedule, talker.schedules, "prepared are")

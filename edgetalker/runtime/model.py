@@ -6,12 +6,11 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.engine import Device, Engine
-from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.errors import InputError, OptionError, unknown
 from edgetalker.runtime.options import ModelOptions, given
 from edgetalker.runtime.talker import Talker
 
@@ -43,9 +42,9 @@ class Model:
         self.closed = False
         self._talkers: list[Talker] = []
         self._alone: Talker | None = None
-        borrowed = not isinstance(self.options.device, str)
-        self.device = self.options.device if not isinstance(self.options.device, str) else open_device(self.options)
-        self._owns_device = not borrowed
+        given_device = self.options.device
+        self._owns_device = isinstance(given_device, str)
+        self.device = open_device(self.options) if isinstance(given_device, str) else given_device
         try:
             self.engines = engines or open_engines(self.bundle, self.device, self.options)
         except BaseException:
@@ -89,9 +88,7 @@ class Model:
     def __enter__(self) -> Model:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -108,8 +105,7 @@ def open_device(options: ModelOptions) -> Device:
         from edgetalker.engines.cuda import CudaDevice
 
         return CudaDevice(options.gpu, wait=options.wait, poison=options.poison)
-    name = str(options.device)
-    raise OptionError(f"no device `{name}`; known are {', '.join(DEVICES)}{nearest(name, DEVICES)}")
+    raise unknown("device", str(options.device), DEVICES)
 
 
 def open_engines(bundle: Bundle, device: Device, options: ModelOptions) -> Mapping[str, Engine]:
@@ -127,23 +123,11 @@ def open_engines(bundle: Bundle, device: Device, options: ModelOptions) -> Mappi
 
         return torch_engines(bundle, device, precision, threads=options.threads)
     if engine not in HOST_ENGINES:
-        raise OptionError(
-            f"engine `{engine}` does not run on the host; {', '.join(HOST_ENGINES)} do{nearest(engine, HOST_ENGINES)}",
-            hint="add --device cuda" if engine in ("tensorrt", "rtx", "lean") else None,
-        )
-    from edgetalker.engines.ort import OrtEngine
+        hint = "add --device cuda" if engine in ("tensorrt", "rtx", "lean") else None
+        raise unknown("engine", engine, HOST_ENGINES, "on the host there are", hint=hint)
+    from edgetalker.engines.ort import ort_engines
 
-    return {
-        name: OrtEngine(
-            name,
-            bundle.onnx(name, precision, host=True),
-            stage.inputs,
-            stage.outputs,
-            threads=options.threads,
-            precision=precision,
-        )
-        for name, stage in bundle.manifest.stages.items()
-    }
+    return ort_engines(bundle, precision, threads=options.threads, host=True)
 
 
 def bundled() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What a user may choose: of a model, of its talkers. Checked by name; a schedule's name, too."""
+"""What a user may choose: of a model, of its talkers. Checked by name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetalker.engines.engine import Device
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import unknown
 from edgetalker.runtime.inputs import NoiseSource
 from edgetalker.runtime.program import Granularity
 
 if TYPE_CHECKING:
     from edgetalker.runtime.sinks.play import Player
 
-__all__ = ["ModelOptions", "TalkerOptions", "given", "no_schedule", "split"]
+__all__ = ["ModelOptions", "TalkerOptions", "given", "split"]
 
 T = TypeVar("T")
 
@@ -80,10 +80,5 @@ def split(options: Mapping[str, Any], *kinds: type[Any]) -> list[dict[str, Any]]
     known = sorted({name for of_kind in names for name in of_kind})
     for name in options:
         if name not in known:
-            raise OptionError(f"no option `{name}`{nearest(name, known)}", hint=f"known are {', '.join(known)}")
+            raise unknown("option", name, known)
     return [{name: value for name, value in options.items() if name in of_kind} for of_kind in names]
-
-
-def no_schedule(name: str, known: Sequence[str], what: str) -> OptionError:
-    """Return what is said of a schedule that is not there. what: such as `the bundle has`."""
-    return OptionError(f"no schedule `{name}`; {what} {', '.join(known)}{nearest(name, known)}")

@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Literal
 
 from edgetalker.engines.engine import Binding, Buffer, Engine, Graph, Mark
-from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.errors import OptionError, unknown
 from edgetalker.engines.manifest import Carry, Manifest, Step, reference
 from edgetalker.engines.verify import traffic
 from edgetalker.runtime.memory import INBOUND, Memory
@@ -129,9 +129,7 @@ class Program:
         timings: bool,
     ) -> None:
         if graphs not in GRANULARITIES:
-            raise OptionError(
-                f"graphs `{graphs}` is unknown; known are {', '.join(GRANULARITIES)}{nearest(graphs, GRANULARITIES)}"
-            )
+            raise unknown("kind of graphs", graphs, GRANULARITIES)
         self._manifest, self._engines, self._memory = manifest, engines, memory
         self._device = device = memory.device
         self._graphs, self._timings, self._schedules = graphs, timings, schedules

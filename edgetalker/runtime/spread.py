@@ -11,9 +11,8 @@ one order, there it delays them, and the plan says so.
 from __future__ import annotations
 
 import bisect
-import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,61 +110,27 @@ class Aside:
     """One thread that runs one piece at a time beside the frames. It starts with the first piece."""
 
     def __init__(self) -> None:
-        self._work: Callable[[], None] | None = None
-        self._error: BaseException | None = None
-        self._turn = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._closed = False
+        self._thread = ThreadPoolExecutor(1, "edgetalker-aside")
+        self._piece: Future[None] | None = None
 
     def busy(self) -> bool:
         """Return whether a piece is still running."""
-        return self._work is not None
+        return self._piece is not None and not self._piece.done()
 
     def start(self, work: Callable[[], None]) -> None:
         """Run `work` on the thread, after what runs there now."""
         self.join()
-        with self._turn:
-            self._work = work
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="edgetalker-aside", daemon=True)
-                self._thread.start()
-            self._turn.notify_all()
+        self._piece = self._thread.submit(work)
 
     def join(self) -> None:
         """Wait until nothing runs. Raises what the piece raised."""
-        with self._turn:
-            self._turn.wait_for(lambda: self._work is None)
-            error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def end(self) -> None:
-        """Let the thread end after the piece in hand, without waiting for it."""
-        with self._turn:
-            self._closed = True
-            self._turn.notify_all()
+        piece, self._piece = self._piece, None
+        if piece is not None:
+            piece.result()
 
     def close(self) -> None:
-        """End the thread after the piece in hand."""
-        self.end()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._turn:
-                self._turn.wait_for(lambda: self._work is not None or self._closed)
-                work = self._work
-            if work is None:
-                return
-            try:
-                work()
-            except BaseException as error:  # handed to the thread that makes frames
-                self._error = error
-            work = None  # or the thread would keep the talker whose end ends it
-            with self._turn:
-                self._work = None
-                self._turn.notify_all()
+        """End the thread after the piece in hand. Without it, it ends when nobody has this object any more."""
+        self._thread.shutdown()
 
 
 class Spread:
@@ -190,7 +155,6 @@ class Spread:
         self._fill, self._restart, self._stale = fill, restart, False
         self.plan: Mapping[str, Plan] = {}
         self.aside = Aside()
-        weakref.finalize(self, self.aside.end)  # a talker that was forgotten and not closed leaves no thread
         self.done = self.shown = self._block = -1
         self._schedule = ""
 

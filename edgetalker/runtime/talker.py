@@ -6,28 +6,28 @@ fill, launch, wait, copy. Everything that it launches was captured when the talk
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.engine import Array, Buffer
-from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.errors import InputError, OptionError, unknown
 from edgetalker.runtime.captured import Captured
 from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.inputs import Saved, Values, chosen, is_finite
-from edgetalker.runtime.options import ModelOptions, TalkerOptions, given, no_schedule, split
+from edgetalker.runtime.options import ModelOptions, TalkerOptions, given, split
 from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
-from edgetalker.runtime.sources.convert import RATES, Converter
+from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.spread import Spread
 from edgetalker.runtime.voice import detector
 
@@ -88,19 +88,19 @@ class Talker(Captured):
 
     def _prepare(self, model: Model, options: TalkerOptions) -> None:
         audio, delay = model.bundle.manifest.audio, model.bundle.manifest.motion.delay
-        self.rate = _rate(options.rate, audio.rate)
+        self.rate = audio.rate if options.rate is None else options.rate
+        self._converter = Converter(self.rate, audio.rate)
         super().__init__(model, options)
         host = self.device.kind == "host"
         self._lock = threading.RLock() if host else model.lock
         self._mapped = bool(self.device.facts().get("integrated"))
         self._schedule = options.schedule or self.schedules[0]
         if self._schedule not in self.schedules:
-            raise no_schedule(self._schedule, self.schedules, "prepared are")
+            raise unknown("schedule", self._schedule, self.schedules, "prepared are")
         self.clock, self._delay = SampleClock(audio.rate, self.layout.fps, audio.lookahead, audio.block), delay
         # Room for two seconds that come at once, and for the block that the frames of the one before wait for.
         self._backlog = 2 * audio.rate + self.clock.end(0) + self.clock.boundary(audio.spread)
         self.window = AudioWindow(audio.window, backlog=self._backlog)
-        self._converter = Converter(self.rate, audio.rate)
         self.spread: Spread | None = None
         if spread := [group for group in self._groups if group.spread]:
             self.spread = Spread(
@@ -125,20 +125,14 @@ class Talker(Captured):
 
         Raises InputError for another shape or type, or when two seconds wait unmade: make the frames that are ready.
         """
-        self.take(self._converter.convert(self._array(samples)))
+        self.take(self._converted(samples))
 
-    def _array(self, samples: Any) -> NDArray[Any]:
-        array = np.asarray(samples)
-        if array.ndim not in (1, 2) or array.dtype not in (np.uint8, np.int16, np.int32, np.float32, np.float64):
-            raise InputError(
-                f"sound of shape {array.shape} and type {array.dtype}; (n,) or (n, channels) was wanted",
-                hint="float32 in [-1, 1], or 8, 16 or 32-bit integers",
-            )
+    def _converted(self, samples: Any) -> NDArray[np.float32]:
         if self.manifest.talkers != 1:
             raise OptionError(
                 f"the bundle plays {self.manifest.talkers} talkers in lock-step", hint="make(window=(talkers, window))"
             )
-        return array
+        return self._converter.convert(np.asarray(samples))
 
     def take(self, samples: NDArray[np.float32]) -> None:
         """Take sound as a source gives it: mono float32, finite, at the bundle's rate."""
@@ -198,6 +192,8 @@ class Talker(Captured):
 
         time: default is the next frame's. From any thread. Raises OptionError for what does not exist or fit.
         """
+        if time is not None and not math.isfinite(time):
+            raise OptionError(f"`{name}`: NaN or Inf came as a time")
         chosen("input", name, self.fed).feed(values, None if time is None else float(time))
 
     # Frames
@@ -245,7 +241,7 @@ class Talker(Captured):
     def _refusal(self, schedule: str) -> OptionError:
         if self.model.closed:
             return OptionError("the talker's model is closed", hint="open it again")
-        return no_schedule(schedule, self.schedules, "prepared are")
+        return unknown("schedule", schedule, self.schedules, "prepared are")
 
     def _due(self, schedule: str) -> tuple[Replay, ...]:
         index, due = self.index, self.due
@@ -467,7 +463,7 @@ class Talker(Captured):
 
         The frames do not depend on how the sound was cut into pieces.
         """
-        return self._accept(self._converter.convert(self._array(samples)), schedule)
+        return self._accept(self._converted(samples), schedule)
 
     def _accept(self, samples: NDArray[np.float32], schedule: str | None) -> list[Frame]:
         frames = []
@@ -522,9 +518,7 @@ class Talker(Captured):
     def __enter__(self) -> Talker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -542,9 +536,3 @@ def _kept(frame: Frame) -> Frame:
     motion = frame.motion.copy()
     motion.flags.writeable = False
     return replace(frame, motion=motion, inputs={name: values.copy() for name, values in frame.inputs.items()})
-
-
-def _rate(rate: int | None, own: int) -> int:
-    if rate is not None and not RATES[0] <= rate <= RATES[1]:
-        raise OptionError(f"a rate of {rate} samples a second; {RATES[0]} to {RATES[1]} were wanted")
-    return rate or own

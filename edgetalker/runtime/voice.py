@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.errors import InputError, OptionError, unknown
 from edgetalker.engines.ort import open_session
 from edgetalker.runtime.rest import NEVER, Voice, VoiceActivity
 
@@ -34,7 +34,7 @@ def detector(name: str, rate: int) -> Voice:
     InputError for a network that is not the one that ships.
     """
     if name not in DETECTORS:
-        raise OptionError(f"no voice detector `{name}`{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
+        raise unknown("voice detector", name, DETECTORS)
     try:
         return VoiceActivity(rate) if name == "energy" else SileroVoice(rate)
     except ValueError as error:

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgetalker.engines.errors import DeviceError, OptionError, UserError
+from edgetalker.engines.errors import DeviceError, OptionError, UserError, unknown
 from edgetalker.runtime.clock import Clock, SystemClock
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
 from edgetalker.runtime.model import Model
-from edgetalker.runtime.options import given, no_schedule
+from edgetalker.runtime.options import given
 from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions
@@ -114,7 +114,7 @@ class Batch:
         try:
             manifest = self.model.bundle.manifest
             if options.schedule is not None and options.schedule not in manifest.ladder:
-                raise no_schedule(options.schedule, manifest.ladder, "the bundle has")
+                raise unknown("schedule", options.schedule, manifest.ladder, "the bundle has")
             self.schedules = (options.schedule,) if options.schedule else manifest.ladder
             self.widths = Widths(self.model, options.talkers, widths=options.widths, schedules=self.schedules)
             more = {} if options.voice is None else {"voice": options.voice}

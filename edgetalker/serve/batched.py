@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, MissingPackageError
-from edgetalker.engines.lazy import LazyModule
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.lazy import LazyModule, required
 
 __all__ = ["batched_stage", "widened"]
 
@@ -41,10 +41,7 @@ def batched_stage(path: Path, mapped: Iterable[str]) -> bytes:
 
     Raises EngineError for an operator that has no rule, MissingPackageError without the package onnx.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise MissingPackageError("onnx", "one launch for many talkers", extra="serve") from None
+    required("onnx", "one launch for many talkers", extra="serve")
     model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
     done: bytes = _Batcher(model, frozenset(mapped)).run().SerializeToString()
     return done

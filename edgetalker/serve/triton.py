@@ -21,12 +21,11 @@ import numpy as np
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, OptionError
+from edgetalker.engines.errors import EngineError, OptionError, unknown
 from edgetalker.engines.files import reported
 from edgetalker.engines.lazy import LazyModule
 from edgetalker.engines.manifest import ROW, Carry, Manifest, Step, Tensor
 from edgetalker.engines.verify import traffic
-from edgetalker.runtime.options import no_schedule
 from edgetalker.serve.batched import AXIS, batched_stage
 from edgetalker.serve.wide import check_bundle, shared_inputs
 
@@ -65,7 +64,7 @@ def export_triton(bundle: Bundle, repository: Path, options: TritonOptions | Non
     manifest = bundle.manifest
     name, schedule = options.name or manifest.name, options.schedule or manifest.ladder[0]
     if schedule not in manifest.schedules:
-        raise no_schedule(schedule, manifest.ladder, "the bundle has")
+        raise unknown("schedule", schedule, manifest.ladder, "the bundle has")
     if not name.isprintable() or "/" in name or name.startswith("."):
         raise OptionError(f"`{name}` is no name of a model")
     target = repository / name

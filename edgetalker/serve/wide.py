@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import DTYPES, Array, Binding, Buffer, Device, Engine, Layers, TensorSpec
+from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, OptionError
 from edgetalker.engines.manifest import ROW, Carry, Manifest, Stage, Step, Tensor, reference
 from edgetalker.engines.ort import OrtBinding, OrtEngine, open_session
@@ -82,12 +82,7 @@ class Rows:
         """Give the stage its memory."""
         if self._run is None:
             return _EachRow([self._engine.bind(self._row(buffers, row)) for row in range(self._talkers)])
-        io = self._run.io_binding()
-        for name, spec in self.inputs.items():
-            io.bind_input(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
-        for name, spec in self.outputs.items():
-            io.bind_output(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
-        return OrtBinding(self.name, self._run, io, buffers)
+        return OrtBinding(self.name, self._run, self.inputs, self.outputs, buffers)
 
     def _row(self, buffers: Mapping[str, Buffer], row: int) -> dict[str, Buffer]:
         specs = {**self._engine.inputs, **self._engine.outputs}

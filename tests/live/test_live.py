@@ -15,8 +15,7 @@ from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import Observer, Options
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.sources.file import LoopedSource
-from edgetalker.runtime.sources.live import LiveSource, PacedSource, SoundQueue
-from edgetalker.runtime.sources.said import SaidSource
+from edgetalker.runtime.sources.live import LiveSource, PacedSource, SaidSource, SoundQueue
 from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
 from tests.support.talk import Collect, Pieces, slow_talker

@@ -146,7 +146,7 @@ def test_a_snapshot_of_another_bundle_is_refused(toy: Bundle, tmp_path: Path) ->
         ({"graphs": "steps"}, "did you mean `step`"),
         ({"schedule": "ful"}, "did you mean `full`"),
         ({"precision": "fp61"}, "no precision `fp61`"),
-        ({"engine": "rtx"}, "does not run on the host"),
+        ({"engine": "rtx"}, "on the host there are"),
         ({"threads": 100_000}, "1 to "),
         ({"threads": 0}, "0 threads"),
         ({"seed": -1}, "seed is -1"),

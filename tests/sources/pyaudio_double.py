@@ -27,6 +27,8 @@ class Device:
     asked: Exception | None = None
     """What asking for it ends in."""
     api: Exception | None = None
+    plays: int = 0
+    """Channels that it plays."""
 
 
 @dataclass
@@ -77,20 +79,25 @@ class Machine:
                     raise OSError("No Default Input Device Available")
                 return self.get_device_info_by_index(machine.default)
 
+            def get_default_output_device_info(self) -> dict[str, Any]:
+                raise OSError("No Default Output Device Available")
+
             def get_device_info_by_index(self, index: int) -> dict[str, Any]:
                 device = machine.devices[index]
                 if device.asked is not None:
                     raise device.asked
                 info = {"index": index, "name": device.name, "hostApi": index}
-                return {**info, "maxInputChannels": device.channels, "defaultSampleRate": device.rate}
+                channels = {"maxInputChannels": device.channels, "maxOutputChannels": device.plays}
+                return {**info, **channels, "defaultSampleRate": device.rate}
 
             def get_host_api_info_by_index(self, index: int) -> dict[str, Any]:
                 if (error := machine.devices[index].api) is not None:
                     raise error
                 return {"name": "ALSA"}
 
-            def open(self, rate: int, channels: int, input_device_index: int, stream_callback: Any, **_: Any) -> Stream:
-                device = machine.devices[input_device_index]
+            def open(self, rate: int, channels: int, stream_callback: Any, **given: Any) -> Stream:
+                place = given["input_device_index"] if given.get("input") else given["output_device_index"]
+                device = machine.devices[place]
                 if isinstance(device.error, Exception):
                     raise device.error
                 if device.error is not None:

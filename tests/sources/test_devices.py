@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.runtime.sinks.play import PortAudioSpeaker
 from edgetalker.runtime.sources.mic import MicSource, list_inputs
 from tests.sources import pyaudio_double as double
 from tests.sources.pyaudio_double import Device, Machine, Stream
@@ -196,3 +197,22 @@ def test_no_error_of_a_driver_ends_the_watch(machine: Machine, source: MicSource
     wait_for(lambda: len(machine.streams) == 2)
     tone(machine.streams[1], 0.1)
     assert len(read(source, 1600)) == 1600
+
+
+def test_a_card_to_play_on_is_found_and_opened_as_a_microphone_is(machine: Machine) -> None:
+    with pytest.raises(DeviceError, match="no device plays sound"):
+        PortAudioSpeaker()
+    machine.devices += [Device("Card A", plays=1, rate=44_100.0), Device("Card B", plays=1, rate=48_000.0)]
+    with pytest.raises(OptionError, match="output `card` may be any of Card A, Card B"):
+        PortAudioSpeaker("card")
+    with pytest.raises(OptionError, match=r"no output `Card C` \(did you mean `Card"):
+        PortAudioSpeaker("Card C")
+    for wanted, rate in ((None, 44_100), ("card b", 48_000), ("1", 44_100)):
+        speaker = PortAudioSpeaker(wanted)
+        assert speaker.start(RATE, lambda into, _sounds_ns: into.fill(0.5)) == rate, (
+            "16 kHz it refuses, its own it plays"
+        )
+        block, _ = machine.streams[-1].callback(None, 4, {"output_buffer_dac_time": 1.1, "current_time": 1.0}, 0)
+        assert np.frombuffer(block, np.int16).tolist() == [16383] * 4
+        speaker.close()
+        assert not machine.streams[-1].alive

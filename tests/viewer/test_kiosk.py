@@ -25,7 +25,7 @@ import pytest
 import edgetalker
 from edgetalker.engines.errors import InputError
 from edgetalker.runtime.live import Live
-from edgetalker.runtime.sources.said import SaidSource
+from edgetalker.runtime.sources.live import SaidSource
 from edgetalker.runtime.talker import Talker
 from edgetalker.viewer.sink import ViewerSink
 from edgetalker.viewer.wire import answer_message

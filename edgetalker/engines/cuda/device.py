@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from edgetalker.engines.cuda.driver import Driver
 from edgetalker.engines.cuda.errors import CudaError
-from edgetalker.engines.cuda.memory import CudaBuffer, CudaMemory
+from edgetalker.engines.cuda.memory import CudaMemory
 from edgetalker.engines.cuda.resources import CudaGraph, CudaMark, Resources, capture, elapsed
-from edgetalker.engines.engine import Array, Buffer, Graph, Mark, TensorSpec
-from edgetalker.engines.errors import DeviceError, EngineError, OptionError, nearest
+from edgetalker.engines.engine import Buffer, Graph, Mark
+from edgetalker.engines.errors import DeviceError, EngineError, unknown
 
 __all__ = ["WAITS", "CudaDevice"]
 
@@ -22,7 +23,7 @@ a core busy); by asking and giving way to other threads; by sleeping until the d
 busy, some tens of microseconds later)."""
 
 
-class CudaDevice:
+class CudaDevice(CudaMemory):
     """One NVIDIA GPU with one stream. Any thread may use it, one at a time.
 
     It works in the GPU's primary context, so that TensorRT, PyTorch and pycuda share its addresses and may share a
@@ -41,7 +42,6 @@ class CudaDevice:
         stream: object | None = None,
         wait: str = "spin",
         poison: bool = False,
-        driver: Driver | None = None,
     ) -> None:
         """Open a GPU. `stream`: somebody else's stream to work on. `poison`: fill fresh buffers with NaN.
 
@@ -49,35 +49,30 @@ class CudaDevice:
         is not the primary one is current, OptionError for an unknown `wait` or a stream that cannot be captured.
         """
         if wait not in WAITS:
-            raise OptionError(
-                f"wait policy `{wait}` is unknown{nearest(wait, WAITS)}", hint=f"one of {', '.join(WAITS)}"
-            )
-        self.ordinal = ordinal
-        self._driver = driver or Driver()
-        self._look_up(ordinal)
-        self._driver.enter(self._gpu)
-        self._resources = Resources(self._driver, self._gpu, wait)
+            raise unknown("wait policy", wait, WAITS)
+        driver = Driver()
+        integrated = self._look_up(driver, ordinal)
+        driver.enter(self._gpu)
+        resources = Resources(driver, self._gpu, wait)
         try:
-            self._resources.open_stream(stream)
+            resources.open_stream(stream)
         except BaseException:
-            self._resources.release()
+            resources.release()
             raise
-        self.stream = self._resources.stream
-        self._memory = CudaMemory(self._resources, ordinal, integrated=self.integrated, poison=poison)
-        self._finalizer = weakref.finalize(self, self._resources.release)
+        super().__init__(resources, ordinal, integrated=integrated, poison=poison)
+        self._finalizer = weakref.finalize(self, resources.release)
 
-    def _look_up(self, ordinal: int) -> None:
-        driver, count = self._driver, self._driver.count()
+    def _look_up(self, driver: Driver, ordinal: int) -> bool:
+        count = driver.count()
         if not 0 <= ordinal < count:
             raise DeviceError(f"there is no GPU {ordinal}: {count} visible", hint="nvidia-smi -L lists them")
         self._gpu = gpu = driver.find(ordinal)
         self.name = driver.name(gpu)
         self.bus = driver.bus(gpu)
         self.capability = tuple(driver.attribute(gpu, f"COMPUTE_CAPABILITY_{part}") for part in ("MAJOR", "MINOR"))
-        self.integrated = bool(driver.attribute(gpu, "INTEGRATED") and driver.attribute(gpu, "CAN_MAP_HOST_MEMORY"))
+        return bool(driver.attribute(gpu, "INTEGRATED") and driver.attribute(gpu, "CAN_MAP_HOST_MEMORY"))
 
     def describe(self) -> str:
-        """One line for people."""
         capability, cuda = (".".join(map(str, pair)) for pair in (self.capability, self._driver.version()))
         return f"{self.name} (compute {capability}, driver for CUDA {cuda})"
 
@@ -99,38 +94,12 @@ class CudaDevice:
         with self._resources.watched():
             return self._driver.memory()
 
-    @property
-    def allocated(self) -> int:
-        """Bytes of all buffers made so far."""
-        return self._memory.allocated
-
     def call(self, work: Callable[[], Any]) -> None:
         """Refuse: Python cannot run in a GPU's queue. Raises EngineError."""
         raise EngineError(
             f"an engine of the host cannot run on {self.describe()}",
             hint="run it with --device host, or take --engine torch, tensorrt or rtx",
         )
-
-    # Start
-
-    def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> CudaBuffer:
-        """Make a buffer; `staged` makes its page-locked twin too, or maps it where host and GPU share memory.
-
-        Raises OutOfMemoryError that says what was asked for and what is free.
-        """
-        return self._memory.allocate(name, spec, staged=staged)
-
-    def staging(self, buffer: Buffer) -> Array:
-        """Return the page-locked twin of `buffer` (its own memory when staged on an integrated GPU)."""
-        return self._memory.staging(self._own(buffer))
-
-    def write(self, target: Buffer, values: Array) -> None:
-        """Fill `target` and wait. Raises ValueError on another shape or type."""
-        self._memory.write(self._own(target), values)
-
-    def read(self, source: Buffer) -> Array:
-        """Wait and return a fresh copy."""
-        return self._memory.read(self._own(source))
 
     # Frame
 
@@ -149,14 +118,6 @@ class CudaDevice:
         if not own.block.shared:
             with self._resources.watched():
                 self._driver.to_host(host.address, own.address, own.spec.nbytes, self.stream)
-
-    def copy(self, target: Buffer, source: Buffer) -> None:
-        """Enqueue `target <- source`. Raises ValueError on unequal byte counts or an overlap."""
-        self._memory.copy(self._own(target), self._own(source))
-
-    def shift(self, window: Buffer, newest: Buffer) -> None:
-        """Enqueue the shift of each talker's rows: three copies for any number of talkers."""
-        self._memory.shift(self._own(window), self._own(newest))
 
     # Graphs and marks
 
@@ -189,13 +150,11 @@ class CudaDevice:
         return launch
 
     def mark(self, name: str) -> CudaMark:
-        """Make a mark."""
         self._resources.refuse_capture(f"mark `{name}` cannot be made")
         with self._resources.watched():
             return self._resources.new_mark(name)
 
     def record(self, mark: Mark) -> None:
-        """Enqueue the recording of `mark`."""
         assert isinstance(mark, CudaMark)
         resources = self._resources
         with resources.watched():
@@ -204,7 +163,6 @@ class CudaDevice:
             resources.recorded.append(mark)
 
     def elapsed(self, first: Mark, last: Mark) -> int:
-        """Nanoseconds between two marks. Raises DeviceError when one was not reached yet."""
         assert isinstance(first, CudaMark)
         assert isinstance(last, CudaMark)
         return elapsed(self._resources, first, last)
@@ -228,17 +186,9 @@ class CudaDevice:
             raise error
 
     def __enter__(self) -> CudaDevice:
-        """Return the device itself; leaving the block closes it."""
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         """Close; an error that is on its way goes before one of closing."""
-        self._finalizer.detach()
-        error = self._resources.release()
-        if error is not None and kind is None:
-            raise error
-
-    def _own(self, buffer: Buffer) -> CudaBuffer:
-        if not isinstance(buffer, CudaBuffer) or buffer.block.stream != self.stream:
-            raise EngineError(f"buffer `{buffer.name}` belongs to another device")
-        return buffer
+        with suppress(*() if kind is None else (CudaError,)):
+            self.close()

@@ -1,6 +1,7 @@
 """The driver calls that this project makes, all through cuda-bindings: one method a call, every code checked.
 
-Handles and addresses are plain integers, so that no caller depends on the package.
+Handles and addresses are plain integers, so that no caller depends on the package. A call that takes what the driver
+takes and returns nothing is a `partialmethod` under the name of its CUDA function.
 
 Contexts: a GPU's primary context is retained once a process and never released, because PyTorch, TensorRT, pycuda
 and other devices of this process live in it too. `enter` makes it current on whatever thread calls.
@@ -11,10 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partialmethod
 from typing import Any
 
 from edgetalker.engines.cuda.errors import INVALID_VALUE, NOT_READY, CudaError, error_for
-from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
+from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.engines.lazy import required
 
 __all__ = ["CAPTURE_RELAXED", "TABLE", "Driver"]
 
@@ -42,18 +45,6 @@ CAPTURE_RELAXED = 2
 """In this mode a thread that captures may allocate."""
 
 
-def load_bindings() -> Any:
-    """Import cuda-bindings' driver module. Raises MissingPackageError."""
-    try:
-        from cuda.bindings import driver
-    except ImportError:
-        try:
-            from cuda import cuda as driver  # cuda-python before 12.6
-        except ImportError:
-            raise MissingPackageError("cuda-bindings", "the CUDA device", extra="cuda") from None
-    return driver
-
-
 _primary: dict[int, int] = {}
 """GPU -> its primary context, once it was retained: for the life of the process."""
 
@@ -63,7 +54,7 @@ class Driver:
 
     def __init__(self) -> None:
         """Load cuda-bindings and initialize CUDA. Raises MissingPackageError, DeviceError or CudaError."""
-        self._cuda = load_bindings()
+        self._cuda = required("cuda.bindings.driver", "the CUDA device", extra="cuda", package="cuda-bindings")
         self.initialize()
 
     # What every call goes through
@@ -200,22 +191,17 @@ class Driver:
         """Return the address of new device memory."""
         return int(self._call("cuMemAlloc", nbytes))
 
-    def free(self, address: int) -> None:
-        """Free device memory."""
-        self._call("cuMemFree", address)
-
     def pin(self, nbytes: int, *, mapped: bool) -> tuple[int, int]:
         """Return the address of new page-locked host memory, and the GPU's address of it when it is mapped, else 0."""
         address = int(self._call("cuMemHostAlloc", nbytes, _HOST_DEVICEMAP if mapped else 0))
         try:
             return address, int(self._call("cuMemHostGetDevicePointer", address, 0)) if mapped else 0
         except CudaError:
-            self._call("cuMemFreeHost", address)
+            self.unpin(address)
             raise
 
-    def unpin(self, address: int) -> None:
-        """Free page-locked memory. Nothing may look at it afterwards."""
-        self._call("cuMemFreeHost", address)
+    free = partialmethod(_call, "cuMemFree")
+    unpin = partialmethod(_call, "cuMemFreeHost")
 
     # The queue
 
@@ -247,13 +233,8 @@ class Driver:
         """Return a new stream that does not wait for the default stream."""
         return int(self._call("cuStreamCreate", _STREAM_NON_BLOCKING))
 
-    def drop_stream(self, stream: int) -> None:
-        """Destroy a stream that `make_stream` made."""
-        self._call("cuStreamDestroy", stream)
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until a stream is empty."""
-        self._call("cuStreamSynchronize", stream)
+    drop_stream = partialmethod(_call, "cuStreamDestroy")
+    synchronize = partialmethod(_call, "cuStreamSynchronize")
 
     def idle(self, stream: int) -> bool:
         """Return whether a stream is empty, without waiting."""
@@ -299,9 +280,7 @@ class Driver:
         """Return a new event: a timed one for marks, else one that a thread can sleep on."""
         return int(self._call("cuEventCreate", 0 if timed else _EVENT_BLOCKING_SYNC | _EVENT_DISABLE_TIMING))
 
-    def drop_event(self, event: int) -> None:
-        """Destroy an event."""
-        self._call("cuEventDestroy", event)
+    drop_event = partialmethod(_call, "cuEventDestroy")
 
     def record(self, event: int, stream: int, *, capturing: bool) -> None:
         """Enqueue an event. Under capture it becomes a node that every replay records anew.
@@ -311,9 +290,7 @@ class Driver:
         """
         self._call("cuEventRecordWithFlags", event, stream, _RECORD_EXTERNAL if capturing else 0)
 
-    def wait(self, event: int) -> None:
-        """Sleep until an event was reached."""
-        self._call("cuEventSynchronize", event)
+    wait = partialmethod(_call, "cuEventSynchronize")
 
     def elapsed(self, first: int, last: int) -> int:
         """Return nanoseconds between two events (CUDA's resolution is about half a microsecond)."""
@@ -342,9 +319,8 @@ class Driver:
         """Return the executable form of a graph."""
         return int(self._call("cuGraphInstantiate", graph, 0))
 
-    def upload_graph(self, executable: int, stream: int) -> None:
-        """Enqueue the upload of an executable graph, so that its first launch costs no more than the others."""
-        self._call("cuGraphUpload", executable, stream)
+    upload_graph = partialmethod(_call, "cuGraphUpload")
+    """(executable, stream): enqueued after capture, so that the first launch costs no more than the others."""
 
     def launch(self, executable: int, stream: int) -> None:
         """Enqueue one replay."""
@@ -352,13 +328,8 @@ class Driver:
         if code:
             raise self.error("cuGraphLaunch", code)
 
-    def drop_executable(self, executable: int) -> None:
-        """Destroy an executable graph."""
-        self._call("cuGraphExecDestroy", executable)
-
-    def drop_graph(self, graph: int) -> None:
-        """Destroy a graph."""
-        self._call("cuGraphDestroy", graph)
+    drop_executable = partialmethod(_call, "cuGraphExecDestroy")
+    drop_graph = partialmethod(_call, "cuGraphDestroy")
 
 
 def _stream_handle(stream: object) -> int | None:

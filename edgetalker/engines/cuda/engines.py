@@ -19,7 +19,7 @@ from edgetalker.engines.errors import (
     OptionError,
     UserError,
     install,
-    nearest,
+    unknown,
 )
 from edgetalker.engines.machine import Gpu, Machine, this_machine
 from edgetalker.engines.plan import Found, choose, plan_folders, read_plan
@@ -42,10 +42,8 @@ def cuda_engines(
     for an unknown engine, EngineError or MissingPackageError when the chosen one cannot run the bundle here.
     """
     if engine not in ENGINES:
-        raise OptionError(
-            f"no engine `{engine}` on cuda; known are {', '.join(ENGINES)}{nearest(engine, ENGINES)}",
-            hint="`ort` runs on the host: --device host" if engine == "ort" else None,
-        )
+        hint = "`ort` runs on the host: --device host" if engine == "ort" else None
+        raise unknown("engine", engine, ENGINES, "on cuda there are", hint=hint)
     if engine == "torch":
         return _with_torch(bundle, device, precision)
     if engine != "auto":
@@ -96,9 +94,7 @@ def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine)
     Raises OptionError for an unknown flavour or when none is installed, EngineError when no flavour has all plans.
     """
     if flavour != "auto":
-        if flavour not in FLAVOURS:
-            raise OptionError(f"unknown TensorRT flavour `{flavour}`{nearest(flavour, FLAVOURS)}")
-        load(flavour)  # says what is missing
+        load(flavour)  # says what is unknown or missing
         return flavour
     reasons: list[UserError] = []
     for known in FLAVOURS:

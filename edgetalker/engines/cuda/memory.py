@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.cuda.driver import CAPTURE_RELAXED
 from edgetalker.engines.cuda.errors import CudaError, OutOfMemoryError
 from edgetalker.engines.cuda.resources import BLOCKS, Resources
-from edgetalker.engines.engine import DTYPES, Array, TensorSpec, poison_value
+from edgetalker.engines.engine import DTYPES, Array, Buffer, TensorSpec, poison_value
 from edgetalker.engines.errors import EngineError
 
 __all__ = ["CPU", "CUDA", "CudaBuffer", "CudaMemory", "capsule"]
@@ -128,37 +128,42 @@ class CudaBuffer:
 
 
 class CudaMemory:
-    """The memory of one device. `integrated`: host and GPU share memory, so staged buffers are mapped, not copied."""
+    """The memory of a device, which is one. integrated: host and GPU share memory: staged buffers are mapped."""
 
     def __init__(self, resources: Resources, ordinal: int, *, integrated: bool, poison: bool) -> None:
-        self._resources = resources
-        self._driver = resources.driver
-        self._stream = resources.stream
-        self._ordinal = ordinal
-        self._synchronize = resources.synchronize
-        self._integrated = integrated
+        self._resources, self._driver = resources, resources.driver
+        self.stream, self.ordinal, self.integrated = resources.stream, ordinal, integrated
         self._poison = poison
         self._scratch: list[CudaBuffer] = []
         self.allocated = 0
 
-    def allocate(self, name: str, spec: TensorSpec, *, staged: bool) -> CudaBuffer:
-        """Make a buffer, filled with poison or zeros. Raises OutOfMemoryError."""
+    def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> CudaBuffer:
+        """Make a buffer; `staged` makes its page-locked twin too, or maps it where host and GPU share memory.
+
+        Raises OutOfMemoryError that says what was asked for and what is free.
+        """
         self._resources.refuse_capture(f"buffer `{name}` cannot be made")
         with self._resources.watched():
             block = self._new_block(f"buffer `{name}` of {spec}", spec.nbytes, staged)
         buffer = CudaBuffer(name, spec, block)
-        self._fill(buffer)
+        dtype = DTYPES[spec.dtype]
+        self.write(buffer, np.full(spec.shape, poison_value(dtype) if self._poison else 0, dtype))
         self.allocated += spec.nbytes
         return buffer
 
+    def _own(self, buffer: Buffer) -> CudaBuffer:
+        if not isinstance(buffer, CudaBuffer) or buffer.block.stream != self.stream:
+            raise EngineError(f"buffer `{buffer.name}` belongs to another device")
+        return buffer
+
     def _new_block(self, what: str, nbytes: int, staged: bool) -> Block:
-        shared = staged and self._integrated
+        shared = staged and self.integrated
         try:
             host = self._pinned(nbytes, mapped=shared) if staged else None
             address = host.mapped if shared and host else self._driver.allocate(nbytes)
         except OutOfMemoryError as error:
             raise error.while_allocating(what, nbytes, self._memory_or_none()) from None
-        block = Block(address, nbytes, self._ordinal, self._stream, self._synchronize, host, shared)
+        block = Block(address, nbytes, self.ordinal, self.stream, self._resources.synchronize, host, shared)
         if not shared:
             self._resources.own(block, self._driver.free, address, BLOCKS)
         return block
@@ -176,73 +181,72 @@ class CudaMemory:
         except CudaError:
             return None
 
-    def _fill(self, buffer: CudaBuffer) -> None:
-        dtype = DTYPES[buffer.spec.dtype]
-        value = poison_value(dtype) if self._poison else 0
-        self.write(buffer, np.full(buffer.spec.shape, value, dtype))
-
-    def staging(self, buffer: CudaBuffer) -> Array:
-        """Return the page-locked twin, made now when there is none."""
-        if buffer.block.host is None:
-            self._resources.refuse_capture(f"host memory of `{buffer.name}` cannot be made")
+    def staging(self, buffer: Buffer) -> Array:
+        """Return the page-locked twin, made now when there is none; staged on an integrated GPU, the memory itself."""
+        own = self._own(buffer)
+        if own.block.host is None:
+            self._resources.refuse_capture(f"host memory of `{own.name}` cannot be made")
             with self._resources.watched():
-                buffer.block.host = self._pinned(buffer.block.nbytes, mapped=False)
-        return buffer.staging()
+                own.block.host = self._pinned(own.block.nbytes, mapped=False)
+        return own.staging()
 
-    def write(self, target: CudaBuffer, values: Array) -> None:
+    def write(self, target: Buffer, values: Array) -> None:
         """Fill `target` and wait. Raises ValueError on another shape or type."""
-        if values.shape != target.spec.shape or values.dtype != DTYPES[target.spec.dtype]:
-            raise ValueError(f"`{target.name}` is {target.spec}; values are {values.dtype}{list(values.shape)}")
-        if target.block.shared:
-            self._synchronize()
-            target.staging()[...] = values
+        own = self._own(target)
+        if values.shape != own.spec.shape or values.dtype != DTYPES[own.spec.dtype]:
+            raise ValueError(f"`{own.name}` is {own.spec}; values are {values.dtype}{list(values.shape)}")
+        if own.block.shared:
+            self._resources.synchronize()
+            own.staging()[...] = values
             return
         source = np.ascontiguousarray(values)  # lives until the copy is done
         with self._resources.watched():
-            self._driver.to_device(target.address, source.ctypes.data, source.nbytes, self._stream)
-        self._synchronize()
+            self._driver.to_device(own.address, source.ctypes.data, source.nbytes, self.stream)
+        self._resources.synchronize()
 
-    def read(self, source: CudaBuffer) -> Array:
-        """Wait and return a fresh copy."""
-        self._synchronize()
+    def read(self, source: Buffer) -> Array:
+        own = self._own(source)
+        self._resources.synchronize()
         values: Array
-        if source.block.shared:
-            values = source.staging().copy()
+        if own.block.shared:
+            values = own.staging().copy()
             return values
-        values = np.empty(source.spec.shape, DTYPES[source.spec.dtype])
+        values = np.empty(own.spec.shape, DTYPES[own.spec.dtype])
         with self._resources.watched():
-            self._driver.to_host(values.ctypes.data, source.address, values.nbytes, self._stream)
-        self._synchronize()
+            self._driver.to_host(values.ctypes.data, own.address, values.nbytes, self.stream)
+        self._resources.synchronize()
         return values
 
-    def copy(self, target: CudaBuffer, source: CudaBuffer) -> None:
+    def copy(self, target: Buffer, source: Buffer) -> None:
         """Enqueue `target <- source`. Raises ValueError on unequal byte counts or an overlap."""
-        if target.spec.nbytes != source.spec.nbytes or target.overlaps(source):
-            raise ValueError(f"copy of `{source.name}` {source.spec} to `{target.name}` {target.spec}")
+        into, given = self._own(target), self._own(source)
+        if into.spec.nbytes != given.spec.nbytes or into.overlaps(given):
+            raise ValueError(f"copy of `{given.name}` {given.spec} to `{into.name}` {into.spec}")
         with self._resources.watched():
-            self._driver.on_device(target.address, source.address, target.spec.nbytes, self._stream)
+            self._driver.on_device(into.address, given.address, into.spec.nbytes, self.stream)
 
-    def shift(self, window: CudaBuffer, newest: CudaBuffer) -> None:
+    def shift(self, window: Buffer, newest: Buffer) -> None:
         """Enqueue the shift of each talker's rows, through scratch memory since copies may not overlap.
 
         Three copies for any number of talkers. Raises ValueError when `newest` does not fit.
         """
-        talkers = window.spec.shape[0]
-        whole, fresh = window.spec.nbytes // talkers, newest.spec.nbytes // talkers
-        if fresh >= whole or newest.overlaps(window):
-            raise ValueError(f"shift of `{newest.name}` {newest.spec} into `{window.name}` {window.spec}")
+        rows, new = self._own(window), self._own(newest)
+        talkers = rows.spec.shape[0]
+        whole, fresh = rows.spec.nbytes // talkers, new.spec.nbytes // talkers
+        if fresh >= whole or new.overlaps(rows):
+            raise ValueError(f"shift of `{new.name}` {new.spec} into `{rows.name}` {rows.spec}")
         kept = whole - fresh
         scratch = self._scratch_for(talkers * kept)
         with self._resources.watched():
-            self._rows((scratch, kept), (window.address + fresh, whole), kept, talkers)
-            self._rows((window.address, whole), (scratch, kept), kept, talkers)
-            self._rows((window.address + kept, whole), (newest.address, fresh), fresh, talkers)
+            self._rows((scratch, kept), (rows.address + fresh, whole), kept, talkers)
+            self._rows((rows.address, whole), (scratch, kept), kept, talkers)
+            self._rows((rows.address + kept, whole), (new.address, fresh), fresh, talkers)
 
     def _rows(self, target: tuple[int, int], source: tuple[int, int], width: int, height: int) -> None:
         if height == 1:
-            self._driver.on_device(target[0], source[0], width, self._stream)
+            self._driver.on_device(target[0], source[0], width, self.stream)
         else:
-            self._driver.rows(target, source, width, height, self._stream)
+            self._driver.rows(target, source, width, height, self.stream)
 
     def _scratch_for(self, nbytes: int) -> int:
         """Return the address of scratch memory; made at the first shift of its size: the warm run or the capture."""

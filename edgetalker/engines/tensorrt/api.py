@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, MissingPackageError, OptionError, nearest
+from edgetalker.engines.errors import EngineError, MissingPackageError, unknown
 
 __all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of", "wheel_cuda"]
 
@@ -103,8 +103,7 @@ def load(flavour: str) -> Api:
     EngineError when its package is there and its library is not.
     """
     if flavour not in FLAVOURS:
-        known = ", ".join(FLAVOURS)
-        raise OptionError(f"unknown TensorRT flavour `{flavour}`{nearest(flavour, FLAVOURS)}; known are {known}")
+        raise unknown("TensorRT flavour", flavour, FLAVOURS)
     name = FLAVOURS[flavour]
     try:
         module = importlib.import_module(name)
@@ -114,19 +113,15 @@ def load(flavour: str) -> Api:
         raise _missing(flavour) from None
     except (ImportError, OSError, RuntimeError) as error:
         raise _broken(flavour, error) from error
-    return _checked(Api(flavour, module))
-
-
-def _checked(api: Api) -> Api:
-    """A package without its library can still import (a namespace, a stub): say so before anything uses it."""
-    if api.has("Runtime") and api.has("Logger"):
-        return api
-    raise _broken(api.flavour, ImportError(f"{FLAVOURS[api.flavour]} holds no Runtime"))
+    api = Api(flavour, module)
+    if not (api.has("Runtime") and api.has("Logger")):  # without its library it can still import: a namespace, a stub
+        raise _broken(flavour, ImportError(f"{name} holds no Runtime"))
+    return api
 
 
 def _missing(flavour: str) -> MissingPackageError:
     error = MissingPackageError(FLAVOURS[flavour], f"playing `{flavour}` plans", extra=flavour)
-    if _is_jetson():
+    if platform.machine() == "aarch64" and sys.platform == "linux":
         error.hint = (
             "on a Jetson TensorRT comes with JetPack: `sudo apt install python3-libnvinfer`, and make the "
             "environment with `python3 -m venv --system-site-packages` (docs/jetson.md)"
@@ -147,7 +142,3 @@ def _broken(flavour: str, error: BaseException) -> EngineError:
 def platform_tag() -> str:
     """Return operating system and machine as a plan's record names them, such as `linux-aarch64`."""
     return f"{sys.platform}-{platform.machine().lower()}"
-
-
-def _is_jetson() -> bool:
-    return platform.machine() == "aarch64" and sys.platform == "linux"

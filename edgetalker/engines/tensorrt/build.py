@@ -124,7 +124,8 @@ class _Job:
         self._parse(onnx)
         inputs, outputs = _border(self.network)
         self._configure()
-        if self._wants_timing_cache():
+        # TensorRT-RTX has the calls as well, does nothing with them and asks for a GPU.
+        if self.options.timing_cache and self.api.flavour == "tensorrt":
             self._attach(timing_cache)
         started = time.perf_counter()
         serialized = self.builder.build_serialized_network(self.network, self.config)
@@ -178,10 +179,6 @@ class _Job:
         for place, name in enumerate(names):
             if not self.config.set_compute_capability(getattr(kinds, name.upper()), place):
                 raise self.log.error(f"target {name} was refused")
-
-    def _wants_timing_cache(self) -> bool:
-        """TensorRT-RTX has the calls as well, does nothing with them and asks for a GPU."""
-        return self.options.timing_cache and self.api.flavour == "tensorrt"
 
     def _attach(self, saved: bytes) -> None:
         """Take the saved kernel times; those of another GPU or version are refused and measured again."""

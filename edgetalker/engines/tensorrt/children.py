@@ -30,9 +30,9 @@ from edgetalker.engines.ort import check_border
 from edgetalker.engines.plan import Found, PlanRecord, find, plan_folders, read_plan, store
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import load
-from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, Built, build, flags_of
+from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, build, flags_of
 
-__all__ = ["MARK", "PlanBuilder", "build_in_child", "main", "specs_to_json"]
+__all__ = ["MARK", "PlanBuilder", "build_in_child", "main"]
 
 MARK = "@edgetalker "
 
@@ -240,28 +240,10 @@ def _build(request: Mapping[str, Any], cancelled: threading.Event) -> dict[str, 
         cache.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(cache) as file:
             file.write(built.timing_cache)
-    return _summary(built)
-
-
-def _summary(built: Built) -> dict[str, Any]:
-    return {
-        "inputs": specs_to_json(built.inputs),
-        "outputs": specs_to_json(built.outputs),
-        "types": dict(built.types),
-        "seconds": built.seconds,
-        "peak_memory": peak_memory(),
-    }
-
-
-def specs_to_json(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
-    """Return tensor specs as plain JSON values."""
-    return {name: {"dtype": spec.dtype, "shape": list(spec.shape)} for name, spec in specs.items()}
+    said = {name: getattr(built, name) for name in ("inputs", "outputs", "types", "seconds")}
+    return {**said, "peak_memory": peak_memory()}
 
 
 def _say(**words: Any) -> None:
-    sys.stdout.write(MARK + json.dumps(words) + "\n")
+    sys.stdout.write(MARK + json.dumps(words, default=vars) + "\n")  # vars: of a TensorSpec
     sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ from edgetalker.engines.engine import Buffer, Device, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, OutputError
 from edgetalker.engines.files import write_whole
 from edgetalker.engines.machine import driver_fault, require_gpu
-from edgetalker.engines.ort import check_border, check_buffers, medians
+from edgetalker.engines.ort import check_border, check_buffers, check_captured, medians
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.log import header_faults, log_of
 
@@ -225,7 +225,7 @@ class TensorRTEngine:
         self._device.synchronize()
         self._check_capturable(context, cold=cold)
         if not self._warm:
-            self._check_captured(binding)
+            check_captured(self.name, "TensorRT", self._device, binding, _ELSEWHERE)
             if self._cache is not None:
                 self._cache.save()  # the first context compiles the kernels, later ones find them
         self._warm = True
@@ -279,15 +279,6 @@ class TensorRTEngine:
             when = "once it has run" if cold else "neither before its first run nor after it"
             raise EngineError(f"stage `{self.name}`: the plan cannot be captured into a graph, {when}", hint=_REBUILD)
 
-    def _check_captured(self, binding: TensorRTBinding) -> None:
-        """Capture one run that is never launched: an empty graph would leave every frame's output as it was."""
-        graph = self._device.capture(f"{self.name}, tried", lambda: binding.enqueue(self._device))
-        if not graph.nodes:
-            raise EngineError(
-                f"stage `{self.name}`: TensorRT enqueued nothing on the stream of {self._device.describe()}",
-                hint="it was loaded for another GPU: open the stages on that GPU first, or use one GPU a process",
-            )
-
     def _check_alignment(self, what: str, address: int) -> None:
         if address % ALIGNMENT:
             raise EngineError(f"stage `{self.name}`: {what} lies at {address:#x}, a multiple of {ALIGNMENT} was wanted")
@@ -305,6 +296,7 @@ class TensorRTEngine:
         self._runtime = None
 
 
+_ELSEWHERE = "it was loaded for another GPU: open the stages on that GPU first, or use one GPU a process"
 _REBUILD = "build it again: `edgetalker build BUNDLE --target auto --force`"
 
 

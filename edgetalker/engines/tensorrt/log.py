@@ -149,17 +149,13 @@ def explain(what: str, lines: Iterable[str], flavour: str = "") -> UserError:
     words = "; ".join(said[:3]) or "it gave no reason"
     for kind, pattern, meaning, cure in _CURES:
         if re.search(pattern, text):
-            old = _driver_is_old(flavour) if kind is DeviceError else None
+            old = None
+            if kind is DeviceError and flavour and isinstance(found := probe(), Gpu):
+                old = driver_fault(flavour, found)  # TensorRT calls a driver that is too old for its wheels no driver
             if old is not None:
                 return DeviceError(f"{what}: {old.message} (TensorRT says: {words})", hint=old.hint)
             return kind(f"{what}: {meaning} (TensorRT says: {words})", hint=cure)
     return EngineError(f"{what}: TensorRT says: {words}", hint="`edgetalker doctor` shows what this TensorRT can do")
-
-
-def _driver_is_old(flavour: str) -> DeviceError | None:
-    """TensorRT calls a driver that is older than its wheels want no driver at all."""
-    found = probe()
-    return driver_fault(flavour, found) if flavour and isinstance(found, Gpu) else None
 
 
 def _plain(line: str) -> str:

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial, reduce
+from operator import methodcaller
 from typing import Any
 
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.lazy import LazyModule
-from edgetalker.engines.torch.operators import Build, Node, Run
+from edgetalker.engines.torch.operators import Build, Node, Run, axes_of, functional, torch
 
 __all__ = ["INTO", "OPERATORS", "dtype_of"]
-
-torch: Any = LazyModule("torch")
-functional: Any = LazyModule("torch.nn.functional")
 
 _PLAIN = {
     "Abs": "abs",
@@ -57,7 +54,7 @@ INTO = frozenset({"Add", "Sub", "Mul", "MatMul", "Tanh", "Sigmoid"})
 
 
 def _plain(name: str) -> Build:
-    return lambda _: lambda *inputs, **into: getattr(torch, name)(*inputs, **into)
+    return lambda _: getattr(torch, name)
 
 
 def _div(_: Node) -> Run:
@@ -69,35 +66,12 @@ def _div(_: Node) -> Run:
     return run
 
 
-def _mod(node: Node) -> Run:
-    name = "fmod" if node.get("fmod", 0) else "remainder"
-    return lambda a, b: getattr(torch, name)(a, b)
-
-
 def _folded(name: str) -> Build:
     return lambda _: lambda *inputs: reduce(getattr(torch, name), inputs)
 
 
 def _clip(_: Node) -> Run:
     return lambda x, low=None, high=None: x if low is None and high is None else torch.clamp(x, low, high)
-
-
-def _leaky(node: Node) -> Run:
-    slope = node.get("alpha", 0.01)
-    return lambda x: functional.leaky_relu(x, slope)
-
-
-def _elu(node: Node) -> Run:
-    alpha = node.get("alpha", 1.0)
-    return lambda x: functional.elu(x, alpha)
-
-
-def _gelu(node: Node) -> Run:
-    return partial(_call_gelu, node.get("approximate", "none"))
-
-
-def _call_gelu(approximate: str, x: Any) -> Any:
-    return functional.gelu(x, approximate=approximate)
 
 
 def _hard_sigmoid(node: Node) -> Run:
@@ -112,18 +86,8 @@ def dtype_of(number: int) -> Any:
     return getattr(torch, names[number])
 
 
-def _cast(node: Node) -> Run:
-    target = dtype_of(node.get("to"))
-    return lambda x: x.to(target)
-
-
-def _cast_like(_: Node) -> Run:
-    return lambda x, like: x.to(like.dtype)
-
-
 def _axes(node: Node) -> list[int]:
-    """Axes are an input since opset 18 (13 for ReduceSum), an attribute before."""
-    axes = node.integers(1) if node.has(1) else node.get("axes")
+    axes: Any = axes_of(node)
     if axes is None and not node.get("noop_with_empty_axes", 0):
         axes = range(len(node.shape()))
     return list(axes or ())
@@ -150,11 +114,7 @@ def _sum_of_squares(node: Node) -> Run:
 
 
 def _argument(name: str) -> Build:
-    def build(node: Node) -> Run:
-        axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
-        return lambda x: getattr(torch, name)(x, dim=axis, keepdim=keep)
-
-    return build
+    return lambda node: partial(getattr(torch, name), dim=node.get("axis", 0), keepdim=bool(node.get("keepdims", 1)))
 
 
 def _cumsum(node: Node) -> Run:
@@ -216,14 +176,6 @@ def _conv_transpose(node: Node) -> Run:
     }
     name = f"conv_transpose{rank}d"
     return lambda x, w, b=None: getattr(functional, name)(x, w, b, padding=begins, **options)
-
-
-def _softmax(name: str) -> Build:
-    def build(node: Node) -> Run:
-        axis = node.get("axis", -1)
-        return lambda x: getattr(torch, name)(x, axis)
-
-    return build
 
 
 def _layer_norm(node: Node) -> Run:
@@ -328,16 +280,16 @@ OPERATORS: Mapping[str, Build] = {
     "ArgMin": _argument("argmin"),
     "Attention": _attention,
     "BatchNormalization": _batch_norm,
-    "Cast": _cast,
-    "CastLike": _cast_like,
+    "Cast": lambda node: methodcaller("to", dtype_of(node.get("to"))),
+    "CastLike": lambda _: lambda x, like: x.to(like.dtype),
     "Clip": _clip,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "CumSum": _cumsum,
     "Div": _div,
-    "Elu": _elu,
+    "Elu": lambda node: partial(functional.elu, alpha=node.get("alpha", 1.0)),
     "GRU": _gru,
-    "Gelu": _gelu,
+    "Gelu": lambda node: partial(functional.gelu, approximate=node.get("approximate", "none")),
     "Gemm": _gemm,
     "GroupNormalization": _group_norm,
     "HardSigmoid": _hard_sigmoid,
@@ -345,11 +297,11 @@ OPERATORS: Mapping[str, Build] = {
     "InstanceNormalization": _instance_norm,
     "LSTM": _lstm,
     "LayerNormalization": _layer_norm,
-    "LeakyRelu": _leaky,
-    "LogSoftmax": _softmax("log_softmax"),
+    "LeakyRelu": lambda node: partial(functional.leaky_relu, negative_slope=node.get("alpha", 0.01)),
+    "LogSoftmax": lambda node: partial(torch.log_softmax, dim=node.get("axis", -1)),
     "Max": _folded("maximum"),
     "Min": _folded("minimum"),
-    "Mod": _mod,
+    "Mod": lambda node: torch.fmod if node.get("fmod", 0) else torch.remainder,
     "RMSNormalization": _rms_norm,
     "ReduceL2": _l2,
     "ReduceMax": _reduction("amax"),
@@ -357,8 +309,8 @@ OPERATORS: Mapping[str, Build] = {
     "ReduceMin": _reduction("amin"),
     "ReduceSum": _reduction("sum"),
     "ReduceSumSquare": _sum_of_squares,
-    "Softmax": _softmax("softmax"),
-    "Softplus": lambda _: lambda x: functional.softplus(x),
+    "Softmax": lambda node: partial(torch.softmax, dim=node.get("axis", -1)),
+    "Softplus": lambda _: functional.softplus,
     "Sum": _folded("add"),
 }
 """ONNX operator -> what builds its run."""

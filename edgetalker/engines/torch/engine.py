@@ -15,9 +15,9 @@ from typing import Any
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array, Buffer, Device, Layers, TensorSpec
-from edgetalker.engines.errors import EngineError, MissingPackageError
-from edgetalker.engines.lazy import LazyModule
-from edgetalker.engines.ort import check_border, check_buffers, medians
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.lazy import LazyModule, required
+from edgetalker.engines.ort import check_border, check_buffers, check_captured, medians
 from edgetalker.engines.torch.graph import OnnxModule
 
 __all__ = ["TorchBinding", "TorchEngine", "TorchPool", "torch_engines"]
@@ -35,10 +35,7 @@ class TorchPool:
 
     def __init__(self, device: Device) -> None:
         """Raises MissingPackageError without PyTorch, EngineError when it was built without CUDA."""
-        try:
-            import torch
-        except ImportError:
-            raise MissingPackageError("torch", "running stages with PyTorch", extra="export") from None
+        required("torch", "running stages with PyTorch", extra="export")
         self.device = device
         self.where = "cpu"
         self._memory: Any = None
@@ -169,7 +166,8 @@ class TorchEngine:
                 binding.enqueue(pool.device)
             pool.device.synchronize()
             if not self._captured:
-                self._check_captured(binding)
+                check_captured(self.name, "PyTorch", pool.device, binding)
+                self._captured = True
         return binding
 
     def layers(self, runs: int) -> Layers:
@@ -191,13 +189,6 @@ class TorchEngine:
             device.synchronize()
             found += [(name, device.elapsed(*marks[place : place + 2])) for place, name in enumerate(names)]
         return medians(found)
-
-    def _check_captured(self, binding: TorchBinding) -> None:
-        """Capture one run that is never launched: an empty graph would leave every frame's output as it was."""
-        device = self._pool.device
-        if not device.capture(f"{self.name}, tried", lambda: binding.enqueue(device)).nodes:
-            raise EngineError(f"stage `{self.name}`: PyTorch enqueued nothing on the stream of {device.describe()}")
-        self._captured = True
 
     def close(self) -> None:
         """Drop the module."""

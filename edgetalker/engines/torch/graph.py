@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.engine import DTYPES, TensorSpec
-from edgetalker.engines.errors import EngineError, MissingPackageError
-from edgetalker.engines.lazy import LazyModule
+from edgetalker.engines.errors import EngineError
+from edgetalker.engines.lazy import required
 from edgetalker.engines.torch import arithmetic, operators
-from edgetalker.engines.torch.operators import Build, Node, Run
+from edgetalker.engines.torch.operators import Build, Node, Run, torch
 
 __all__ = ["OPERATORS", "OnnxModule"]
-
-torch: Any = LazyModule("torch")
 
 OPERATORS: Mapping[str, Build] = {**arithmetic.OPERATORS, **operators.OPERATORS}
 """Every ONNX operator that is known here."""
@@ -114,14 +112,7 @@ def _run(step: _Step, values: dict[str, Any], outputs: Tensors) -> None:
 
 
 def _load(path: Path) -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise MissingPackageError("onnx", "running a stage with PyTorch", extra="export") from None
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingPackageError("torch", "running a stage with PyTorch", extra="export") from None
+    onnx, _ = (required(name, "running a stage with PyTorch", extra="export") for name in ("onnx", "torch"))
     try:
         return onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError and OSError

@@ -92,12 +92,13 @@ def _transpose(node: Node) -> Run:
     return lambda x: x.permute(order)
 
 
-def _axes(node: Node) -> list[int] | None:
+def axes_of(node: Node) -> list[int] | None:
+    """Return the axes that a node names: an input since opset 18 (13 for some), an attribute before."""
     return node.integers(1) if node.has(1) else node.get("axes")
 
 
 def _unsqueeze(node: Node) -> Run:
-    axes = _axes(node) or []
+    axes = axes_of(node) or []
     rank = len(node.shape()) + len(axes)
     places = sorted(axis % rank for axis in axes)
 
@@ -110,7 +111,7 @@ def _unsqueeze(node: Node) -> Run:
 
 
 def _squeeze(node: Node) -> Run:
-    axes = _axes(node)
+    axes = axes_of(node)
     return lambda x, *_: x.squeeze() if axes is None else x.squeeze(axes)
 
 

@@ -16,7 +16,6 @@ import time
 import wave
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,10 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
+from edgetalker.engines.errors import DeviceError, OptionError
 from edgetalker.engines.files import PartFile, checked_target, reported
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.sink import Sink
+from edgetalker.runtime.sources.mic import PortAudio
 from edgetalker.runtime.sources.source import stderr_hidden
 
 __all__ = ["NullSpeaker", "PlayStatistics", "Player", "PortAudioSpeaker", "Speaker", "WavSpeaker", "player_for"]
@@ -303,43 +303,17 @@ class PortAudioSpeaker:
 
     def __init__(self, device: str | None = None) -> None:
         """Raises MissingPackageError without PyAudio, DeviceError without a device, OptionError for an unknown one."""
+        self._portaudio = PortAudio("playing sound")
         try:
-            import pyaudio
-        except ImportError:
-            raise MissingPackageError("pyaudio", "playing sound", extra="mic") from None
-        self._module = pyaudio
-        with stderr_hidden():
-            self._portaudio = pyaudio.PyAudio()
-        try:
-            self._index, self._own_rate = self._find(device)
+            self._device = self._portaudio.find(device, "output")
         except BaseException:
-            self._portaudio.terminate()
+            self._portaudio.close()
             raise
         self._stream: Any = None
 
-    def _find(self, wanted: str | None) -> tuple[int, int]:
-        found = {}
-        for index in range(self._portaudio.get_device_count()):
-            info = self._portaudio.get_device_info_by_index(index)
-            if int(info["maxOutputChannels"]) > 0:
-                found[index] = (str(info["name"]), int(info["defaultSampleRate"]))
-        if not found:
-            raise DeviceError("no device plays sound", hint="`aplay -l` shows what the system sees")
-        if wanted is None:
-            with suppress(OSError):
-                index = int(self._portaudio.get_default_output_device_info()["index"])
-                return index, found[index][1]
-            return next((index, rate) for index, (_, rate) in found.items())
-        fits = [i for i, (name, _) in found.items() if wanted == str(i) or wanted.lower() == name.lower()]
-        fits = fits or [i for i, (name, _) in found.items() if wanted.lower() in name.lower()]
-        if len(fits) != 1:
-            listed = ", ".join(f"{i}: {name}" for i, (name, _) in found.items())
-            raise OptionError(f"{len(fits)} devices that play are called `{wanted}`", hint=f"there are {listed}")
-        return fits[0], found[fits[0]][1]
-
     def start(self, rate: int, fill: Fill) -> int:
         answers = []
-        for good in dict.fromkeys((rate, self._own_rate, 48_000, 44_100)):
+        for good in dict.fromkeys((rate, self._device.rate, 48_000, 44_100)):
             try:
                 self._stream = self._open(good, fill)
                 return good
@@ -356,25 +330,17 @@ class PortAudioSpeaker:
             if not 0.0 < ahead < 2.0:  # hosts that do not tell it
                 ahead = stream.get_output_latency() if stream is not None else 0.02
             fill(block, time.perf_counter_ns() + int(ahead * 1e9))
-            return (np.clip(block, -1, 1) * 32767).astype("<i2").tobytes(), self._module.paContinue
+            return (np.clip(block, -1, 1) * 32767).astype("<i2").tobytes(), self._portaudio.module.paContinue
 
         with stderr_hidden():
-            stream = self._portaudio.open(
-                rate=rate,
-                channels=1,
-                format=self._module.paInt16,
-                output=True,
-                output_device_index=self._index,
-                frames_per_buffer=rate * FILL_MS // 1000,
-                stream_callback=ask,
-            )
+            stream = self._portaudio.start(self._device, "output", rate, 1, ask)
         return stream
 
     def close(self) -> None:
-        with stderr_hidden():
-            if self._stream is not None:
+        if self._stream is not None:
+            with stderr_hidden():
                 self._stream.close()
-            self._portaudio.terminate()
+        self._portaudio.close()
 
 
 def player_for(target: str | None, *, sync: float = 0.0, free: bool = False) -> Player:

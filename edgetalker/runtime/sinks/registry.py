@@ -65,7 +65,8 @@ def sink_for(target: str | Path, options: Mapping[str, object] | None = None) ->
         raise OptionError(f"{text}: {faults[0]}")
     if not suffix or not _found(suffix, SUFFIXES):
         what = f"no output with suffix `{suffix}`" if suffix else "no suffix that says what to write"
-        raise OptionError(f"`{text}`: {what}{nearest(suffix, SUFFIXES)}", hint=_known())
+        known = f"files: {', '.join(SUFFIXES)}; {_receivers()}"
+        raise OptionError(f"`{text}`: {what}{nearest(suffix, SUFFIXES)}", hint=known)
     return SUFFIXES[suffix](Path(text), options)
 
 
@@ -94,10 +95,6 @@ def _found(name: str, known: Mapping[str, object]) -> bool:
         for entry in entry_points(group=GROUP, name=name):
             register(name, entry.load())
     return name in known
-
-
-def _known() -> str:
-    return f"files: {', '.join(SUFFIXES)}; {_receivers()}"
 
 
 def _receivers() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError, OptionError, nearest
+from edgetalker.engines.errors import InputError, OptionError, unknown
 
 __all__ = ["CHANNELS", "ENCODINGS", "RATES", "Converter", "Encoding", "Resampler", "encoding", "mono"]
 
@@ -324,6 +324,5 @@ def encoding(name: str) -> Encoding:
     if name.upper() == "S24_LE":  # ALSA's has a fourth, empty byte above; ffmpeg's s24le has three
         raise OptionError("S24_LE has 24 of 32 bits a sample; S24_3LE or S32_LE was wanted")
     if plain not in ENCODINGS:
-        known = ", ".join(ENCODINGS)
-        raise OptionError(f"no sample format `{name}`{nearest(plain, ENCODINGS)}; known are {known}")
+        raise unknown("sample format", name.lower(), ENCODINGS)
     return ENCODINGS[plain]

@@ -95,7 +95,6 @@ class FileSource:
         return taken
 
     def warnings(self) -> list[str]:
-        """Return what was wrong with the sound read so far, one sentence each."""
         notes = self._notes + (self._reader.notes if self._reader else [])
         return [f"{self.path}: {text}" for text in notes + self._converter.warnings()]
 

@@ -103,7 +103,7 @@ def readers(file: IO[bytes], start: bytes, *, pipe: bool) -> Iterator[Reader]:
             promised = _promised_end(kept, kind, begin)
             window = _Window(kept, begin, end if kind == "MP3" else min(end, promised or end))
             if kind == "CAF" and (promised or 0) > end:
-                at = _caf_data(kept, begin + 8) - begin
+                at = next(at for name, at, _ in _caf_chunks(kept, begin + 8) if name == b"data") - begin
                 window.mended = at + 4, (end - begin - at - 12).to_bytes(8, "big")
             reader = _open(kept, window, whole=len(starts) == 1, noisy=kind in ("MP3", "AAC", None))
             reader.notes += _leftovers(kept, kind, begin, end, promised)
@@ -399,10 +399,6 @@ def _caf_end(file: IO[bytes], at: int) -> int | None:
     """CAF has no size of its own: it ends after its `data` chunk, or the chunks that follow."""
     chunks = list(_caf_chunks(file, at))
     return chunks[-1][2] if any(name == b"data" for name, _, _ in chunks) else None
-
-
-def _caf_data(file: IO[bytes], at: int) -> int:
-    return next(start for name, start, _ in _caf_chunks(file, at) if name == b"data")
 
 
 def _mp4_end(file: IO[bytes], at: int) -> int | None:

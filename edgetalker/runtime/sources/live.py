@@ -1,5 +1,5 @@
-"""Live sound: a queue between who records and who reads, raw PCM from a pipe, sound paced by the clock, and silence
-in the place of sound that does not come."""
+"""Live sound: a queue between who records and who reads, raw PCM from a pipe, what a program says, sound paced by the
+clock, and silence in the place of sound that does not come."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import IO, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from edgetalker.runtime.clock import Clock
 from edgetalker.runtime.sources.convert import Converter, encoding
 from edgetalker.runtime.sources.source import Source
 
-__all__ = ["LiveSource", "PacedSource", "PcmSource", "SoundQueue"]
+__all__ = ["LiveSource", "PacedSource", "PcmSource", "QueuedSource", "SaidSource", "SoundQueue"]
 
 _log = logging.getLogger(__name__)
 SECOND = 10**9
@@ -122,6 +122,24 @@ class SoundQueue:
             self._changed.notify_all()
 
 
+class QueuedSource:
+    """What sources have in common whose sound another thread puts into a queue."""
+
+    live = True
+    _queue: SoundQueue
+
+    @property
+    def ended(self) -> bool:
+        return self._queue.ended
+
+    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
+        """Return up to `samples` samples that have come, waiting at most `timeout` seconds for the first.
+
+        Raises what ended the sound, such as InputError for a pipe that holds a sound file.
+        """
+        return self._queue.read(samples, timeout)
+
+
 @runtime_checkable
 class Forgetful(Protocol):
     """A source whose waiting sound can be thrown away from any thread."""
@@ -161,7 +179,7 @@ class Tempo:
         self._last = now
 
 
-class PcmSource:
+class PcmSource(QueuedSource):
     """Raw PCM from a pipe, channels interleaved, without a header: `arecord ... | edgetalker animate -`.
 
     A thread reads the pipe, so that `read` can time out. When the loop falls behind, the writer has to wait
@@ -169,7 +187,6 @@ class PcmSource:
     does is refused: its bytes would be played as noise. `tempo` knows whether it is recorded as it is written.
     """
 
-    live = True
     READ_BYTES = 1 << 14  # a pipe's read returns as soon as anything is there, so this costs no delay
 
     def __init__(
@@ -205,19 +222,7 @@ class PcmSource:
         self._thread = threading.Thread(target=self._pump, name="edgetalker-pcm", daemon=True)
         self._thread.start()
 
-    @property
-    def ended(self) -> bool:
-        return self._queue.ended
-
-    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
-        """Return up to `samples` samples that have come, waiting at most `timeout` seconds for the first.
-
-        Raises InputError when the pipe cannot be read or holds a sound file.
-        """
-        return self._queue.read(samples, timeout)
-
     def warnings(self) -> list[str]:
-        """Return what was wrong with the sound so far, one sentence each."""
         return [f"standard input: {text}" for text in self._notes + self._converter.warnings()]
 
     def close(self) -> None:
@@ -288,6 +293,35 @@ class PcmSource:
         return os.read(descriptor, self.READ_BYTES)
 
 
+class SaidSource(QueuedSource):
+    """A source that never ends: what was said, in its order, as fast as it is read, and nothing in between.
+
+    `Live(paced=True, patience=0.02)` plays it as it sounds, with silence where nothing is said. rate: samples a second
+    of what it gives. most: seconds that may wait to be heard.
+    """
+
+    def __init__(self, rate: int, *, most: float = 120.0) -> None:
+        self.rate, self._most = rate, most
+        self._queue = SoundQueue(int(most * rate))
+
+    def say(self, samples: NDArray[Any], rate: int) -> None:
+        """Add sound, (n,) or (n, channels) at `rate`; from any thread. Raises InputError when too much waits."""
+        converter = Converter(rate, self.rate)
+        sound = np.concatenate([converter.convert(samples), converter.finish()])
+        if not self._queue.put_if_room(sound):
+            raise InputError(f"more than {self._most:g} s of sound would wait", hint="say it later")
+
+    def forget(self) -> int:
+        """Throw away what was said and not read yet, from any thread; return how many samples that were."""
+        return self._queue.clear()
+
+    def warnings(self) -> list[str]:
+        return []  # what was said was checked then
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
 class PacedSource:
     """Another source's sound, no earlier than it would sound: as if it were being recorded now.
 
@@ -347,7 +381,6 @@ class PacedSource:
         return taken
 
     def warnings(self) -> list[str]:
-        """Return the inner source's warnings."""
         return self.inner.warnings()
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """A microphone through PortAudio: which inputs there are, opening one, and opening it again when it went away.
 
-It is recorded in PortAudio's thread, watched in another and read by the loop. Everything PyAudio is in this file.
+It is recorded in PortAudio's thread, watched in another and read by the loop. All of PyAudio is in this file, a card
+to play on (sinks/play.py) too.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError, UserError, nearest
 from edgetalker.runtime.sources.convert import CHANNELS, RATES, Converter, Resampler
-from edgetalker.runtime.sources.live import SoundQueue
+from edgetalker.runtime.sources.live import QueuedSource, SoundQueue
 from edgetalker.runtime.sources.source import stderr_hidden
 
 __all__ = ["Heard", "Input", "InputStream", "MicSource", "PortAudio", "list_inputs"]
@@ -36,7 +37,7 @@ Heard = Callable[[int, NDArray[np.int16], bool], None]
 """Takes the rate, a packet (n, channels), and whether PortAudio lost sound before it. Called in its thread."""
 
 
-class MicSource:
+class MicSource(QueuedSource):
     """A recording device that is opened again when it goes away.
 
     Sound waits in a queue of `buffer_seconds`; when the loop falls further behind, the oldest is dropped and counted.
@@ -44,8 +45,6 @@ class MicSource:
     once, and it is tried again after 0.5, 1, 2, 4, 8, 8, ... seconds for ever, by its name, whatever its number,
     rate and channels are by then. Meanwhile `read` times out.
     """
-
-    live = True
 
     def __init__(
         self,
@@ -78,20 +77,11 @@ class MicSource:
         self._watcher.start()
 
     @property
-    def ended(self) -> bool:
-        return self._queue.ended
-
-    @property
     def dropped(self) -> int:
         """Samples that the loop was too slow to read."""
         return self._queue.dropped
 
-    def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
-        """Return up to `samples` samples that have come, waiting at most `timeout` seconds for the first."""
-        return self._queue.read(samples, timeout)
-
     def warnings(self) -> list[str]:
-        """Return what went wrong so far, one sentence each."""
         found = []
         if self.overflows:
             found.append(f"the device lost sound {self.overflows} times (overflow)")
@@ -180,9 +170,12 @@ def _unnumbered(name: str) -> str:
     return re.sub(r"\d+", "#", name)
 
 
+Kind = Literal["input", "output"]
+
+
 @dataclass(frozen=True)
 class Input:
-    """A device that records. channels: the most it gives; rate: its own rate in samples a second."""
+    """A device that records (or plays). channels: the most it has; rate: its own rate in samples a second."""
 
     index: int
     name: str
@@ -219,20 +212,20 @@ class InputStream:
 class PortAudio:
     """One initialisation of PortAudio. It lists devices as they were then: to see new ones, make a new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, purpose: str = "the microphone") -> None:
         """Raises MissingPackageError without PyAudio, DeviceError when PortAudio cannot start."""
-        self._module = _pyaudio()
+        self.module = _pyaudio(purpose)
         with stderr_hidden() as noise:
             try:
-                self._portaudio = self._module.PyAudio()
+                self._portaudio = self.module.PyAudio()
             except OSError as error:
                 raise DeviceError(f"PortAudio cannot start: {error}", hint=noise() or None) from None
 
-    def inputs(self) -> list[Input]:
-        """Return all devices that record, in PortAudio's order; those that cannot be asked are left out."""
+    def inputs(self, kind: Kind = "input") -> list[Input]:
+        """Return all devices that record (or play), in PortAudio's order; those that cannot be asked are left out."""
         portaudio = self._portaudio
         try:
-            default = int(portaudio.get_default_input_device_info()["index"])
+            default = int(getattr(portaudio, f"get_default_{kind}_device_info")()["index"])
         except (OSError, ValueError, LookupError):
             default = -1
         try:
@@ -243,9 +236,9 @@ class PortAudio:
         for index in range(count):
             try:
                 info = portaudio.get_device_info_by_index(index)
-                channels, rate = int(info["maxInputChannels"]), int(info["defaultSampleRate"])
+                channels, rate = int(info[f"max{kind.title()}Channels"]), int(info["defaultSampleRate"])
             except (OSError, ValueError, KeyError, OverflowError) as error:
-                _log.info("input %d is left out: %s", index, error)
+                _log.info("%s %d is left out: %s", kind, index, error)
                 continue
             if channels > 0:
                 found.append(Input(index, str(info["name"]), self._host_api(info), channels, rate, index == default))
@@ -257,19 +250,18 @@ class PortAudio:
         except (OSError, ValueError, KeyError):
             return "?"
 
-    def find(self, wanted: str | None) -> Input:
-        """Return the input with this index, name or part of a name; the default one for None.
+    def find(self, wanted: str | None, kind: Kind = "input") -> Input:
+        """Return the input (or output) with this index, name or part of a name; the default one for None.
 
         Raises DeviceError when there is none at all, OptionError when none or several fit.
         """
-        inputs = self.inputs()
-        if not inputs:
-            raise DeviceError(
-                "no device records sound", hint="plug in a microphone; `arecord -l` shows what the system sees"
-            )
+        devices = self.inputs(kind)
+        if not devices:
+            what, hint = _NONE[kind]
+            raise DeviceError(f"no device {what} sound", hint=f"{hint} shows what the system sees")
         if wanted is None:
-            return next((device for device in inputs if device.default), inputs[0])
-        return _matching(inputs, wanted)
+            return next((device for device in devices if device.default), devices[0])
+        return _matching(devices, wanted, kind)
 
     def open(self, device: Input, rate: int, heard: Heard, *, channel: int = 1) -> InputStream:
         """Start recording 10 ms packets at `rate` if the device takes it, else at another, with the fewest channels
@@ -288,7 +280,7 @@ class PortAudio:
             for count in channels:
                 with stderr_hidden() as noise:
                     try:
-                        return InputStream(self._start(device, good, count, heard), good, count)
+                        return InputStream(self._record(device, good, count, heard), good, count)
                     except (OSError, ValueError) as error:
                         code = _code(error) if code in (None, *_FORMAT_CODES) else code
                         answers.setdefault(f"{error} {noise()}".strip(), f"{good} Hz, {count} ch")
@@ -297,22 +289,25 @@ class PortAudio:
         tried = "; ".join(f"{form}: {answer}" for answer, form in answers.items())
         raise DeviceError(f"input `{device.name}` cannot be opened: {tried}", hint=_HINTS.get(code or 0, _BUSY))
 
-    def _start(self, device: Input, rate: int, channels: int, heard: Heard) -> Any:
-        module = self._module
+    def _record(self, device: Input, rate: int, channels: int, heard: Heard) -> Any:
+        module = self.module
 
         def callback(data: bytes, count: int, times: object, status: int) -> tuple[None, int]:
             packet = np.frombuffer(data, np.int16).reshape(-1, channels)
             heard(rate, packet, bool(status & module.paInputOverflow))
             return None, module.paContinue
 
+        return self.start(device, "input", rate, channels, callback)
+
+    def start(self, device: Input, kind: Kind, rate: int, channels: int, callback: Callable[..., Any]) -> Any:
+        """Start a stream of 16-bit packets of 10 ms. Raises OSError or ValueError when the device does not take it."""
         return self._portaudio.open(
             rate=rate,
             channels=channels,
-            format=module.paInt16,
-            input=True,
-            input_device_index=device.index,
+            format=self.module.paInt16,
             frames_per_buffer=max(1, rate // 100),
             stream_callback=callback,
+            **{kind: True, f"{kind}_device_index": device.index},
         )
 
     def close(self) -> None:
@@ -346,22 +341,25 @@ def list_inputs() -> list[Input]:
         portaudio.close()
 
 
-def _matching(inputs: list[Input], wanted: str) -> Input:
+_NONE = {"input": ("records", "plug in a microphone; `arecord -l`"), "output": ("plays", "`aplay -l`")}
+
+
+def _matching(inputs: list[Input], wanted: str, kind: Kind = "input") -> Input:
     exact = [device for device in inputs if wanted in (str(device.index), device.name)]
     partial = [device for device in inputs if wanted.lower() in device.name.lower()]
     if exact or len(partial) == 1:
         return (exact or partial)[0]
     names = [device.name for device in inputs]
     if partial:
-        raise OptionError(f"input `{wanted}` may be any of {', '.join(device.name for device in partial)}")
-    raise OptionError(f"no input `{wanted}`{nearest(wanted, names)}", hint=f"inputs: {', '.join(names)}")
+        raise OptionError(f"{kind} `{wanted}` may be any of {', '.join(device.name for device in partial)}")
+    raise OptionError(f"no {kind} `{wanted}`{nearest(wanted, names)}", hint=f"{kind}s: {', '.join(names)}")
 
 
-def _pyaudio() -> Any:
+def _pyaudio(purpose: str) -> Any:
     try:
         import pyaudio
     except ModuleNotFoundError:
-        raise MissingPackageError("pyaudio", "the microphone", extra="mic") from None
+        raise MissingPackageError("pyaudio", purpose, extra="mic") from None
     except ImportError as error:
         raise DeviceError(f"PyAudio cannot be loaded: {error}", hint="sudo apt install libportaudio2") from None
     return pyaudio

@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.arrays import fits, read_arrays
-from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, nearest
+from edgetalker.engines.errors import DeviceError, InputError, OptionError, nearest
 from edgetalker.engines.files import read_text
+from edgetalker.engines.lazy import required
 from edgetalker.runtime.clock import Clock
 from edgetalker.runtime.inputs import PRESENCE, Control, Track
 
@@ -198,7 +199,7 @@ class OscValues:
         """
         self.name, self._clock, self._control = name, clock, control
         self._places, self._now = {place: k for k, place in enumerate(places)}, default.copy()
-        self._packet = _pythonosc()
+        self._packet = required("pythonosc.osc_packet", "values over OSC", extra="net", package="python-osc").OscPacket
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "127.0.0.1", parts.port
@@ -306,11 +307,3 @@ class _Port:
         if not self.waiting:
             self.socket.close()
             self.opened.pop(self.place, None)
-
-
-def _pythonosc() -> Any:
-    try:
-        from pythonosc.osc_packet import OscPacket
-    except ImportError:
-        raise MissingPackageError("python-osc", "values over OSC", extra="net") from None
-    return OscPacket

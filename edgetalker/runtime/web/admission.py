@@ -80,7 +80,8 @@ class Admission:
         """
         given = next((part[6:] for part in target.partition("?")[2].split("&") if part.startswith("token=")), "")
         shown = authorization.removeprefix("Bearer ").encode("utf-8", "surrogateescape")
-        fits = [hmac.compare_digest(it, self._token) for it in (unquote_to_bytes(given), _form_bytes(given), shown)]
+        told = unquote_to_bytes(given), unquote_to_bytes(given.replace("+", " ")), shown
+        fits = [hmac.compare_digest(it, self._token) for it in told]
         return not self._token or any(fits)
 
     def turn_away(self, status: int, why: str, *, reason: str) -> tuple[int, str]:
@@ -106,10 +107,6 @@ class Admission:
             return True
         # Under a name of its own a foreign page can reach us, too: then the names we know or the token keep it out.
         return page == host and (self._named or bool(self._token))
-
-
-def _form_bytes(text: str) -> bytes:
-    return unquote_to_bytes(text.replace("+", " "))
 
 
 def is_loopback(host: str) -> bool:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from edgetalker.engines.errors import DeviceError, MissingPackageError
+from edgetalker.engines.errors import DeviceError
+from edgetalker.engines.lazy import required
 from edgetalker.runtime.web.admission import Admission
 
 if TYPE_CHECKING:
@@ -146,11 +147,7 @@ class Server:
 
     def package(self) -> Any:
         """Return the library. Raises MissingPackageError."""
-        try:
-            import websockets.asyncio.server
-        except ImportError:
-            raise MissingPackageError("websockets", self.admission.name, extra=self._extra) from None
-        return websockets.asyncio.server
+        return required("websockets.asyncio.server", self.admission.name, extra=self._extra)
 
     @property
     def talking(self) -> int:

@@ -171,7 +171,7 @@ def test_the_default_stream_is_refused(open_device: Callable[..., CudaDevice], s
 
 
 def test_unknown_options_name_the_nearest(open_device: Callable[..., CudaDevice]) -> None:
-    with pytest.raises(OptionError, match=r"`blok` is unknown.*`block`"):
+    with pytest.raises(OptionError, match=r"no wait policy `blok`.*`block`"):
         open_device(wait="blok")
     with pytest.raises(OptionError, match="is no CUDA stream"):
         open_device(stream="stream")

@@ -71,7 +71,9 @@ def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 def sender_threads() -> list[str]:
     """Names of the sinks' threads that are alive."""
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("edgetalker-")]
-    return [name for name in names if name != "edgetalker-aside"]  # a talker's own, which ends with the talker
+    return [
+        name for name in names if not name.startswith("edgetalker-aside")
+    ]  # a talker's own, which ends with the talker
 
 
 @dataclass(frozen=True)

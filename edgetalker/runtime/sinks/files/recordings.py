@@ -187,14 +187,11 @@ class NpzSink(FileSink):
                     np.lib.format.write_array(into, values, allow_pickle=False)
         file.truncate()
 
-    def _rows(self, column: array[float]) -> NDArray[np.float32]:
-        return np.asarray(column, np.float32).reshape(self.frames, -1)
-
     def _small_arrays(self) -> Mapping[str, NDArray[np.generic]]:
         layout = self._layout
         texts = {name: np.array(list(known))[np.asarray(codes)] for name, (codes, known) in self._texts.items()}
         return {
-            **{f"input.{name}": self._rows(column) for name, column in self._inputs.items()},
+            **{f"input.{n}": np.asarray(c, np.float32).reshape(self.frames, -1) for n, c in self._inputs.items()},
             "names": np.array(layout.names, dtype=str),
             "kind": np.array(layout.kind),
             "units": np.array(layout.units),

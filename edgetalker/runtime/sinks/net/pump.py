@@ -159,9 +159,7 @@ class Slot:
     index: int = 0
     time: float = 0.0
     outcome: str = ""
-    schedule: str = ""
     arrived_ns: int = 0
-    done_ns: int = 0
 
     def take(self, frame: Frame, arrived_ns: int) -> None:
         """Copy `frame` in; allocates nothing that lasts."""
@@ -169,15 +167,12 @@ class Slot:
         self.index = frame.index
         self.time = float(frame.time)
         self.outcome = frame.outcome.value
-        self.schedule = frame.schedule
         self.arrived_ns = arrived_ns
-        self.done_ns = frame.done_ns
 
     def copy_from(self, other: Slot) -> None:
         """Copy another slot in."""
         np.copyto(self.motion, other.motion)
-        self.index, self.time, self.outcome = other.index, other.time, other.outcome
-        self.schedule, self.arrived_ns, self.done_ns = other.schedule, other.arrived_ns, other.done_ns
+        self.index, self.time, self.outcome, self.arrived_ns = other.index, other.time, other.outcome, other.arrived_ns
 
 
 class FrameQueue:

@@ -74,13 +74,6 @@ class Presets:
         return self._out
 
 
-def _clips(kinds: Sequence[str], case: str, layout: MotionLayout) -> list[str]:
-    shapes = [name for name in ARKIT_SHAPES if name in layout.names] if "perfectsync" in kinds else []
-    if case == "camel":
-        shapes = list(map(camel, shapes))
-    return shapes + [preset for kind in ("vrm0", "vrm1") if kind in kinds for preset in PRESETS[kind]]
-
-
 class VmcEncoder:
     """Encodes named ARKit motion. The packets' values: clips, the time, the head's quaternion, a zero."""
 
@@ -88,12 +81,13 @@ class VmcEncoder:
         kinds = options["names"]
         if not kinds:
             raise OptionError("VMC: `names` leaves nothing to send")
-        clips = _clips(kinds, options["case"], layout)
-        chosen = options["map"].select(clips, "VMC")
         shapes = [name for name in ARKIT_SHAPES if name in layout.names] if "perfectsync" in kinds else []
+        clips = list(map(camel, shapes)) if options["case"] == "camel" else list(shapes)
+        clips += [preset for kind in PRESETS if kind in kinds for preset in PRESETS[kind]]
+        chosen = options["map"].select(clips, "VMC")
         self._shapes = positions(shapes, layout.names)
         self._presets = Presets(layout.names)
-        self._sets = sum(kind in kinds for kind in ("vrm0", "vrm1"))
+        self._sets = sum(kind in kinds for kind in PRESETS)
         self._places, self._gains = chosen.places, chosen.gains
         self._count = len(chosen.names)
         self._clips = np.zeros(len(clips), np.float32)
