@@ -40,9 +40,11 @@ class Network:
 
     def __init__(self, model: Any) -> None:
         import onnx
-        from onnx import shape_inference
+        from onnx import inliner, shape_inference
 
-        self.model = _without_constants(_inlined(model))
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        self.model = _without_constants(model)
         inferred = shape_inference.infer_shapes(self.model, strict_mode=False, data_prop=True).graph
         self.shapes = {item.name: _shape(item) for item in [*inferred.input, *inferred.output, *inferred.value_info]}
         self.types = {
@@ -140,14 +142,6 @@ def reached(network: Network, node: Any, through: Collection[str], wanted: Colle
                 seen.add(user.output[0])
                 waiting.extend(user.output)
     return ""
-
-
-def _inlined(model: Any) -> Any:
-    if not model.functions:
-        return model
-    from onnx import inliner
-
-    return inliner.inline_local_functions(model)
 
 
 def _without_constants(model: Any) -> Any:

@@ -272,9 +272,7 @@ def _stage_line(stage: ConvertedStage, rounded: OneStep | None) -> str:
 
 def _short(reason: str) -> str:
     """Drop the tensor's name and value, so that alike reasons are counted together."""
-    for word in ("reaches", "has a size", "loses"):
-        if f" {word} " in reason:
-            return {"reaches": "too large for FP16", "has a size": "too small for FP16"}.get(
-                word, "constant loses bits"
-            )
-    return reason
+    return next((short for words, short in _SHORT.items() if words in reason), reason)
+
+
+_SHORT = {" reaches ": "too large for FP16", " has a size ": "too small for FP16", " loses ": "constant loses bits"}

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AudioWindow", "Clock", "FakeClock", "Pace", "SampleClock", "SystemClock"]
+__all__ = ["AudioWindow", "Clock", "Pace", "SampleClock", "SystemClock"]
 
 _NS = 1_000_000_000
 
@@ -237,27 +237,3 @@ class SystemClock:
         while time.perf_counter_ns() < when:
             if self.spin_ns == 0:
                 time.sleep(max(when - time.perf_counter_ns(), 0) * 1e-9)
-
-
-class FakeClock:
-    """A clock that moves only when told to: by `advance`, or by sleeping, which takes no real time."""
-
-    __slots__ = ("_now", "slept_ns")
-
-    def __init__(self, now_ns: int = 0) -> None:
-        self._now = now_ns
-        self.slept_ns = 0
-
-    def now_ns(self) -> int:
-        return self._now
-
-    def sleep_until_ns(self, when: int) -> None:
-        if when > self._now:
-            self.slept_ns += when - self._now
-            self._now = when
-
-    def advance(self, ns: int) -> None:
-        """Let `ns` nanoseconds pass. Raises ValueError below 0: the clock is monotonic."""
-        if ns < 0:
-            raise ValueError(f"a monotonic clock cannot go back by {-ns} ns")
-        self._now += ns

@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import Observer, Options
@@ -18,6 +17,7 @@ from edgetalker.runtime.sources.file import LoopedSource
 from edgetalker.runtime.sources.live import LiveSource, PacedSource, SaidSource, SoundQueue
 from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, jaw, lid, meter_bundle, tone
+from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Pieces, slow_talker
 
 pytest.importorskip("onnxruntime")

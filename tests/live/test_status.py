@@ -21,7 +21,6 @@ from edgetalker.cli.main import main
 from edgetalker.cli.status import Status
 from edgetalker.engines.bundle import Bundle
 from edgetalker.face.names import MOTION_NAMES
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.live import Live
 from edgetalker.runtime.loop import Options
 from edgetalker.runtime.sinks.net import livelink
@@ -30,6 +29,7 @@ from edgetalker.runtime.talker import Talker
 from tests.live.meter import tone
 from tests.live.test_stream import write_wav
 from tests.runtime.sinks_net.tools import receiver, unused_port
+from tests.support.clock import FakeClock
 from tests.support.talk import Pieces
 
 pytest.importorskip("onnxruntime")

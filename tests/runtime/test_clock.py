@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from edgetalker.runtime.clock import Clock, FakeClock, SystemClock
+from edgetalker.runtime.clock import Clock, SystemClock
+from tests.support.clock import FakeClock
 
 
 @pytest.mark.parametrize("spin_ns", [0, 200_000, 5_000_000])

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import BundleError, OptionError
 from edgetalker.engines.host import HostDevice, HostGraph
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.loop import Loop, Observer, Options
@@ -29,6 +28,7 @@ from edgetalker.runtime.spread import Plan
 from edgetalker.runtime.talker import Talker
 from tests.support import toy as toys
 from tests.support.chunk import chunk_bundle, costs, on_fake_time, slow_model
+from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Live, Pieces
 
 pytest.importorskip("onnxruntime")

@@ -20,13 +20,13 @@ from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import DeviceError, InputError, OptionError
 from edgetalker.engines.manifest import Tensor
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.inputs import Track
 from edgetalker.runtime.loop import Loop, Options
 from edgetalker.runtime.sources.values import FileValues, OscValues, input_source
 from edgetalker.runtime.talker import Talker
 from tests.live.meter import RATE, tone
 from tests.live.test_stream import write_wav
+from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Live, Pieces
 from tests.support.toy import network, spec
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.host import HostDevice
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
 from edgetalker.runtime.program import Part
 from edgetalker.runtime.talker import Talker
+from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Live, Pieces, slow_talker
 
 pytest.importorskip("onnxruntime")

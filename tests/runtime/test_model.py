@@ -211,8 +211,8 @@ def test_the_motion_on_the_device_is_the_frames(toy: Bundle) -> None:
 
 def test_many_loops_in_one_thread_each_keep_their_time(toy: Bundle) -> None:
     """Five talkers of one model on one fake clock: each plays as alone, and none is late for another."""
-    from edgetalker.runtime.clock import FakeClock
     from edgetalker.runtime.frame import Outcome
+    from tests.support.clock import FakeClock
 
     clock, sinks = FakeClock(), [Collect() for _ in range(5)]
     with slow_model(toy, {"decode": lambda: clock.advance(1_000_000)}) as model:
@@ -250,7 +250,7 @@ def test_a_frame_that_hangs_is_told_of_while_it_hangs(toy: Bundle, caplog: pytes
                 calm.set()
 
     with slow_model(toy, {"decode": hang}) as model:
-        from edgetalker.runtime.clock import FakeClock
+        from tests.support.clock import FakeClock
 
         clock = FakeClock()
         loop = Loop(

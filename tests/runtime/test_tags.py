@@ -12,7 +12,6 @@ import pytest
 from edgetalker.agents.speech import Motion, Speech
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame
 from edgetalker.runtime.loop import Loop
 from edgetalker.runtime.model import Model
@@ -21,6 +20,7 @@ from edgetalker.runtime.talker import Talker
 from tests.live.meter import tone
 from tests.live.test_stream import write_wav
 from tests.runtime.test_inputs import free_port, message
+from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Pieces
 
 pytest.importorskip("onnxruntime")

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 import edgetalker
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, OptionError
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Outcome
 from edgetalker.runtime.model import Model
 from edgetalker.serve.batch import Batch, BatchOptions
 from edgetalker.serve.seat import Command, Event, Flush, Playing, Reset, Seat, SeatOptions, Set, Sound, Start
+from tests.support.clock import FakeClock
 
 pytest.importorskip("onnx", reason="stages are widened with the package onnx")
 pytest.importorskip("onnxruntime", reason="stages run on ONNX Runtime")

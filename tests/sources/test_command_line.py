@@ -16,10 +16,10 @@ import pytest
 
 from edgetalker.cli.source import add_source, check_source, source_from
 from edgetalker.engines.errors import OptionError
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.sources.file import FileSource, LoopedSource
 from edgetalker.runtime.sources.live import PacedSource, PcmSource
 from tests.sources.test_files import RATE, tone, write
+from tests.support.clock import FakeClock
 
 
 def parsed(*words: str) -> argparse.Namespace:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.sources.convert import Converter, mono
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.sources.source import Source
+from tests.support.clock import FakeClock
 
 RATE = 16000
 

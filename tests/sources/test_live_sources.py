@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError, OptionError
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.sources.live import PacedSource, PcmSource, SoundQueue, Tempo
+from tests.support.clock import FakeClock
 from tests.support.talk import Pieces
 
 RATE = 16000

@@ -14,9 +14,9 @@ from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Binding, Buffer, Device, Engine
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.ort import OrtEngine
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
+from tests.support.clock import FakeClock
 from tests.support.toy import network, spec
 
 WINDOW, SIZE = 1600, 4

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker
+from tests.support.clock import FakeClock
 
 
 class Pieces:

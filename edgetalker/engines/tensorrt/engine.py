@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +45,15 @@ class RuntimeCache:
     def attach(self, config: Any) -> None:
         """Load the file into a runtime configuration of TensorRT-RTX. A CUDA context must be current."""
         self._cache = config.create_runtime_cache()
-        saved = self._read()
+        saved = b""
+        with suppress(OSError):  # absent, or not ours to read: compile
+            saved = self.path.read_bytes()
         if saved and not self._cache.deserialize(saved):
             self.rejected = True
             self.path.unlink(missing_ok=True)
             saved = b""
         self._saved = saved
         config.set_runtime_cache(self._cache)
-
-    def _read(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except OSError:
-            return b""  # absent, or not ours to read: compile
 
     def save(self) -> None:
         """Write the file when kernels were added since it was read. A folder that refuses is no error: the next
@@ -148,7 +145,10 @@ class TensorRTEngine:
         self._api, self._device, self._cache = api, device, cache
         self._log = log_of(api)
         self._log.clear()
-        self._runtime: Any = self._make_runtime()
+        try:
+            self._runtime: Any = api.module.Runtime(self._log.logger)
+        except TypeError:  # what the bindings raise when the library gives no object
+            raise self.error("cannot be opened") from None
         self._engine: Any = self._deserialize(plan)
         check_border(name, *api.tensors(self._engine), self.inputs, self.outputs)
         if self._engine.num_aux_streams:
@@ -157,12 +157,6 @@ class TensorRTEngine:
         self._scratch: Buffer | None = None
         self._bindings: weakref.WeakSet[TensorRTBinding] = weakref.WeakSet()
         self._warm = False
-
-    def _make_runtime(self) -> Any:
-        try:
-            return self._api.module.Runtime(self._log.logger)
-        except TypeError:  # what the bindings raise when the library gives no object
-            raise self.error("cannot be opened") from None
 
     def _deserialize(self, plan: bytes) -> Any:
         faults = header_faults(self._api, self._runtime, plan)

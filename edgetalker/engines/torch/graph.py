@@ -120,7 +120,7 @@ def _load(path: Path) -> Any:
 
 
 def _refuse_unknown(name: str, graph: Any) -> None:
-    unknown = {node.op_type for node in graph.node} - OPERATORS.keys() - {"Constant"}
+    unknown = {node.op_type for node in graph.node} - OPERATORS.keys() - {"Constant", "Shape"}
     if unknown:
         raise EngineError(
             f"stage `{name}` uses {', '.join(sorted(unknown))}, which this PyTorch engine does not know",

@@ -202,11 +202,6 @@ def _pad(node: Node) -> Run:
     return lambda x, *_: functional.pad(x, flat, mode=mode)
 
 
-def _shape(node: Node) -> Run:
-    shape = node.shape()[node.get("start", 0) : node.get("end", None)]
-    return lambda x: torch.tensor(shape, dtype=torch.int64, device=x.device)
-
-
 def _constant_of_shape(node: Node) -> Run:
     shape = node.integers(0) or []
     value = node.get("value")
@@ -247,7 +242,6 @@ OPERATORS: Mapping[str, Build] = {
     "Range": _range,
     "Reshape": _reshape,
     "ScatterND": _scatter_nd,
-    "Shape": _shape,
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,

@@ -53,9 +53,10 @@ class InputSource(Protocol):
 
     def warnings(self) -> list[str]:
         """What was wrong with what came, a sentence each."""
-        ...
+        return []
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of what is open."""
 
 
 def input_source(text: str, fed: Mapping[str, Track | Control], clock: Clock) -> InputSource:
@@ -73,7 +74,7 @@ def input_source(text: str, fed: Mapping[str, Track | Control], clock: Clock) ->
     return FileValues(name, Path(where), names, control)
 
 
-class FileValues:
+class FileValues(InputSource):
     """The values of a file, in the order of their times."""
 
     def __init__(self, name: str, path: Path, places: Sequence[str], control: Control | None = None) -> None:
@@ -174,14 +175,8 @@ class FileValues:
             yield float(self._times[row]), 0, self._values[row]
         self._given = max(end, self._given)
 
-    def warnings(self) -> list[str]:
-        return []
 
-    def close(self) -> None:
-        pass
-
-
-class OscValues:
+class OscValues(InputSource):
     """OSC messages to one UDP port. A value's time is that of its arrival."""
 
     def __init__(

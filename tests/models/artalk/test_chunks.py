@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from edgetalker.engines.bundle import Bundle
 from edgetalker.models.artalk import ARTalk, chunks, finished, generate, model_from_tensors, smoothed
 from edgetalker.models.artalk.vae import quantised
-from edgetalker.runtime.clock import FakeClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.live import DelayMeter
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
 from edgetalker.runtime.program import Part
 from edgetalker.runtime.talker import Talker
 from tests.support.artalk import TOY, TOY_BUNDLE, TOY_HEADS, checkpoint
+from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Live, Pieces
 
 pytest.importorskip("onnxruntime")
