@@ -1,4 +1,5 @@
-"""Time: which samples frame i sees, the window that holds them, when frame i is due, and the clock on the wall.
+"""Time: which samples frame i sees, the window that holds them, when frame i is due, the clock on the wall, and how
+long things took.
 
 Samples and frames are counted in integers and fractions, so that no number of frames makes them drift.
 """
@@ -12,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AudioWindow", "Clock", "Pace", "SampleClock", "SystemClock"]
+__all__ = ["AudioWindow", "Clock", "Durations", "Pace", "SampleClock", "SystemClock"]
 
 _NS = 1_000_000_000
 
@@ -200,6 +201,29 @@ class Pace:
     def restart(self) -> None:
         """Forget the origin: the sample clock begins anew."""
         self.origin_ns = None
+
+
+class Durations:
+    """The last `size` durations in nanoseconds, kept in a ring that is allocated once."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._ring = np.zeros(size, np.int64)
+        self.count = 0
+
+    def add(self, ns: int) -> None:
+        """Keep one more."""
+        self._ring[self.count % len(self._ring)] = ns
+        self.count += 1
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        """A copy of what is kept, shape (n,), in no order."""
+        kept: NDArray[np.int64] = self._ring[: min(self.count, len(self._ring))].copy()
+        return kept
+
+    def percentile_ms(self, percent: float) -> float:
+        """Return a percentile in milliseconds; NaN when nothing is kept."""
+        return float(np.percentile(self.values, percent)) * 1e-6 if self.count else float("nan")
 
 
 class Clock(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edgetalker.runtime.clock import Clock, SystemClock
+from edgetalker.runtime.clock import Clock, Durations, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
@@ -15,7 +15,6 @@ from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
 from edgetalker.runtime.sources.live import LiveSource
 from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
-from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 
 __all__ = ["DelayMeter", "Delays", "Live", "LiveReport", "LiveSource"]

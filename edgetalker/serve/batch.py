@@ -16,13 +16,12 @@ from types import TracebackType
 from typing import Any
 
 from edgetalker.engines.errors import DeviceError, OptionError, UserError, unknown
-from edgetalker.runtime.clock import Clock, SystemClock
+from edgetalker.runtime.clock import Clock, Durations, SystemClock
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.options import given
-from edgetalker.runtime.stats import Durations
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions
 from edgetalker.serve.session import Session

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.files import PartFile, checked_target, reported
+from edgetalker.runtime.clock import Durations
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.options import Option, read_table
-from edgetalker.runtime.stats import Durations
 
 if TYPE_CHECKING:
     from edgetalker.runtime.talker import Talker

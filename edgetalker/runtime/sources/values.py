@@ -55,8 +55,7 @@ class InputSource(Protocol):
         """What was wrong with what came, a sentence each."""
         return []
 
-    def close(self) -> None:
-        """Let go of what is open."""
+    def close(self) -> None: ...
 
 
 def input_source(text: str, fed: Mapping[str, Track | Control], clock: Clock) -> InputSource:
@@ -174,6 +173,9 @@ class FileValues(InputSource):
         for row in range(self._given, end):
             yield float(self._times[row]), 0, self._values[row]
         self._given = max(end, self._given)
+
+    def close(self) -> None:
+        pass
 
 
 class OscValues(InputSource):

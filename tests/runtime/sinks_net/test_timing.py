@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edgetalker.runtime.clock import Durations
 from edgetalker.runtime.sinks.net.pump import FrameQueue, Pump, Resampler, Slot, Smoother, Stamp, Ticker
 from edgetalker.runtime.sinks.sink import SinkStatistics
-from edgetalker.runtime.stats import Durations
 from tests.runtime.sinks_net.tools import LAYOUT, frame
 
 SECOND = 10**9
