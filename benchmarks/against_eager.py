@@ -134,7 +134,7 @@ def runtime(session: Talker, samples: NDArray[np.float32], frames: int, schedule
     session.reset()
     window = AudioWindow(session.manifest.audio.window, backlog=len(samples) + session.end(frames))
     window.append(samples)
-    window.append_silence(max(0, session.end(frames) - len(samples)))
+    window.append(np.zeros(max(0, session.end(frames) - len(samples)), np.float32))
     assert session.audio is not None
     into = session.audio[0]
 

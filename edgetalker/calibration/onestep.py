@@ -50,12 +50,14 @@ def one_step_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, 
     return _compared(full, open_session(converted).run, inputs)
 
 
-def compare_runs(full: Any, other: Any, names: Sequence[str], inputs: Sequence[Mapping[str, Array]]) -> OneStep:
-    """Compare two callables (output names or None, inputs) -> outputs on the same inputs."""
+def _compared(full: bytes, other: Any, inputs: Sequence[Mapping[str, Array]]) -> OneStep:
+    """Compare a network with a callable (None, inputs) -> outputs on the same inputs."""
+    session = open_session(full)
+    names = [item.name for item in session.get_outputs()]
     wrong, right = np.zeros(len(names)), np.zeros(len(names))
     worst = 0.0
     for values in inputs:
-        pairs = list(zip(full(None, dict(values)), other(None, dict(values)), strict=True))
+        pairs = list(zip(session.run(None, dict(values)), other(None, dict(values)), strict=True))
         for place, (wanted, found) in enumerate(pairs):
             size = float(np.sum(np.square(wanted, dtype=np.float64)))
             finite = bool(np.isfinite(found).all())
@@ -64,11 +66,6 @@ def compare_runs(full: Any, other: Any, names: Sequence[str], inputs: Sequence[M
             worst = max(worst, np.sqrt(off / size) if size else 0.0)
     relative = np.sqrt(np.divide(wrong, right, out=np.zeros_like(wrong), where=right > 0))
     return OneStep(dict(zip(names, relative.tolist(), strict=True)), float(worst), len(inputs))
-
-
-def _compared(full: bytes, other: Any, inputs: Sequence[Mapping[str, Array]]) -> OneStep:
-    session = open_session(full)
-    return compare_runs(session.run, other, [item.name for item in session.get_outputs()], inputs)
 
 
 def emulated(model: Any, half: Collection[str]) -> bytes:

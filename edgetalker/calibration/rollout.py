@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -188,13 +188,16 @@ def compare_rollouts(
     with ExitStack() as stack:
         models = [stack.enter_context(Model(bundle, engines=ort_engines(bundle, name))) for name in ("fp32", precision)]
         pair = [model.talker(seed=seed, schedules=[schedule]) for model in models]
-        for motion, difference in _steps(bundle, pair, sound, frames, schedule):
-            progress(what, len(errors) / frames)
+        for index in range(frames):
+            progress(what, index / frames)
+            window = _window(pair[0], bundle, sound, index)
+            motion, other = (talker.make(schedule, window=window).motion.astype(np.float64) for talker in pair)
+            difference = other - motion
             sums, squares = sums + motion, squares + motion * motion
             errors.append(float(np.mean(np.square(difference))))
             worst = max(worst, float(np.max(np.abs(difference))))
             if lips is not None:
-                gaps.append((float(lips @ motion.reshape(-1)), float(lips @ (motion + difference).reshape(-1))))
+                gaps.append((float(lips @ motion.reshape(-1)), float(lips @ other.reshape(-1))))
     deviation = float(np.sqrt(np.mean(np.maximum(squares / frames - np.square(sums / frames), 0.0))))
     unit = deviation or 1.0
     rate = max(1, round(bundle.manifest.motion.fps))
@@ -224,13 +227,3 @@ def _closures(gaps: NDArray[np.float64]) -> tuple[float | None, int]:
     precision = float(near[0][shown].mean()) if shown.any() else 0.0
     recall = float(near[1][wanted].mean())
     return (2 * precision * recall / (precision + recall) if precision + recall else 0.0), int(wanted.sum())
-
-
-def _steps(
-    bundle: Bundle, pair: list[Talker], sound: NDArray[np.float32], frames: int, schedule: str
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield FP32's motion and the other's difference from it, frame after frame."""
-    for index in range(frames):
-        window = _window(pair[0], bundle, sound, index)
-        full, other = (talker.make(schedule, window=window).motion.astype(np.float64) for talker in pair)
-        yield full, other - full

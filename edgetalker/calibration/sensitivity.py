@@ -115,24 +115,15 @@ class Prober:
 
     def drifts(self, choice: Choice) -> dict[str, float]:
         """Return schedule -> drift, for the schedules in which one of these stages plays."""
-        return self.drifts_of({stage: self.model(stage, kinds) for stage, kinds in choice.items() if kinds})
-
-    def model(self, stage: str, kinds: Mapping[str, Kind], form: Form = "emulated") -> bytes:
-        """Return a stage with these products narrow."""
-        ends, fitted = self.largest[stage], self.fitted.get(stage)
-        data: bytes = to_quantised(self.networks[stage], kinds, ends, form, fitted).SerializeToString()
-        return data
-
-    def drifts_of(self, models: Mapping[str, bytes]) -> dict[str, float]:
-        """Return schedule -> drift with these stages replaced."""
         engines = dict(self._full)
-        for stage, data in models.items():
+        stages = [stage for stage, kinds in choice.items() if kinds]
+        for stage in stages:
             path = self.folder / f"{stage}.onnx"
-            path.write_bytes(data)
+            path.write_bytes(self.model(stage, choice[stage]))
             engines[stage] = self._engine(stage, path)
         drifts = {}
         for schedule, wanted in self._wanted.items():
-            if not self._plays(schedule, models):
+            if not self._plays(schedule, stages):
                 continue
             found = play(self.bundle, engines, self.sound, self.frames, schedule, seed=self.seed)
             error = float(np.sqrt(np.mean(np.square(found - wanted, dtype=np.float64))))
@@ -140,7 +131,13 @@ class Prober:
             drifts[schedule] = error / deviation if np.isfinite(error) else np.inf
         return drifts
 
-    def _plays(self, schedule: str, stages: Mapping[str, object]) -> bool:
+    def model(self, stage: str, kinds: Mapping[str, Kind], form: Form = "emulated") -> bytes:
+        """Return a stage with these products narrow."""
+        ends, fitted = self.largest[stage], self.fitted.get(stage)
+        data: bytes = to_quantised(self.networks[stage], kinds, ends, form, fitted).SerializeToString()
+        return data
+
+    def _plays(self, schedule: str, stages: Sequence[str]) -> bool:
         steps = [step for step in self.bundle.manifest.program if getattr(step, "stage", None) in stages]
         return any(not step.schedules or schedule in step.schedules for step in steps)
 

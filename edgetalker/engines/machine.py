@@ -22,7 +22,6 @@ __all__ = [
     "Gpu",
     "Machine",
     "NoGpu",
-    "compute_capability",
     "driver_fault",
     "peak_memory",
     "probe",
@@ -108,11 +107,6 @@ def driver_fault(flavour: str, gpu: Gpu) -> DeviceError | None:
     )
 
 
-def compute_capability(major: int, minor: int) -> str:
-    """Return the short name of a compute capability: (8, 6) is `sm86`."""
-    return f"sm{major}{minor}"
-
-
 class _DriverError(Exception):
     pass
 
@@ -130,7 +124,7 @@ def _ask(cuda: Any, index: int) -> Gpu:
     _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     major, minor = (_attribute(cuda, device, key) for key in (_MAJOR, _MINOR))
     driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), compute_capability(major, minor), memory.value, driver)
+    return Gpu(name.value.decode(errors="replace"), f"sm{major}{minor}", memory.value, driver)
 
 
 def _attribute(cuda: Any, device: ctypes.c_int, key: int) -> int:

@@ -305,19 +305,17 @@ def _number(reader: Reader, key: str, **default: int) -> int:
 
 
 def _audio(reader: Reader) -> AudioContract:
-    contract = AudioContract(
+    return AudioContract(
         rate=_number(reader, "rate"),
         window=_number(reader, "window"),
         lookahead=_number(reader, "lookahead", default=0),
         block=_number(reader, "block", default=1),
         spread=_number(reader, "spread", default=0),
     )
-    reader.finish()
-    return contract
 
 
 def _motion(reader: Reader) -> Motion:
-    motion = Motion(
+    return Motion(
         tensor=reader.take("tensor", str),
         kind=reader.choice("kind", ("arkit", "vertices", "other")),
         fps=_fps(reader),
@@ -325,8 +323,6 @@ def _motion(reader: Reader) -> Motion:
         units=reader.take("units", str, ""),
         delay=_number(reader, "delay", default=0),
     )
-    reader.finish()
-    return motion
 
 
 def _fps(reader: Reader) -> Fraction:
@@ -363,32 +359,23 @@ def _tensor(name: str, reader: Reader) -> Tensor:
         options["default"] = reader.numbers("default", ())
         options["stale"] = reader.number("stale", 0.0)
         options["between"] = reader.choice("between", ("hold", "linear"), "hold")
-    tensor = Tensor(name, _spec(reader), role, **options)
-    reader.finish()
-    return tensor
+    return Tensor(name, _spec(reader), role, **options)
 
 
 def specs(reader: Reader, key: str) -> dict[str, TensorSpec]:
     """Read the tensors at a border, by name."""
-    found = {}
-    for name, below in reader.objects(key):
-        found[name] = _spec(below)
-        below.finish()
-    return found
+    return {name: _spec(below) for name, below in reader.objects(key)}
 
 
 def _stage(name: str, reader: Reader) -> Stage:
-    stage = Stage(name, reader.take("file", str), specs(reader, "inputs"), specs(reader, "outputs"))
-    reader.finish()
-    return stage
+    return Stage(name, reader.take("file", str), specs(reader, "inputs"), specs(reader, "outputs"))
 
 
 def _step(reader: Reader) -> Step | Carry:
-    step: Step | Carry
     schedules = reader.strings("schedules", ())
     every = _number(reader, "every", default=1)
     if reader.has("stage"):
-        step = Step(
+        return Step(
             stage=reader.take("stage", str),
             inputs=reader.mapping("inputs"),
             outputs=reader.mapping("outputs"),
@@ -397,17 +384,12 @@ def _step(reader: Reader) -> Step | Carry:
             every=every,
             schedules=schedules,
         )
-    else:
-        kind = reader.choice("carry", ("copy", "shift"))
-        step = Carry(kind, reader.take("from", str), reader.take("to", str), every, schedules)
-    reader.finish()
-    return step
+    kind = reader.choice("carry", ("copy", "shift"))
+    return Carry(kind, reader.take("from", str), reader.take("to", str), every, schedules)
 
 
 def _schedule(name: str, reader: Reader) -> Schedule:
     differs = reader.number("differs") if reader.has("differs") else None
     if differs is not None and differs < 0:
         reader.fault(f"`differs` is {differs}; a share of the motion, 0 or more, was wanted")
-    schedule = Schedule(name, _number(reader, "rank"), reader.take("file", str, ""), differs)
-    reader.finish()
-    return schedule
+    return Schedule(name, _number(reader, "rank"), reader.take("file", str, ""), differs)

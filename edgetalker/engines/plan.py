@@ -116,7 +116,6 @@ _HINT = "build the plan again: `edgetalker build BUNDLE --target auto --force`"
 def _record(reader: Reader) -> PlanRecord:
     """Read every field by its declared type."""
     record = PlanRecord(**{field.name: _READS[str(field.type)](reader, field.name) for field in fields(PlanRecord)})
-    reader.finish()
     if not record.capabilities:
         reader.fault("`capabilities` is empty")
     return record

@@ -28,6 +28,7 @@ class Reader:
         self.path = path
         self.faults = faults
         self._known: list[str] = []
+        self._children: list[Reader] = []
         self._object: Mapping[str, Any] = {}
         if isinstance(value, dict):
             self._object = value
@@ -89,7 +90,7 @@ class Reader:
     def mapping(self, key: str, default: Mapping[str, str] = _MISSING) -> dict[str, str]:
         """Return the value of `key` as a mapping from strings to strings."""
         values = self.take(key, dict, cast("dict[str, Any]", default))
-        return Reader(values, self._below(key), self.faults).texts()
+        return self._reader(values, key).texts()
 
     def texts(self) -> dict[str, str]:
         """Return this whole object as a mapping from strings to strings."""
@@ -141,31 +142,35 @@ class Reader:
         return options[0]
 
     def objects(self, key: str, default: Mapping[str, Any] = _MISSING) -> Iterator[tuple[str, Reader]]:
-        """Yield name and reader of each object in the object `key`; the caller finishes each reader."""
+        """Yield name and reader of each object in the object `key`."""
         for name, value in self.take(key, dict, cast("dict[str, Any]", default)).items():
-            yield name, Reader(value, self._below(f"{key}.{name}"), self.faults)
+            yield name, self._reader(value, f"{key}.{name}")
 
     def items(self, key: str) -> Iterator[Reader]:
         """Yield a reader for each object in the array `key`."""
         for i, value in enumerate(self.take(key, list)):
-            yield Reader(value, self._below(f"{key}[{i}]"), self.faults)
+            yield self._reader(value, f"{key}[{i}]")
 
     def child(self, key: str) -> Reader:
         """Return a reader for the object `key`."""
-        return Reader(self.take(key, dict), self._below(key), self.faults)
+        return self._reader(self.take(key, dict), key)
 
     def has(self, key: str) -> bool:
         """Return whether `key` is there."""
         return key in self._object
 
     def finish(self) -> None:
-        """Note every key that nobody asked for as a fault, with the nearest known one."""
+        """Note every key that nobody asked for, here and below, as a fault with the nearest known one."""
         for key in self._object:
             if key not in self._known:
                 self.fault(f"unknown key `{key}`{nearest(key, self._known)}")
+        for below in self._children:
+            below.finish()
 
-    def _below(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
+    def _reader(self, value: object, key: str) -> Reader:
+        below = Reader(value, f"{self.path}.{key}" if self.path else key, self.faults)
+        self._children.append(below)
+        return below
 
 
 def _shown(value: object) -> str:

@@ -92,15 +92,6 @@ class AudioWindow:
             self.total += take
             done += take
 
-    def append_silence(self, count: int) -> None:
-        """Take `count` samples of zero: what follows the end of a sound."""
-        while count > 0:
-            at = self._make_room()
-            take = min(count, len(self._buffer) - at)
-            self._buffer[at : at + take] = 0.0
-            self.total += take
-            count -= take
-
     def _make_room(self) -> int:
         """Return where the next sample goes; moves the newest half to the front when the end is reached."""
         at = self.total - self._origin

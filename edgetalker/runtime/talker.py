@@ -162,9 +162,10 @@ class Talker(Captured):
         """Let silence follow what was heard, up to sample `end` (default: as far as the next frame hears)."""
         missing = (self.needs if end is None else end) - self.window.total
         if missing > 0:
-            self.window.append_silence(missing)
+            silence = np.zeros(missing, np.float32)
+            self.window.append(silence)
             if self.rest is not None:
-                self.rest.hear(np.zeros(missing, np.float32))
+                self.rest.hear(silence)
 
     @property
     def position(self) -> float:

@@ -92,7 +92,7 @@ def test_packets_of_any_size_give_the_same_windows_bit_for_bit(
 def test_silence_follows_the_end_of_the_sound() -> None:
     window, into = AudioWindow(4, 2), np.empty(4, np.float32)
     window.append(np.arange(1, 4, dtype=np.float32))
-    window.append_silence(100)
+    window.append(np.zeros(100, np.float32))
     window.append(np.ones(1, np.float32))
     assert window.total == 104
     assert window.read(104, into) == 4

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,11 +258,12 @@ def _limited(samples: NDArray[np.float32]) -> NDArray[np.float32]:
 Decode = Callable[[bytes], NDArray[Any]]
 
 
-class Encoding:
+class Encoding(NamedTuple):
     """How a raw sample is written: its name (ffmpeg's), its bytes, and from bytes to numbers."""
 
-    def __init__(self, name: str, width: int, decode: Decode) -> None:
-        self.name, self.width, self.decode = name, width, decode
+    name: str
+    width: int
+    decode: Decode
 
 
 def _plain(dtype: str) -> Decode:
