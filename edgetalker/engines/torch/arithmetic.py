@@ -139,23 +139,22 @@ def _gemm(node: Node) -> Run:
     return run
 
 
-def _pads(node: Node, rank: int) -> tuple[list[int], list[int]]:
-    """Return the begins and ends of a convolution's padding."""
-    kind = node.get("auto_pad", "NOTSET")
+def _geometry(node: Node) -> tuple[int, list[int], list[int], dict[str, Any]]:
+    """Return a convolution's number of axes, the begins and ends of its padding, and what else torch wants."""
+    rank, kind = len(node.shape()) - 2, node.get("auto_pad", "NOTSET")
     if kind not in ("NOTSET", "VALID"):
         raise EngineError(f"node `{node.name}` ({node.kind}): auto_pad `{kind}` is not known", hint="export pads")
     pads = node.get("pads") or [0] * (2 * rank)
-    return list(pads[:rank]), list(pads[rank:])
-
-
-def _conv(node: Node) -> Run:
-    rank = len(node.shape()) - 2
-    begins, ends = _pads(node, rank)
     options = {
         "stride": node.get("strides") or [1] * rank,
         "dilation": node.get("dilations") or [1] * rank,
         "groups": node.get("group", 1),
     }
+    return rank, list(pads[:rank]), list(pads[rank:]), options
+
+
+def _conv(node: Node) -> Run:
+    rank, begins, ends, options = _geometry(node)
     flat = [size for begin, end in zip(reversed(begins), reversed(ends), strict=True) for size in (begin, end)]
     name = f"conv{rank}d"
     if begins == ends:
@@ -164,16 +163,10 @@ def _conv(node: Node) -> Run:
 
 
 def _conv_transpose(node: Node) -> Run:
-    rank = len(node.shape()) - 2
-    begins, ends = _pads(node, rank)
+    rank, begins, ends, options = _geometry(node)
     if begins != ends or node.get("output_shape"):
         raise EngineError(f"node `{node.name}` (ConvTranspose): only equal padding on both sides is known")
-    options = {
-        "stride": node.get("strides") or [1] * rank,
-        "dilation": node.get("dilations") or [1] * rank,
-        "groups": node.get("group", 1),
-        "output_padding": node.get("output_padding") or [0] * rank,
-    }
+    options["output_padding"] = node.get("output_padding") or [0] * rank
     name = f"conv_transpose{rank}d"
     return lambda x, w, b=None: getattr(functional, name)(x, w, b, padding=begins, **options)
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,15 +138,6 @@ class QueuedSource:
         Raises what ended the sound, such as InputError for a pipe that holds a sound file.
         """
         return self._queue.read(samples, timeout)
-
-
-@runtime_checkable
-class Forgetful(Protocol):
-    """A source whose waiting sound can be thrown away from any thread."""
-
-    def forget(self) -> int:
-        """Throw away all that waits; return how many samples that were."""
-        ...
 
 
 class Tempo:
@@ -415,7 +406,7 @@ class LiveSource:
 
     def forget(self) -> None:
         """Throw away what came and was not read yet. From any thread."""
-        if isinstance(self._raw, Forgetful):  # now: what is said next must not be thrown away with it
+        if isinstance(self._raw, SaidSource):  # now: what is said next must not be thrown away with it
             self.discarded += self._raw.forget()
         else:
             self._forget.set()

@@ -8,7 +8,6 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.net.pump import Encoder, Pump
@@ -16,7 +15,7 @@ from edgetalker.runtime.sinks.options import Endpoint
 from edgetalker.runtime.sinks.sink import Sink, SinkStatistics
 from edgetalker.runtime.web.admission import is_loopback
 
-__all__ = ["NetworkSink", "Outlet", "Sender", "UdpOutlet", "UdpSink"]
+__all__ = ["NetworkSink", "Sender", "UdpOutlet", "UdpSink"]
 
 
 class NetworkSink(Sink):
@@ -95,21 +94,10 @@ FIRST_WAIT_NS = 50_000_000
 LONGEST_WAIT_NS = 1_000_000_000
 
 
-class Outlet(Protocol):
-    """Where packets go. Used from the sender's thread only; every fault is an OSError."""
-
-    def connect(self) -> None:
-        """Get ready to send; called again after each fault."""
-        ...
-
-    def send(self, packet: bytes | bytearray | str) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class UdpOutlet:
     """A connected UDP socket: so the system reports a refused port, at the packet after the one it refused.
 
+    Used from the sender's thread only; every fault is an OSError.
     Names are resolved here, in the sender's thread, because that may take seconds, and anew at each `connect`, because
     a name may be known later. Each `connect` takes the next of its addresses: `localhost` has two, and what this field
     sends to listens on IPv4, which therefore comes first on this machine.
@@ -121,6 +109,7 @@ class UdpOutlet:
         self._socket: socket.socket | None = None
 
     def connect(self) -> None:
+        """Get ready to send; called again after each fault."""
         self.close()
         try:
             found = socket.getaddrinfo(*self._to, type=socket.SOCK_DGRAM)
@@ -155,7 +144,7 @@ class Sender:
     lasted: UDP has no receipts, so a second without a refusal is the end. The talker's thread only ever calls `notify`.
     """
 
-    def __init__(self, pump: Pump, outlet: Outlet, name: str) -> None:
+    def __init__(self, pump: Pump, outlet: UdpOutlet, name: str) -> None:
         self._pump = pump
         self._outlet = outlet
         self._stop = threading.Event()
