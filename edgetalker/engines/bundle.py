@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgetalker.engines.arrays import read_arrays
-from edgetalker.engines.engine import DTYPES, Array, TensorSpec
+from edgetalker.engines.engine import Array, TensorSpec
 from edgetalker.engines.errors import BundleError, InputError, unknown
 from edgetalker.engines.files import read_regular, sha256_of
 from edgetalker.engines.kinds import kind_of_file
@@ -109,8 +109,7 @@ class Bundle:
         values = self._loaded(file)
         if values is None:
             yield f"{what}: `{file}` is no array file (.npy)"
-        elif values.shape != wanted.shape or values.dtype != DTYPES[wanted.dtype]:
-            found = f"{values.dtype}[{','.join(map(str, values.shape))}]"
+        elif (found := TensorSpec(str(values.dtype), values.shape)) != wanted:
             yield f"{what} is {wanted}, but `{file}` holds {found}"
         elif values.dtype.kind == "f" and not np.isfinite(values).all():
             yield f"{what}: `{file}` holds NaN or Inf"

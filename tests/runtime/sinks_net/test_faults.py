@@ -119,7 +119,7 @@ def test_a_host_that_is_no_name_at_all_is_an_error_not_a_crash() -> None:
 FIRST_WAIT_NS, LONGEST_WAIT_NS = sender.FIRST_WAIT_NS, sender.LONGEST_WAIT_NS
 
 
-class Refusing:
+class Refusing(sender.UdpOutlet):
     """An outlet that can be reached only while `open` is set; `tries` are the times of `connect`, in ms."""
 
     def __init__(self, clock: list[int]) -> None:
