@@ -22,7 +22,7 @@ from edgetalker.engines.errors import (
     unknown,
 )
 from edgetalker.engines.machine import Gpu, Machine, this_machine
-from edgetalker.engines.plan import Found, choose, plan_folders, read_plan
+from edgetalker.engines.plan import choose, plan_folders, read_plan
 from edgetalker.engines.tensorrt.api import FLAVOURS, load
 from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
 
@@ -83,7 +83,22 @@ def tensorrt_engines(
     machine = this_machine(device.ordinal)
     chosen = pick_flavour(flavour, bundle, precision, machine)
     plans = {stage: choose(bundle, stage, precision, chosen, machine) for stage in bundle.manifest.stages}
-    engines = {stage: _open(bundle, stage, plan, device, chosen, machine, precision) for stage, plan in plans.items()}
+    engines = {}
+    for stage, plan in plans.items():
+        border, cache = bundle.manifest.stages[stage], None
+        if chosen == "rtx" and isinstance(machine.gpu, Gpu):
+            cache = RuntimeCache(runtime_cache_path(plan.path, machine.gpu, plan_folders(bundle)[1]))
+        engines[stage] = TensorRTEngine(
+            stage,
+            load(chosen),
+            read_plan(plan),
+            device,
+            border.inputs,
+            border.outputs,
+            cache=cache,
+            file=bundle.onnx(stage, precision),
+            precision=precision,
+        )
     share_scratch(engines.values(), device)
     return engines
 
@@ -112,27 +127,6 @@ def pick_flavour(flavour: str, bundle: Bundle, precision: str, machine: Machine)
     raise OptionError(
         "no TensorRT is installed here",
         hint=f"{install('rtx')} for an RTX PC; on a Jetson see docs/jetson.md",
-    )
-
-
-def _open(
-    bundle: Bundle, stage: str, plan: Found, device: Device, flavour: str, machine: Machine, precision: str
-) -> TensorRTEngine:
-    border = bundle.manifest.stages[stage]
-    cache = None
-    if flavour == "rtx" and isinstance(machine.gpu, Gpu):
-        cache = RuntimeCache(runtime_cache_path(plan.path, machine.gpu, plan_folders(bundle)[1]))
-    data = read_plan(plan)
-    return TensorRTEngine(
-        stage,
-        load(flavour),
-        data,
-        device,
-        border.inputs,
-        border.outputs,
-        cache=cache,
-        file=bundle.onnx(stage, precision),
-        precision=precision,
     )
 
 

@@ -40,35 +40,25 @@ class OnnxModule:
     """
 
     def __init__(self, path: Path | str, device: str = "cpu") -> None:
-        """Load the file. Raises EngineError naming every operator that is not known, or what is not fixed."""
+        """Load the file, and its weights onto a device of PyTorch (`cpu`, `cuda:0`).
+
+        Raises EngineError naming every operator that is not known, or what is not fixed.
+        """
         model = _load(Path(path))
         graph = model.graph
         self.name = Path(path).stem
-        self._constants = _initializers(graph)
+        constants = _initializers(graph)
         _refuse_unknown(self.name, graph)
-        shapes = _shapes(model, self._constants)
-        given = [item for item in graph.input if item.name not in self._constants]
+        shapes = _shapes(model, constants)
+        given = [item for item in graph.input if item.name not in constants]
         self.inputs = {item.name: _spec(self.name, item) for item in given}
         self.outputs = {item.name: _spec(self.name, item) for item in graph.output}
-        nodes = _fold([_node(proto, self._constants, shapes) for proto in graph.node], self._constants)
+        nodes = _fold([_node(proto, constants, shapes) for proto in graph.node], constants)
         self._steps = _with_drops([(node, OPERATORS[node.kind](node)) for node in nodes], self.outputs)
-        self._values: dict[str, Any] = {}
-        self.to(device)
-
-    def to(self, device: str) -> OnnxModule:
-        """Put the weights onto a device of PyTorch (`cpu`, `cuda:0`)."""
         needed = {name for step in self._steps for name in step.node.inputs} | set(self.outputs)
         self._values = {
-            name: torch.from_numpy(np.array(array)).to(device)
-            for name, array in self._constants.items()
-            if name in needed
+            name: torch.from_numpy(np.array(array)).to(device) for name, array in constants.items() if name in needed
         }
-        return self
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the constants that running reads."""
-        return sum(value.numel() * value.element_size() for value in self._values.values())
 
     def steps(self) -> list[str]:
         """Return the names of the operators that run, in order."""
