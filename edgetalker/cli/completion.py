@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.lazy import required
 
 __all__ = ["add_parser", "run"]
 
@@ -23,10 +23,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it. Raises MissingPackageError without shtab, which writes it."""
-    try:
-        import shtab
-    except ImportError:
-        raise MissingPackageError("shtab", "completion in a shell", extra="shell") from None
+    shtab = required("shtab", "completion in a shell", extra="shell")
     from edgetalker.cli.main import whole_parser
 
     print(shtab.complete(whole_parser(), shell=args.shell))

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError, MissingPackageError
+from edgetalker.engines.errors import InputError
 from edgetalker.engines.files import PartFile, write_whole
+from edgetalker.engines.lazy import required
 from edgetalker.face.names import mirrored_name
 
 __all__ = ["liveliest", "plot_motion"]
@@ -61,11 +62,9 @@ def plot_motion(
     shown = list(shown) if shown is not None else liveliest(values, names)
     if unknown := [name for name in shown if name not in names]:
         raise InputError(f"no such curve: {', '.join(unknown)}")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingPackageError("matplotlib", "a plot of curves", extra="view") from None
+    agg = required("matplotlib.backends.backend_agg", "a plot of curves", extra="view")
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11.0, 6.8 if stills else 5.6), dpi=120, layout="constrained")
     ratios = (1.25, 1, 3) if stills else (1, 3)
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
@@ -75,7 +74,7 @@ def plot_motion(
         _draw_stills(axes[0], values, list(names), moments, seconds, stills)
     _draw_sound(axes[-2], np.asarray(audio), rate)
     _draw_curves(axes[-1], values, list(names), moments, seconds, shown)
-    FigureCanvasAgg(figure)
+    agg.FigureCanvasAgg(figure)
     with write_whole(path) as file:
         figure.savefig(file, format="png")
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError, UserError
+from edgetalker.engines.errors import DeviceError, InputError, OptionError, UserError
+from edgetalker.engines.lazy import required
 from edgetalker.runtime.sources.convert import CHANNELS, RATES
 from edgetalker.serve.a2f_messages import METHOD, SERVICE, messages
 from edgetalker.serve.batch import Batch
@@ -65,10 +66,7 @@ class A2fServer:
     async def __aenter__(self) -> A2fServer:
         """Listen. Raises DeviceError when the port is taken, MissingPackageError without grpcio."""
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to stderr what is raised here as well
-        try:
-            import grpc
-        except ImportError:
-            raise MissingPackageError("grpcio", "serving over gRPC", extra="serve") from None
+        grpc = required("grpc", "serving over gRPC", extra="serve", package="grpcio")
         kinds = messages()
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=self.door.connections,

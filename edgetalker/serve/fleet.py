@@ -16,7 +16,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edgetalker.engines.errors import MissingPackageError, OptionError, nearest
+from edgetalker.engines.errors import OptionError, nearest
+from edgetalker.engines.lazy import required
 from edgetalker.runtime.web.admission import read_token
 from edgetalker.serve.a2f import A2fService
 from edgetalker.serve.a2f_messages import METHOD, SERVICE, messages
@@ -136,10 +137,7 @@ def application(args: Mapping[str, Any]) -> Any:
             raise OptionError(f"no key `{name}`{nearest(name, known)}; known: {', '.join(known)}")
     fleet = Fleet(**args)
     fleet.check()
-    try:
-        from ray import serve
-    except ImportError:
-        raise MissingPackageError("ray[serve]", "a fleet", extra="ray") from None
+    serve = required("ray.serve", "a fleet", extra="ray", package="ray[serve]")
     deployment = serve.deployment(
         Replica,
         name="talkers",
