@@ -82,7 +82,7 @@ def test_the_reference_network_with_style_played_from_sound_in_odd_sizes(tmp_pat
     heads = ("--audio-heads", "4", "--vae-heads", "4", "--heads", "12")
     words = ("--style-motion", tmp_path / "style.npz", "--no-smooth", "-o", tmp_path / "bundle")
     edgetalker("export", "artalk", tmp_path / "tiny.pt", *heads, *words)
-    made, random = [], np.random.default_rng(5)
+    made, random = list[np.ndarray](), np.random.default_rng(5)
     with Talker(Bundle.open(tmp_path / "bundle")) as talker:
         sound = np.pad(sound, (0, talker.end(len(wanted)) - len(sound)))
         while len(sound):
