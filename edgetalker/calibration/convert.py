@@ -28,6 +28,7 @@ from edgetalker.engines.errors import (
     Progress,
     nearest,
     unheard,
+    unknown,
 )
 from edgetalker.engines.files import sha256_of, try_folder, write_whole
 
@@ -218,10 +219,7 @@ class _Conversion:
 
 def _check_options(bundle: Bundle, options: ConvertOptions) -> None:
     if options.precision not in PRECISIONS:
-        raise OptionError(
-            f"no precision `{options.precision}`; known are {', '.join(PRECISIONS)}"
-            f"{nearest(options.precision, PRECISIONS)}"
-        )
+        raise unknown("precision", options.precision, PRECISIONS)
     known = [*bundle.manifest.stages, "auto"]
     faults = [f"no stage `{name}`{nearest(name, known)}" for name in options.hold if name not in known]
     if faults:

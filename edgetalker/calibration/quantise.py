@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgetalker.calibration.network import CURVES, FLOAT, MOVES, Network, reached
+from edgetalker.calibration.network import CURVES, FLOAT, MOVES, Network, copied, reached
 from edgetalker.calibration.ranges import Rows
 from edgetalker.engines.engine import Array
 
@@ -148,14 +148,12 @@ def to_quantised(
     """
     import onnx
 
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
     writer = _Writer(network, largest, form, fitted or {})
-    nodes = [made for node in network.nodes for made in writer.rewritten(node, kinds.get(node.name))]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    model = copied(
+        network.model, (made for node in network.nodes for made in writer.rewritten(node, kinds.get(node.name)))
+    )
     del model.graph.value_info[:]
-    read = {name for node in nodes for name in node.input} | network.outer_names() | network.outputs
+    read = {name for node in model.graph.node for name in node.input} | network.outer_names() | network.outputs
     kept = [item for item in model.graph.initializer if item.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend([*kept, *writer.made.values()])

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from edgetalker.calibration.network import Network, copied
 from edgetalker.engines.engine import Array
 from edgetalker.engines.ort import open_session
-
-if TYPE_CHECKING:
-    from edgetalker.calibration.network import Network
 
 __all__ = ["METHODS", "Range", "Rows", "measure_ranges", "range_ends", "range_errors", "rows_of", "sample"]
 
@@ -31,12 +29,9 @@ def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> d
     The extremes are taken inside the graph, so that no large tensor leaves it. Ends early, with that run counted, at
     a run in which something is not finite.
     """
-    import onnx
-
     names = [name for node in network.nodes for name in node.output if name and network.is_float(name)]
     names += [item.name for item in network.graph.input if network.is_float(item.name)]
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model = copied(network.model)
     model.graph.node.extend(node for name in names for node in _probes(name))
     del model.graph.output[:]
     model.graph.output.extend(_probe_outputs(names))
@@ -113,14 +108,13 @@ def _values(
     network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]
 ) -> Iterator[tuple[str, Array]]:
     """Yield each tensor's value in each recorded run."""
-    import onnx
+    from onnx import helper
 
     border = {item.name for item in network.graph.input}
     inner = [name for name in names if name not in border]
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
+    model = copied(network.model)
     del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, 1, None) for name in inner)
+    model.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in inner)
     session = open_session(model.SerializeToString()) if inner else None
     for values in inputs:
         yield from ((name, values[name]) for name in names if name in border)
@@ -186,21 +180,12 @@ def range_errors(
     """
     import onnx
 
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
-    nodes = {
-        node.name: node
-        for node in network.nodes
-        if node.op_type in ("MatMul", "Gemm", "Conv") and node.input[0] in ends
-    }
-    made = [node for name in ends for node in _switched(name, largest[name])]
-    rewritten = []
+    model = copied(network.model)
     for node in model.graph.node:
-        if node.name in nodes:
+        if node.op_type in ("MatMul", "Gemm", "Conv") and node.input[0] in ends:
             node.input[0] = f"{node.input[0]}__switched"
-        rewritten.append(onnx.NodeProto.FromString(node.SerializeToString()))
-    del model.graph.node[:]
-    model.graph.node.extend(_in_order(rewritten, made, {item.name for item in model.graph.input}))
+    made = [node for name in ends for node in _switched(name, largest[name])]
+    model = copied(model, _in_order(model.graph.node, made, {item.name for item in model.graph.input}))
     for name in ends:
         model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}__scale", 1, []))
         model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}__on", onnx.TensorProto.BOOL, []))
