@@ -159,8 +159,8 @@ class _Conversion:
                     options.precision: {stage.name: stage.gpu for stage in stages if stage.gpu},
                     _EMULATED: {stage.name: stage.emulated for stage in stages if stage.emulated},
                 }
-                if hosted := {stage.name: stage.host for stage in stages if stage.host}:
-                    files[options.precision + _HOST] = hosted
+                if options.precision != "fp8":  # without a stage too: a CPU must not play the GPU's form
+                    files[options.precision + _HOST] = {stage.name: stage.host for stage in stages if stage.host}
                 with _draft(bundle, options.precision, files) as draft:
                     loops = {name: self._loops(draft, name) for name in files if name != options.precision}
                     host_loop = loops.get(options.precision + _HOST, [])

@@ -25,6 +25,7 @@ from edgetalker.calibration.quantise import (
     Product,
     fit,
     kind_for,
+    kinds_on_host,
     products,
     to_quantised,
     weights_of,
@@ -55,8 +56,8 @@ class NothingQuantisedError(UserError):
 @dataclass(frozen=True)
 class StageForms:
     """One stage's files: gpu, host and emulated ONNX, empty where nothing of it is in 8 bits. kinds: product -> kind.
-    weights: share of the stage's weights in 8 bits; operations: of its multiply-adds. one_step: of the emulated form
-    and of the host's, where there is one."""
+    weights: share of the stage's weights in 8 bits; operations: of its multiply-adds; on_host: of its weights in the
+    host's form. one_step: of the emulated form and of the host's, where there is one."""
 
     name: str
     gpu: bytes
@@ -65,6 +66,7 @@ class StageForms:
     kinds: Mapping[str, Kind]
     weights: float
     operations: float
+    on_host: float
     one_step: Mapping[str, OneStep]
     full_bytes: int
 
@@ -83,6 +85,7 @@ class EightBits:
     curve: list[Point] = field(default_factory=list)
     weights: float = 0.0
     operations: float = 0.0
+    on_host: float = 0.0
     probe_frames: int = 0
 
 
@@ -264,10 +267,16 @@ class Narrowing:
         choice = choice_of(self.found.layers[: self.found.taken])
         narrow_ = [item for name, kinds in choice.items() for item in self._products(name, kinds)]
         every = sum(_operations(self.bundle.onnx(stage)) for stage in self.networks)
-        held = sum(weights_of(self._products(name, kinds)) for name, kinds in choice.items())
-        self.found.weights = held / max(1, self._all_weights())
+        self.found.weights, self.found.on_host = (
+            sum(weights_of(self._products(name, kinds)) for name, kinds in form.items()) / max(1, self._all_weights())
+            for form in (choice, {name: self._on_host(name, kinds) for name, kinds in choice.items()})
+        )
         self.found.operations = sum(item.operations for item in narrow_) / max(1, every)
         self.found.stages = [self._stage(name, choice.get(name, {})) for name in self.networks if name not in self.hold]
+
+    def _on_host(self, stage: str, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
+        """FP8 has no form that a CPU plays faster."""
+        return {} if self.precision == "fp8" else kinds_on_host(self._products(stage, kinds), kinds)
 
     def _products(self, stage: str, kinds: Mapping[str, Kind]) -> list[Product]:
         return [item for item in products(self.networks[stage]) if item.name in kinds]
@@ -278,10 +287,10 @@ class Narrowing:
         full = path.read_bytes()
         probes = inputs[:: max(1, len(inputs) // 8)][:8]
         if not kinds:
-            return StageForms(name, self._for_gpu(name, path, probes, {}), b"", b"", {}, 0.0, 0.0, {}, len(full))
-        # FP8 has no form that a CPU plays faster.
-        forms: tuple[Form, ...] = ("emulated",) if self.precision == "fp8" else ("emulated", "host")
-        files = {form: self.prober.model(name, kinds, form) for form in forms}
+            return StageForms(name, self._for_gpu(name, path, probes, {}), b"", b"", {}, 0.0, 0.0, 0.0, {}, len(full))
+        on_host = self._on_host(name, kinds)
+        forms: dict[Form, Mapping[str, Kind]] = {"emulated": kinds, "host": on_host}
+        files = {form: self.prober.model(name, narrow_, form) for form, narrow_ in forms.items() if narrow_}
         chosen = self._products(name, kinds)
         return StageForms(
             name,
@@ -291,6 +300,7 @@ class Narrowing:
             kinds,
             weights_of(chosen) / max(1, _weights(self.networks[name])),
             sum(item.operations for item in chosen) / max(1, _operations(path)),
+            weights_of(self._products(name, on_host)) / max(1, _weights(self.networks[name])),
             {form: one_step_error(full, data, probes) for form, data in files.items()},
             len(full),
         )

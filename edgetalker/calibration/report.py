@@ -129,6 +129,7 @@ class ConvertReport:
                 "bytes": {"fp32": stage.full_bytes, "gpu": len(stage.gpu), "host": len(stage.host)},
                 "weights_in_8_bits": stage.weights,
                 "operations_in_8_bits": stage.operations,
+                "weights_in_8_bits_on_the_cpu": stage.on_host,
                 "kinds": dict(stage.kinds),
             }
             for stage in self.narrow.stages
@@ -141,6 +142,7 @@ class ConvertReport:
         return {
             "weights_in_8_bits": found.weights,
             "operations_in_8_bits": found.operations,
+            "weights_in_8_bits_on_the_cpu": found.on_host,
             "probe_frames": found.probe_frames,
             "ranges": found.ranges,
             "range_methods": found.methods,
@@ -165,7 +167,8 @@ class ConvertReport:
                 f"run {errors}"
             )
         found = self.narrow
-        yield f"  all: {found.weights:.1%} of weights, {found.operations:.1%} of multiply-adds in 8 bits"
+        host = f" ({found.on_host:.1%} of weights on the CPU)" if self.host_loop else ""
+        yield f"  all: {found.weights:.1%} of weights{host}, {found.operations:.1%} of multiply-adds in 8 bits"
         yield from (f"    not narrow: {layer.name}, alone {layer.drift:.2%}" for layer in found.layers[found.taken :])
         if found.methods:
             yield "  ranges, drift: " + ", ".join(f"{name} {drift:.2%}" for name, drift in found.methods.items())
