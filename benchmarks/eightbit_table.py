@@ -33,8 +33,9 @@ from edgetalker.runtime.talker import Talker
 PUBLISHED = Path(__file__).parent / "data" / "streamingtalker_vocaset"
 BEGIN, END = "<!-- eight bits: begin -->", "<!-- eight bits: end -->"
 HEAD = (
-    "| bundle | precision | schedule | weights in 8 bits | multiply-adds | ONNX, FP32 to GPU's and CPU's form | "
-    "error of one run | drift, GPU's form / CPU's | closures F1 | frame, one core: FP32, 8 bits, ratio |",
+    "| bundle | precision | schedule | weights in 8 bits, GPU's form / CPU's | multiply-adds | "
+    "ONNX, FP32 to GPU's and CPU's form | error of one run | "
+    "drift, GPU's form / CPU's | closures F1 | frame, one core: FP32, 8 bits, ratio |",
     "|---|---|---|---|---|---|---|---|---|---|",
 )
 _SECONDS = 20.0  # of rounds, by turns
@@ -73,6 +74,7 @@ def _rows(bundle: Bundle, precision: str) -> Iterator[str]:
     report = json.loads(bundle.file(f"{precision}/report.json").read_text(encoding="utf-8"))
     stages = report["stages"].values()
     sizes = [sum(stage["bytes"][form] or stage["bytes"]["fp32"] for stage in stages) / 1e6 for form in _SIZES]
+    shares = " / ".join(f"{100 * _share(bundle, precision, host=host):.0f} %" for host in (False, True))
     errors = [max(step["relative"].values()) for stage in stages for step in stage["one_step"].values()]
     for schedule in bundle.manifest.ladder:
         wide, narrow = _times(bundle, precision, schedule)
@@ -80,7 +82,7 @@ def _rows(bundle: Bundle, precision: str) -> Iterator[str]:
         drifts = " / ".join(f"{100 * loop['error']:.2f} %" for loop in loops if loop)
         closures = next((f"{loop['closures']:.4f}" for loop in loops if loop and loop["closures"] is not None), "-")
         row = (
-            f"| {bundle.manifest.name} | {precision} | {schedule} | {100 * _share(bundle, precision):.0f} % | "
+            f"| {bundle.manifest.name} | {precision} | {schedule} | {shares} | "
             f"{100 * report['operations_in_8_bits']:.0f} % | {sizes[0]:.1f} to {sizes[1]:.1f} and {sizes[2]:.1f} MB | "
             f"{max(errors, default=0.0):.1e} | {drifts} | {closures} | "
             f"{wide:.2f} ms, {narrow:.2f} ms, {narrow / wide:.2f} |"
@@ -89,11 +91,11 @@ def _rows(bundle: Bundle, precision: str) -> Iterator[str]:
         yield row
 
 
-def _share(bundle: Bundle, precision: str) -> float:
+def _share(bundle: Bundle, precision: str, *, host: bool) -> float:
     """Return the share of weights that lie in 8 bits in the files themselves, constants of other kinds left out."""
     narrow = wide = 0
     for stage in bundle.manifest.stages:
-        for item in onnx.load(str(bundle.onnx(stage, precision))).graph.initializer:
+        for item in onnx.load(str(bundle.onnx(stage, precision, host=host))).graph.initializer:
             size = int(np.prod(item.dims))
             narrow += size * (item.data_type in (onnx.TensorProto.INT8, onnx.TensorProto.FLOAT8E4M3FN))
             wide += size * (item.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16))

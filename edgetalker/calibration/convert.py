@@ -18,7 +18,7 @@ from edgetalker.calibration.eightbit import EIGHT_BITS, narrow
 from edgetalker.calibration.onestep import OneStep, half_error
 from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts, record_inputs
-from edgetalker.calibration.sound import recordings, sound_of
+from edgetalker.calibration.sound import HEARD, recordings, sound_of
 from edgetalker.calibration.stage import ConvertedStage, convert_stage
 from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.errors import (
@@ -41,7 +41,6 @@ _LEAST_SECONDS = 5.0  # of sound, for ranges
 _SILENCE = 1e-4
 _TRIES = 3
 _SMALL, _OBSERVED, _FITTED = 64 << 20, 6000, 1500  # bytes of a bundle that many frames are observed of, and kept
-_HEARD = 2 / 3  # of the sound, which weights are fitted to; layers are judged on the rest
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def convert(
     rate = bundle.manifest.audio.rate
     sound = sound_of(options.audio, rate, min(max(options.seconds, 30.0), 600.0), spoken=narrow_)
     _check_sound(sound, rate, options)
-    heard = sound[: round(_HEARD * len(sound))] if narrow_ else sound
+    heard = sound[: round(HEARD * len(sound))] if narrow_ else sound
     observed, kept = _frames(bundle, options, len(heard) / rate)
     recorded = record_inputs(bundle, heard, observed, kept, seed=options.seed, progress=progress)
     conversion = _Conversion(bundle, options, sound, recorded, output, progress)
@@ -143,7 +142,7 @@ class _Conversion:
             bundle=bundle,
             precision=options.precision,
             recorded=self.recorded,
-            sound=self.sound[round(_HEARD * len(self.sound)) :],
+            sound=self.sound[round(HEARD * len(self.sound)) :],
             goal=options.goal,
             hold=[name for name in options.hold if name != "auto"],
             limit=options.limit,

@@ -51,7 +51,7 @@ _LEAST_WEIGHTS = 1024  # smaller matrices cost more in scales and launches than 
 _LEAST_ON_HOST = 1 << 15  # weights; two rows cost ONNX Runtime seven small nodes, which fewer do not earn back
 _CLIPS = np.linspace(0.75, 1.0, 11, dtype=np.float32)
 _BLOCK = 128
-_DAMPING = 0.01  # of the inputs' mean power: less fits what was heard better, and other sound worse
+_DAMPING = 0.1  # of the inputs' mean power: less fits what was heard better, and other sound worse (plans.md)
 _HALF_SUFFIX, _AGAIN = "__fp16", "__again"
 _TO_A_LOGARITHM = (*MOVES, "Add", "Mul", "Max", "Clip")  # a filter bank's sums must not even become negative
 

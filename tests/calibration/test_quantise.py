@@ -15,16 +15,18 @@ from edgetalker.calibration.quantise import (
     ROWS,
     Form,
     Kind,
+    Product,
     fit,
     fitted_weights,
     from_fp8,
     int8_weights,
     kind_for,
+    kinds_on_host,
     products,
     to_quantised,
     weights_of,
 )
-from edgetalker.calibration.ranges import METHODS, Rows, range_ends, range_errors, sample
+from edgetalker.calibration.ranges import METHODS, Rows, range_ends, range_errors, rows_of, sample
 from edgetalker.engines.ort import open_session
 from tests.calibration.conftest import network_of, node, weight
 
@@ -162,6 +164,28 @@ def test_kinds_follow_rows_and_precision() -> None:
     assert [kind_for(few, precision) for precision in ("int8", "w8", "fp8")] == ["w8", "w8", "w8"]
     assert [kind_for(many, precision) for precision in ("int8", "w8", "fp8")] == ["a8", "w8", "f8"]
     assert (many.rows, many.weights, many.operations) == (ROWS, 64 * 48, ROWS * 64 * 48)
+
+
+def test_a_cpu_leaves_small_products_of_few_rows_wide() -> None:
+    def product(name: str, weights: int) -> Product:
+        return Product(name, "Gemm", "x", 1, weights)
+
+    chosen = [product("small", 32767), product("large", 32768), product("rows", 2048), product("wide", 65536)]
+    kinds: dict[str, Kind] = {"small": "w8", "large": "w8", "rows": "a8"}
+    assert kinds_on_host(chosen, kinds) == {"large": "w8", "rows": "a8"}
+
+
+def test_rows_are_seen_alike_one_by_one_and_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    inputs = [{"x": random.standard_normal((2, 64)).astype(np.float32)} for _ in range(10)]
+    seen = []
+    for together in (1, 4):  # ten runs leave two over
+        monkeypatch.setattr("edgetalker.calibration.ranges._TOGETHER", together)
+        seen.append(rows_of(dense(2), ["x", "r"], inputs))
+    every = np.concatenate([values["x"] for values in inputs]).astype(np.float64)
+    np.testing.assert_allclose(seen[1]["x"].gram, every.T @ every)
+    np.testing.assert_array_equal(seen[1]["x"].largest, np.abs(every).max(0))
+    np.testing.assert_allclose(seen[0]["r"].gram, seen[1]["r"].gram)
 
 
 def test_spectra_and_products_of_computed_tensors_are_left_alone() -> None:

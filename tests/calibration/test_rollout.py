@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgetalker.calibration.rollout import Divergence, _turn_controls, compare_rollouts, record_inputs
-from edgetalker.calibration.sound import made_up_voice, many_voices, sound_of
+from edgetalker.calibration.sound import HEARD, made_up_voice, many_voices, sound_of
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
@@ -147,8 +147,11 @@ def test_many_voices_speak_differently_and_the_made_up_one_lies_between_them() -
     voices = many_voices(RATE, 60 * RATE)
     assert voices.shape == (60 * RATE,)
     assert np.max(np.abs(voices)) <= 1.0
-    np.testing.assert_array_equal(voices[: 5 * RATE], made_up_voice(RATE, 5 * RATE, 0))
-    np.testing.assert_array_equal(sound_of(None, RATE, 60.0, spoken=True), voices)
+    sound = sound_of(None, RATE, 90.0, spoken=True)
+    np.testing.assert_array_equal(sound[: round(HEARD * sound.size)], voices)
+    judged = sound[round(HEARD * sound.size) :]  # of a kind that no weight was fitted to
+    np.testing.assert_array_equal(judged, many_voices(RATE, 30 * RATE, 1, unlike=True))
+    assert not np.array_equal(judged, many_voices(RATE, 30 * RATE, 1))
     # Quiet between two sentences of the clip, but no two stretches of ten seconds are alike.
     pieces = voices.reshape(6, -1)
     assert np.abs(np.corrcoef(pieces) - np.eye(6)).max() < 0.5
