@@ -54,7 +54,9 @@ def convert_stage(name: str, path: Path, inputs: Sequence[Inputs], limit: float)
     held = 0
     while True:
         assignment = assign(network, ranges, order[:held])
-        onnx, rounding = _written(network, assignment)
+        model = to_mixed(network, assignment) if assignment.half else None
+        onnx = b"" if model is None else model.SerializeToString()
+        rounding = b"" if model is None else emulated(model, assignment.half)
         error = one_step_error(full, rounding or full, inputs)
         if error.error <= limit or not assignment.half:
             break
@@ -77,14 +79,6 @@ def _check_finite(name: str, network: Network, ranges: Mapping[str, Range]) -> N
                 f"stage `{name}` is not finite in FP32: `{tensor}` ({kind}) reaches {ranges[tensor].largest}",
                 hint="a logarithm or a quotient needs a floor: mend the model and export it again",
             )
-
-
-def _written(network: Network, assignment: Assignment) -> tuple[bytes, bytes]:
-    """Return the converted model and its emulation, both empty when nothing computes in FP16."""
-    if not assignment.half:
-        return b"", b""
-    model = to_mixed(network, assignment)
-    return model.SerializeToString(), emulated(model, assignment.half)
 
 
 def _products_kept(network: Network, assignment: Assignment) -> tuple[str, ...]:

@@ -206,11 +206,13 @@ def find(bundle: Bundle, stage: str | None = None, precision: str | None = None)
     """Yield every plan beside the bundle and in the cache, those whose record is broken included."""
     for folder in plan_folders(bundle):
         for path in sorted(folder.rglob("*.plan")):
-            found = _look(path)
-            record = found.record
-            wanted = record is None or (stage in (None, record.stage) and precision in (None, record.precision))
-            if wanted:
-                yield found
+            try:
+                record = read_record(path.with_suffix(".json"))
+            except EngineError as error:
+                yield Found(path, None, f"its record: {error.message}")
+                continue
+            if stage in (None, record.stage) and precision in (None, record.precision):
+                yield Found(path, record)
 
 
 def judge(found: Found, bundle: Bundle, machine: Machine) -> Verdict:
@@ -294,13 +296,6 @@ def store(folder: Path, plan: bytes, record: PlanRecord) -> Path:
 def plan_name(target: Target, version: str, precision: str, stage: str) -> Path:
     """Return where a plan lies below a plan folder; one place for each target, library and precision."""
     return Path(f"{target.flavour}-{version}") / target.slug / precision / f"{stage}.plan"
-
-
-def _look(path: Path) -> Found:
-    try:
-        return Found(path, read_record(path.with_suffix(".json")))
-    except EngineError as error:
-        return Found(path, None, f"its record: {error.message}")
 
 
 def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
