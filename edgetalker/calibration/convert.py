@@ -18,7 +18,7 @@ from edgetalker.calibration.eightbit import EIGHT_BITS, narrow
 from edgetalker.calibration.onestep import OneStep, half_error
 from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts, record_inputs
-from edgetalker.calibration.sound import HEARD, recordings, sound_of
+from edgetalker.calibration.sound import HEARD, mixed, recordings, sound_of
 from edgetalker.calibration.stage import ConvertedStage, convert_stage
 from edgetalker.engines.bundle import MANIFEST, Bundle
 from edgetalker.engines.errors import (
@@ -202,9 +202,13 @@ class _Conversion:
     def _loops(self, draft: Bundle, precision: str, seconds: float | None = None) -> list[Divergence]:
         """Compare a precision of a draft with FP32 in every schedule, over the options' seconds or these."""
         frames = max(1, round((seconds or self.options.seconds) * draft.manifest.motion.fps))
-        seed = self.options.seed
+        seed, sound = self.options.seed, self.sound
+        if (
+            self.options.precision in EIGHT_BITS
+        ):  # its last third is of another kind, which growth must not be read from
+            sound = mixed(sound, draft.manifest.audio.rate)
         return [
-            compare_rollouts(draft, precision, self.sound, frames, schedule, seed=seed, progress=self.progress)
+            compare_rollouts(draft, precision, sound, frames, schedule, seed=seed, progress=self.progress)
             for schedule in draft.manifest.ladder
         ]
 

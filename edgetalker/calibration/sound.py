@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import InputError
 from edgetalker.runtime.sources.file import read_whole
 
-__all__ = ["HEARD", "SUFFIXES", "made_up_voice", "many_voices", "recordings", "sound_of"]
+__all__ = ["HEARD", "SUFFIXES", "made_up_voice", "many_voices", "mixed", "recordings", "sound_of"]
 
 _CLIP = Path(__file__).resolve().parents[1] / "data" / "speech.wav"
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
@@ -53,6 +53,13 @@ def recordings(folder: Path, rate: int) -> Iterator[NDArray[np.float32]]:
         raise InputError(f"{folder} holds no sound file", hint=f"files that end in {', '.join(SUFFIXES)} are read")
     for path in files:
         yield read_whole(path, rate)
+
+
+def mixed(sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """Return a sound's pieces of ten seconds in an order by chance, the same always: all kinds in each part of it."""
+    pieces = [sound[start : start + 10 * rate] for start in range(0, len(sound), 10 * rate)]
+    order = np.random.default_rng(0).permutation(len(pieces))
+    return np.concatenate([pieces[place] for place in order])
 
 
 def made_up_voice(rate: int, count: int, seed: int = 0, pitch: float = 1.0) -> NDArray[np.float32]:

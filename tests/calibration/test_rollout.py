@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgetalker.calibration.rollout import Divergence, _turn_controls, compare_rollouts, record_inputs
-from edgetalker.calibration.sound import HEARD, made_up_voice, many_voices, sound_of
+from edgetalker.calibration.sound import HEARD, made_up_voice, many_voices, mixed, sound_of
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
@@ -156,6 +156,15 @@ def test_many_voices_speak_differently_and_the_made_up_one_lies_between_them() -
     pieces = voices.reshape(6, -1)
     assert np.abs(np.corrcoef(pieces) - np.eye(6)).max() < 0.5
     assert np.std([np.sqrt(np.mean(piece**2)) for piece in pieces]) > 0.01
+
+
+def test_mixed_sound_is_all_of_it_with_every_kind_in_each_quarter() -> None:
+    sound = np.arange(60 * 100 + 7, dtype=np.float32)  # 60 s at a rate of 100, and a rest
+    found = mixed(sound, 100)
+    np.testing.assert_array_equal(np.sort(found), sound)
+    long = mixed(np.arange(600 * 100, dtype=np.float32), 100)
+    for quarter in np.split(long, 4):
+        assert 0.1 < np.mean(quarter >= 400 * 100) < 0.6, "the last third of it is a third of each, about"
 
 
 def write_wave(path: Path, values: np.ndarray[tuple[int], np.dtype[np.int16]]) -> None:
