@@ -29,9 +29,16 @@ _KEPT = len(CHANNELS)
 _GLIDE = 0.3
 _STALE = 0.25
 """Seconds without a value after which a tracker counts as gone."""
+_DOUBT = (("doubt", "state"), ("doubted", "value"))
+"""The veto's state, before a frame and after it."""
 ORIGIN = (
     "Trained by this project on synthetic speech (espeak-ng, flite, Festival, RHVoice, SVOX Pico and Open JTalk "
     "voices) with procedurally animated faces; no recording of a real face was used."
+)
+
+_NOBODY = (
+    "Where nobody speaks it learnt from the same voices, from sounds made by rules, and from music made by rules and "
+    "played with recorded instruments (FluidR3 GM, MIT licence)."
 )
 
 
@@ -49,7 +56,7 @@ def export_talker(
     """
     rounded = round_weights
     modules = {
-        "audio": rounded(AudioStage(talker.trunk, talker.lookahead), ("cosine", "sine", "filters")),
+        "audio": rounded(AudioStage(talker.trunk, talker.lookahead, talker.veto), ("cosine", "sine", "filters")),
         "condition": rounded(ConditionStage(talker.head.condition), ("weights", "condition.pooling")),
         "denoise": rounded(DenoiseStage(talker.head.teacher)),
         "student": rounded(StudentStage(talker.head.student)),
@@ -86,6 +93,8 @@ def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
         ),
     }
     inputs, outputs = shapes[name]
+    if name == "audio" and talker.veto:
+        inputs, outputs = inputs | {"doubt": tuple(talker.veto.begin(1).shape)}, [*outputs, "doubted"]
     return {key: torch.zeros(shape) for key, shape in inputs.items()}, outputs
 
 
@@ -122,7 +131,7 @@ def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any]) 
     return {
         "name": "talker",
         "family": "online",
-        "origin": ORIGIN,
+        "origin": f"{ORIGIN} {_NOBODY}" if talker.veto else ORIGIN,
         "audio": {"rate": RATE, "window": SPAN, "lookahead": lookahead_samples(talker.lookahead), "block": 1},
         "motion": {
             "tensor": "motion",
@@ -133,7 +142,7 @@ def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any]) 
         },
         "tensors": _tensors(talker),
         "stages": {s.name: {"file": f"{s.name}.onnx", "inputs": s.inputs, "outputs": s.outputs} for s in stages},
-        "program": _program(),
+        "program": _program(talker.veto is not None),
         "schedules": {
             "full": {"rank": 0, "file": "full.npy"},
             "fast": {"rank": 1, "file": "fast.npy"},
@@ -150,6 +159,7 @@ def _tensors(talker: Talker) -> dict[str, Any]:
         "window": _tensor("audio", 1, SPAN),
         "memory": _tensor("state", layers, 1, width),
         "kept": _tensor("value", layers, 1, width),
+        **({name: _tensor(role, *talker.veto.begin(1).shape) for name, role in _DOUBT} if talker.veto else {}),
         "features": _tensor("value", 1, width),
         "mouth": _tensor("value", 1, 14),
         "logits": _tensor("value", 1, 3),
@@ -182,15 +192,15 @@ def _control(names: tuple[str, ...], default: float, low: float, high: float) ->
     return _tensor("control", 1, size, names=list(names), **limits, glide=_GLIDE)
 
 
-def _program() -> list[dict[str, Any]]:
+def _program(vetoed: bool) -> list[dict[str, Any]]:
     heard = {name: name for name in ("features", "mouth", "logits")}
     history = {"history": "history", "emotion": "emotion", "style": "style", "ring": "ring"}
     return [
         {"carry": "shift", "from": "noise", "to": "ring"},
         {
             "stage": "audio",
-            "inputs": {"window": "window", "memory": "memory"},
-            "outputs": {**heard, "kept": "kept"},
+            "inputs": {"window": "window", "memory": "memory", **({"doubt": "doubt"} if vetoed else {})},
+            "outputs": {**heard, "kept": "kept", **({"doubted": "doubted"} if vetoed else {})},
         },
         {
             "stage": "condition",
@@ -221,6 +231,7 @@ def _program() -> list[dict[str, Any]]:
         },
         {"carry": "shift", "from": "newest", "to": "history"},
         {"carry": "copy", "from": "kept", "to": "memory"},
+        *([{"carry": "copy", "from": "doubted", "to": "doubt"}] if vetoed else []),
         {"carry": "copy", "from": "still", "to": "held"},
     ]
 

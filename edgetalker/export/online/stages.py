@@ -33,6 +33,7 @@ from edgetalker.models.online.layout import (
 )  # fmt: skip
 from edgetalker.models.online.outside import HELD_OUTSIDE, OVER, TOLD
 from edgetalker.models.online.trunk import Trunk
+from edgetalker.models.online.veto import Veto
 
 __all__ = ["AudioStage", "ConditionStage", "DecodeStage", "DenoiseStage", "StudentStage"]
 
@@ -40,22 +41,23 @@ __all__ = ["AudioStage", "ConditionStage", "DecodeStage", "DenoiseStage", "Stude
 class AudioStage(nn.Module):
     """window (1, 1333) samples, memory (2, 1, width) -> features (1, width), mouth (1, 14), logits (1, 3), memory.
 
-    The mel frames are cut from the window by fixed offsets; the windowed DFT is a product with two constant matrices.
+    With a veto also its state, (1, 1, units + 1), behind the trunk's. The mel frames are cut from the window by fixed
+    offsets; the windowed DFT is a product with two constant matrices.
     """
 
     cosine: Tensor
     sine: Tensor
     filters: Tensor
 
-    def __init__(self, trunk: Trunk, lookahead: int) -> None:
+    def __init__(self, trunk: Trunk, lookahead: int, veto: Veto | None = None) -> None:
         super().__init__()
-        self.trunk, self.lookahead = trunk, lookahead
+        self.trunk, self.lookahead, self.veto = trunk, lookahead, veto
         cosine, sine = fourier()
         self.register_buffer("cosine", torch.tensor(cosine))
         self.register_buffer("sine", torch.tensor(sine))
         self.register_buffer("filters", torch.tensor(mel_filters()))
 
-    def forward(self, window: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, window: Tensor, memory: Tensor, doubt: Tensor | None = None) -> tuple[Tensor, ...]:
         starts = [SPAN - WINDOW - offset for offset in OFFSETS]
         pieces = torch.cat([window[:, start : start + WINDOW] for start in starts])
         power = (pieces @ self.cosine) ** 2 + (pieces @ self.sine) ** 2
@@ -64,7 +66,10 @@ class AudioStage(nn.Module):
         features, kept = self.trunk.step(mel, memory)
         mouth, logits = self.trunk.mouth(features, self.lookahead)
         assert mouth.shape[-1] == len(MOUTH)
-        return features, mouth, logits, kept
+        if self.veto is None or doubt is None:
+            return features, mouth, logits, kept
+        logits, doubted = self.veto.step(features, logits, doubt)
+        return features, mouth, logits, kept, doubted
 
 
 class ConditionStage(nn.Module):

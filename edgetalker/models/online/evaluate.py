@@ -126,7 +126,7 @@ def _cut(truths: Sequence[Truth], frames: int) -> list[Truth]:
 
 def _heard(talker: Talker, mels: Sequence[Array]) -> Heard:
     """Hear several sounds side by side, cut to the shortest."""
-    parts = hear_many(talker.trunk, [torch.tensor(mel) for mel in mels], talker.lookahead)
+    parts = hear_many(talker.trunk, [torch.tensor(mel) for mel in mels], talker.lookahead, talker.veto)
     short = min(part.mouth.shape[0] for part in parts)
     rows = ([getattr(part, name)[:short] for part in parts] for name in ("features", "mouth", "logits"))
     return Heard(*(torch.stack(row) for row in rows))

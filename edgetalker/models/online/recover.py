@@ -22,6 +22,7 @@ from edgetalker.models.online.layout import LEAK, MADE, MOVING, Decoder, column
 from edgetalker.models.online.talker import Talker, store_talker
 from edgetalker.models.online.train_trunk import save_checkpoint
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
+from edgetalker.models.online.veto import Veto
 
 __all__ = ["recover", "store"]
 
@@ -97,7 +98,15 @@ def _talker(weights: dict[str, Tensor], rest: Tensor) -> Talker:
     weights["student.time.0.weight"] = weights["teacher.time.0.weight"]
     weights["student.time.0.bias"] = weights["student.moment"] - weights["teacher.time.0.weight"] @ turns
     _load(head, weights, "")
-    return Talker(trunk.eval(), head.eval(), _decoder(weights, rest), lookahead)
+    return Talker(trunk.eval(), head.eval(), _decoder(weights, rest), lookahead, _veto(weights))
+
+
+def _veto(weights: dict[str, Tensor]) -> Veto | None:
+    if "veto.entry.0.weight" not in weights:
+        return None
+    veto = Veto.like(weights, "veto.")
+    _load(veto, weights, "veto.")
+    return veto.eval()
 
 
 def _load(module: torch.nn.Module, weights: dict[str, Tensor], prefix: str) -> None:

@@ -14,6 +14,7 @@ from edgetalker.models.online.head import HISTORY, RING, Head, Smoother, chance_
 from edgetalker.models.online.layout import NOISE, Decoder
 from edgetalker.models.online.streams import Corpus, stack_mel
 from edgetalker.models.online.trunk import Trunk
+from edgetalker.models.online.veto import Veto
 from edgetalker.models.online.wear import Wear, draw
 
 __all__ = ["Heard", "Runner", "Sampler", "hear_corpus", "hear_many", "sampler"]
@@ -34,8 +35,8 @@ class Heard:
 
 
 @torch.no_grad()
-def hear_many(trunk: Trunk, mels: Sequence[Tensor], lookahead: int) -> list[Heard]:
-    """Run the trunk over ln mel power (4T, 80) of several sounds of any lengths; each gives what it would give alone.
+def hear_many(trunk: Trunk, mels: Sequence[Tensor], lookahead: int, veto: Veto | None = None) -> list[Heard]:
+    """Run the trunk, and its veto, over ln mel power (4T, 80) of sounds of any lengths; each gives what it would alone.
 
     It hears as a stream does: the first step `lookahead` frames ahead, the last ones silence behind the sound's end.
     """
@@ -46,6 +47,8 @@ def hear_many(trunk: Trunk, mels: Sequence[Tensor], lookahead: int) -> list[Hear
         padded[row, PER_FRAME : PER_FRAME + mel.shape[0]] = mel
     features, _ = trunk.listen(stack_mel(padded)[:, lookahead:].to(device), trunk.begin(len(mels)))
     mouth, logits = trunk.mouth(features, lookahead)
+    if veto is not None:
+        logits = veto.listen(features, logits)
     lengths = [mel.shape[0] // PER_FRAME for mel in mels]
     return [Heard(*(t[row, :n].clone() for t in (features, mouth, logits))) for row, n in enumerate(lengths)]
 

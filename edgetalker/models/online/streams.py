@@ -79,7 +79,7 @@ class Chunk:
 
 
 @dataclass
-class _Place:
+class Place:
     session: int
     at: int
     left: int
@@ -94,13 +94,13 @@ class Streams:
         self.rng = np.random.default_rng(seed)
         self.places = [self._place() for _ in range(rows)]
 
-    def _place(self) -> _Place:
+    def _place(self) -> Place:
         session = self.corpus.pick(self.rng)
         length = self.corpus.phone[session].shape[0]
         at = int(self.rng.integers(0, max(length - 2 * self.frames, 1)))
         loud = self.corpus.loud
         wear = draw(self.rng, loud[session], loud[self.corpus.pick(self.rng)])
-        return _Place(session, at, int(self.rng.integers(2, 12)), wear)
+        return Place(session, at, int(self.rng.integers(2, 12)), wear)
 
     def next(self) -> Chunk:
         fresh = np.zeros(len(self.places), bool)

@@ -6,27 +6,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from edgetalker.models.online.head import Head, HeadSize
 from edgetalker.models.online.layout import Decoder
 from edgetalker.models.online.train_trunk import save_checkpoint
 from edgetalker.models.online.trunk import Trunk, TrunkSize
+from edgetalker.models.online.veto import Veto
 
 __all__ = ["Talker", "load_talker", "store_talker"]
 
 
 @dataclass
 class Talker:
-    """A whole talker: trunk, head, decoder, and the look-ahead in frames that it was trained for."""
+    """A whole talker: trunk, head, decoder, the look-ahead in frames that it was trained for, and perhaps a veto."""
 
     trunk: Trunk
     head: Head
     decoder: Decoder
     lookahead: int
+    veto: Veto | None = None
 
     def to(self, device: torch.device) -> Talker:
         """Move all of it to a device, in place."""
-        for module in (self.trunk, self.head, self.decoder):
+        for module in (self.trunk, self.head, self.decoder, *([self.veto] if self.veto else [])):
             module.to(device)
         return self
 
@@ -42,6 +45,7 @@ def store_talker(path: Path, talker: Talker, spent: float, step: int) -> None:
         "spread": talker.decoder.spread,
         "scale": talker.decoder.scale,
         "lookahead": talker.lookahead,
+        **({"veto": talker.veto.state_dict()} if talker.veto else {}),
     }
     save_checkpoint(path, {**content, "spent": spent, "step": step})
 
@@ -53,4 +57,12 @@ def load_talker(path: Path) -> Talker:
     trunk.load_state_dict(stored["trunk"])
     head.load_state_dict(stored["head"])
     decoder = Decoder(stored["mean"], stored["spread"], stored["scale"])
-    return Talker(trunk.eval(), head.eval(), decoder, int(stored["lookahead"]))
+    return Talker(trunk.eval(), head.eval(), decoder, int(stored["lookahead"]), _veto(stored.get("veto")))
+
+
+def _veto(weights: dict[str, Tensor] | None) -> Veto | None:
+    if weights is None:
+        return None
+    veto = Veto.like(weights)
+    veto.load_state_dict(weights)
+    return veto.eval()

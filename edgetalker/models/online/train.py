@@ -6,6 +6,7 @@
     trunk     train the causal audio trunk                             -> WORK/trunk.pt
     teacher   train condition network and ten-step denoiser on it      -> WORK/teacher.pt
     student   distill the denoiser into one step                       -> WORK/talker.pt
+    veto      train what keeps the mouth shut where nobody speaks      -> WORK/veto.pt, talker.pt
     evaluate  score on voices never heard                              -> WORK/results.json, plots
     export    write the bundle
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _training(stages.add_parser("teacher", help="train the ten-step head"), minutes=12.0, rows=768, rate=1.2e-3)
     _training(stages.add_parser("student", help="distill the one-step head"), minutes=12.0, rows=256, rate=5e-4)
+    _training(stages.add_parser("veto", help="learn where nobody speaks"), minutes=15.0, rows=24, rate=2e-3)
     for name, module in _ELSEWHERE.items():
         stage = stages.add_parser(name, help=_HELP[name], add_help=False)
         stage.set_defaults(module=module)
@@ -160,6 +162,7 @@ def _train(options: argparse.Namespace) -> int:
     from edgetalker.models.online.streams import Corpus
     from edgetalker.models.online.train_head import HeadPlan, train_student, train_teacher
     from edgetalker.models.online.train_trunk import TrunkPlan, train_trunk
+    from edgetalker.models.online.train_veto import VetoPlan, train_veto
 
     if options.shares and len(options.shares) != len(options.data):
         raise UserError(
@@ -172,6 +175,13 @@ def _train(options: argparse.Namespace) -> int:
             options.minutes, options.rows, rate=options.rate, seed=options.seed, early_share=options.early_share
         )
         print(train_trunk(corpus, options.work, plan))
+        return 0
+    if options.stage == "veto":
+        print(
+            train_veto(
+                corpus, options.work, VetoPlan(options.minutes, options.rows, rate=options.rate, seed=options.seed)
+            )
+        )
         return 0
     work = HeadPlan(options.minutes, options.rows, options.rate, options.lookahead, options.seed)
     print((train_teacher if options.stage == "teacher" else train_student)(corpus, options.work, work))

@@ -18,7 +18,7 @@ from edgetalker.models.online.data.phones import PHONES
 from edgetalker.models.online.streams import MARGIN, Chunk, Corpus, Streams
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
 
-__all__ = ["TrunkPlan", "load_trunk", "mean_of", "save_checkpoint", "train_trunk"]
+__all__ = ["TrunkPlan", "carried", "load_trunk", "mean_of", "save_checkpoint", "train_trunk"]
 
 _FLAGS = (1.6, 0.8, 0.6)
 """Weights of lips, teeth and voice in the loss."""
@@ -118,7 +118,7 @@ def train_trunk(corpus: Corpus, out: Path, plan: TrunkPlan, size: TrunkSize | No
         for group in optimizer.param_groups:
             group["lr"] = _rate(plan.rate, spent / budget, step)
         chunk = streams.next().to(device)
-        state = _carry(state, chunk.fresh, streams.rng)
+        (state,) = carried(chunk.fresh, streams.rng, state)
         features, state = trunk(chunk.mel, state)
         loss, parts = trunk_loss(trunk, features, chunk, scale)
         optimizer.zero_grad()
@@ -152,10 +152,10 @@ def _rate(peak: float, done: float, step: int) -> float:
     return peak * min(1.0, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def _carry(state: Tensor, fresh: np.ndarray[Any, np.dtype[np.bool_]], rng: np.random.Generator) -> Tensor:
-    """Half of the rows that begin another sound start from zeros, half from the state the last one left."""
+def carried(fresh: np.ndarray[Any, np.dtype[np.bool_]], rng: np.random.Generator, *states: Tensor) -> list[Tensor]:
+    """Half of the rows that begin another sound start from zeros, half from the states the last one left."""
     zeroed = torch.tensor(fresh & (rng.random(fresh.size) < 0.5))
-    return state.masked_fill(zeroed[None, :, None].to(state.device), 0.0)
+    return [state.masked_fill(zeroed[None, :, None].to(state.device), 0.0) for state in states]
 
 
 def _resume(path: Path, trunk: Trunk, optimizer: torch.optim.Optimizer) -> tuple[float, int, dict[str, Tensor] | None]:

@@ -15,7 +15,7 @@ from edgetalker.models.online.data.phones import PHONES
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import BANDS, STACK
 
-__all__ = ["LOGITS", "LOOKAHEADS", "Trunk", "TrunkSize"]
+__all__ = ["FADE", "LOGITS", "LOOKAHEADS", "STRIDE", "Trunk", "TrunkSize", "gru_cell"]
 
 LOOKAHEADS = (0, 1, 2)
 FADE = 0.998
@@ -24,7 +24,7 @@ and units that never forget carry the face away over minutes (measured over half
 0.17, the head nodded by 6 degrees)."""
 DROP = 0.15
 """Share of what the memory reads, passes on and says that is left out in training."""
-_STRIDE = 12  # frames between two fadings in training
+STRIDE = 12  # frames between two fadings in training
 LOGITS = 3
 """lips touch, lower lip at the teeth, voice on"""
 _MEAN, _SCALE = -17.5, 4.5  # of ln mel power over the training data, rounded
@@ -63,7 +63,7 @@ class Trunk(nn.Module):
         """Run T frames from a state, as training does: fast, the state fading by the same amount in larger steps."""
         entry = nn.functional.dropout(self.entry((mel - _MEAN) / _SCALE), DROP, self.training)
         pieces = []
-        for part in torch.split(entry, _STRIDE, 1):
+        for part in torch.split(entry, STRIDE, 1):
             piece, state = self.memory(part, FADE ** part.shape[1] * state)
             pieces.append(piece)
         return nn.functional.dropout(torch.cat(pieces, 1), DROP, self.training), state
@@ -81,24 +81,23 @@ class Trunk(nn.Module):
         value = self.entry((mel - _MEAN) / _SCALE)
         states = []
         for layer in range(self.size.layers):
-            value = self._cell(layer, value, FADE * state[layer])
+            value = gru_cell(self.memory, layer, value, FADE * state[layer])
             states.append(value)
         return value, torch.stack(states)
-
-    def _cell(self, layer: int, value: Tensor, before: Tensor) -> Tensor:
-        """The GRU cell of Cho et al. 2014 as torch defines it: the reset gate acts after the product."""
-        weights = [
-            getattr(self.memory, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        fresh = nn.functional.linear(value, weights[0], weights[2])
-        kept = nn.functional.linear(before, weights[1], weights[3])
-        fresh_r, fresh_z, fresh_n = fresh.chunk(3, -1)
-        kept_r, kept_z, kept_n = kept.chunk(3, -1)
-        update = torch.sigmoid(fresh_z + kept_z)
-        new = torch.tanh(fresh_n + torch.sigmoid(fresh_r + kept_r) * kept_n)
-        return new + update * (before - new)
 
     def mouth(self, features: Tensor, lookahead: int) -> tuple[Tensor, Tensor]:
         """Return mouth channels (..., 14) and logits (..., 3) of the frame `lookahead` frames back."""
         out = self.heads[lookahead](features)
         return out[..., : len(MOUTH)], out[..., len(MOUTH) :]
+
+
+def gru_cell(memory: nn.GRU, layer: int, value: Tensor, before: Tensor) -> Tensor:
+    """Run one layer's cell of Cho et al. 2014 as torch defines it: the reset gate acts after the product."""
+    weights = [getattr(memory, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+    fresh = nn.functional.linear(value, weights[0], weights[2])
+    kept = nn.functional.linear(before, weights[1], weights[3])
+    fresh_r, fresh_z, fresh_n = fresh.chunk(3, -1)
+    kept_r, kept_z, kept_n = kept.chunk(3, -1)
+    update = torch.sigmoid(fresh_z + kept_z)
+    new = torch.tanh(fresh_n + torch.sigmoid(fresh_r + kept_r) * kept_n)
+    return new + update * (before - new)

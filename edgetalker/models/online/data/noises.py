@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import butter, lfilter
 
+from edgetalker.models.online.data import band
 from edgetalker.models.online.data.degrade import RATE, coloured_noise, room
 
 __all__ = ["NOISES", "afar", "breath", "cough", "keys", "machine", "music", "stretches"]
@@ -17,7 +18,14 @@ _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 3, 5, 7, 10))
 
 
 def music(count: int, rng: np.random.Generator) -> Array:
-    """Return chords or an arpeggio over a bass, drums in two of three; no voice."""
+    """Return music without a voice: played by recorded instruments in two of three where `band` has them."""
+    if band.available() and rng.random() < 0.67:
+        return _unit(band.band(count, rng))
+    return _tones(count, rng)
+
+
+def _tones(count: int, rng: np.random.Generator) -> Array:
+    """Return chords or an arpeggio over a bass, drums in two of three."""
     beat = int(RATE * 60 / rng.uniform(60, 170))
     scale, root = _SCALES[rng.integers(len(_SCALES))], rng.uniform(90, 220)
     overtones = rng.uniform(0.2, 0.8) ** np.arange(8) * rng.uniform(0.2, 1.0, 8)
