@@ -10,6 +10,8 @@ import edgetalker
 PACKAGE = Path(edgetalker.__file__).parent
 ALLOWED = PACKAGE / "engines" / "cuda"
 FORBIDDEN = {"cuda", "pycuda", "cupy"}
+BY_NAME = {"required", "LazyModule", "import_module", "__import__"}
+"""Calls that import the module that their first argument names."""
 
 
 def imported(path: Path) -> set[str]:
@@ -19,6 +21,10 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in BY_NAME:
+                names.add(str(node.args[0].value).split(".")[0])
     return names
 
 

@@ -61,6 +61,7 @@ def test_the_published_streaming_path_frame_by_frame(covering: ExportReport, ref
     assert apart.max() < VERTEX, f"frame {apart.argmax()} is {apart.max():.2e} away"
 
 
+@pytest.mark.slow
 def test_the_evaluation_path_makes_the_history_anew(rewriting: ExportReport, biwi_reference: Reference) -> None:
     """The latents, as `predict` leaves them: each was made last in the frame in which it left the window."""
 
@@ -77,6 +78,7 @@ def test_the_evaluation_path_makes_the_history_anew(rewriting: ExportReport, biw
     np.testing.assert_allclose(session.read("latents")[0, -60:], biwi_reference["predict_latents"][0, -60:], atol=3e-3)
 
 
+@pytest.mark.slow
 def test_rewriting_from_short_windows(
     rewriting: ExportReport, biwi: StreamingTalker, biwi_reference: Reference
 ) -> None:
@@ -124,6 +126,7 @@ def test_the_windowed_contract_from_sound(
     np.testing.assert_allclose(ours, windowed_reference, atol=VERTEX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "steps"), [("full", 20), ("fast", 5)])
 def test_the_absolute_phase_under_ddim(
     absolute: ExportReport, model: StreamingTalker, reference: Reference, schedule: str, steps: int
@@ -142,6 +145,7 @@ def test_a_reset_gives_the_same_frames_again(windowed: Commanded, reference: Ref
     np.testing.assert_array_equal(play_sound(session, reference["wav"], 30, "full"), first)
 
 
+@pytest.mark.slow
 def test_the_identity_control_is_heard(absolute: ExportReport, model: StreamingTalker, reference: Reference) -> None:
     contract = ExportOptions(untold=TINY_UNTOLD, history=20, decode_window=35, phase="absolute").contract(model.config)
     features = reference.tensor("hidden_state")[:, :5]

@@ -43,6 +43,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_what_is_read_out_of_the_shipped_bundle_plays_what_it_plays(work: Path, tmp_path: Path) -> None:
     again = export_talker(load_talker(work / "talker.pt"), tmp_path / "again").path
     for name in ("history.npy", "full.npy", "fast.npy"):
@@ -69,6 +70,7 @@ def test_a_small_talker_comes_back_with_its_sizes_and_thresholds(tmp_path: Path)
     assert not weights["phones.0.weight"].any()
 
 
+@pytest.mark.slow
 def test_every_stage_goes_on_from_what_was_read(work: Path, corpus: Path, tmp_path: Path) -> None:
     work = shutil.copytree(work, tmp_path / "work")
     held = Corpus(corpus / "train")

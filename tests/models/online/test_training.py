@@ -203,6 +203,7 @@ def test_early_weights_are_mixed_in_once_where_they_are_wanted(corpus: Path, tmp
     assert all(torch.equal(weights[name], value) for name, value in again.items())
 
 
+@pytest.mark.slow
 def test_the_recipe_gives_a_talker_results_and_goes_on_where_it_stopped(
     work: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -79,6 +79,7 @@ def test_the_loss_asks_for_speech_first_and_for_nothing_where_no_voice_is_heard(
     assert float(veto_loss(nobody + 3, heard, 1 - speech)) < float(veto_loss(nobody, heard, 1 - speech))
 
 
+@pytest.mark.slow
 def test_the_exported_bundle_plays_what_pytorch_computes(vetoed: Talker, tmp_path: Path) -> None:
     bundle = export_talker(vetoed, tmp_path / "with")
     plain = export_talker(replace(vetoed, veto=None), tmp_path / "without")
@@ -108,6 +109,7 @@ def test_the_exported_bundle_plays_what_pytorch_computes(vetoed: Talker, tmp_pat
         session.close()
 
 
+@pytest.mark.slow
 def test_it_comes_back_out_of_a_bundle_and_out_of_a_checkpoint(vetoed: Talker, tmp_path: Path) -> None:
     found = recover(export_talker(vetoed, tmp_path / "talker").path).veto
     store_talker(tmp_path / "talker.pt", vetoed, 0.0, 0)
