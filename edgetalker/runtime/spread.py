@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,8 +110,8 @@ class Aside:
     """One thread that runs one piece at a time beside the frames. It starts with the first piece."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "edgetalker-aside")
-        self._piece: Future[None] | None = None
+        self._thread = futures.ThreadPoolExecutor(1, "edgetalker-aside")
+        self._piece: futures.Future[None] | None = None
 
     def busy(self) -> bool:
         """Return whether a piece is still running."""
@@ -124,8 +124,9 @@ class Aside:
 
     def join(self) -> None:
         """Wait until nothing runs. Raises what the piece raised."""
-        piece, self._piece = self._piece, None
-        if piece is not None:
+        if (piece := self._piece) is not None:
+            futures.wait([piece])  # an interrupt leaves it known as running
+            self._piece = None
             piece.result()
 
     def close(self) -> None:
