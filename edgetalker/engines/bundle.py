@@ -42,10 +42,15 @@ class Bundle:
 
         Raises BundleError listing every fault found.
         """
-        folder = Path(path)
+        return cls._opened(Path(path))
+
+    @classmethod
+    def _opened(cls, folder: Path, known: Mapping[str, str] | None = None) -> Bundle:
+        """Read and check a bundle. known: digests of its files that have just been computed, instead of computing
+        them again, which takes seconds a gigabyte."""
         manifest = parse(_read_manifest(folder), str(folder))
         faults = contradictions(manifest)
-        faults += _digest_faults(folder, manifest)
+        faults += _digest_faults(folder, manifest, known or {})
         bundle = cls(folder, manifest)
         if not faults:
             faults = list(bundle._array_faults())
@@ -164,14 +169,14 @@ def _file_for_a_bundle(path: Path) -> BundleError:
     return BundleError(str(path), [f"is {kind or 'a file'}; a bundle's folder was wanted"], hint=hint)
 
 
-def _digest_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _digest_faults(folder: Path, manifest: Manifest, known: Mapping[str, str]) -> Iterator[str]:
     for name, digest in manifest.files.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name:
             yield f"file `{name}` lies outside the bundle"
             continue
         try:
-            found = sha256_of(folder / name)
+            found = known.get(name) or sha256_of(folder / name)
         except (OSError, ValueError) as error:  # ValueError: a name with a NUL, or one that no file system can spell
             shown = name if name.isprintable() else ascii(name)[1:-1]
             yield f"file `{shown}` cannot be read: {getattr(error, 'strerror', None) or error}"
@@ -208,11 +213,11 @@ def pack(
         digests = {name: sha256_of(draft / name) for name in sorted(files)}
         document = {"format": FORMAT, "version": VERSION, **description, "files": digests}
         (draft / MANIFEST).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        Bundle.open(draft)
+        bundle = Bundle._opened(draft, digests)
         _swap(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return Bundle.open(target)
+    return Bundle(target, bundle.manifest)
 
 
 def check_target(target: Path, *, replace: bool) -> None:

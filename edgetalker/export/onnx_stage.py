@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -101,7 +102,7 @@ def _exported(name: str, module: nn.Module, inputs: Mapping[str, Tensor], output
     except ImportError as error:
         raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _one_registry(), torch.no_grad():
             program = torch.onnx.export(
                 module.eval(),
                 tuple(inputs.values()),
@@ -129,6 +130,37 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+@contextlib.contextmanager
+def _one_registry() -> Iterator[None]:
+    """Let all exports of a process share PyTorch's table of operators.
+
+    `torch.onnx.export` makes it anew each time, by parsing the source of 500 functions, which takes longer than the
+    rest of a small stage. Only inside of this: a table that someone else adds operators to is not ours. Where PyTorch
+    keeps it elsewhere, it is made each time.
+    """
+    try:
+        registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+        make = registry.__dict__["from_torchlib"]
+    except (ImportError, AttributeError, KeyError):
+        yield
+        return
+
+    def shared(*words: Any, **options: Any) -> Any:
+        key = (words, *sorted(options.items()))
+        if key not in _registries:
+            _registries[key] = make.__get__(None, registry)(*words, **options)
+        return _registries[key]
+
+    registry.from_torchlib = staticmethod(shared)
+    try:
+        yield
+    finally:
+        registry.from_torchlib = make
+
+
+_registries: dict[Any, Any] = {}
 
 
 def _strip(model: Any) -> None:

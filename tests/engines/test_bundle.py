@@ -12,7 +12,7 @@ import pytest
 
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.errors import BundleError, InputError, OptionError, OutputError
-from edgetalker.engines.files import reported
+from edgetalker.engines.files import reported, sha256_of
 from tests.support.toy import description, stages, tables, toy_bundle
 
 
@@ -111,6 +111,19 @@ def test_pack_never_replaces_what_is_there_unless_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a bundle"):
         pack(tmp_path / "home", description(), {}, replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "home"], "drafts were left behind"
+
+
+def test_pack_reads_each_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = list[str]()
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr("edgetalker.engines.bundle.sha256_of", counted)
+    bundle = toy_bundle(tmp_path / "b")
+    assert sorted(read) == sorted(Path(name).name for name in bundle.manifest.files)
+    assert Bundle.open(tmp_path / "b") == bundle
 
 
 def test_an_unknown_precision_names_the_command_that_makes_it(toy: Bundle) -> None:

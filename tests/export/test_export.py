@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.export import onnx_stage
 from edgetalker.export.onnx_stage import Check, ExportError, compare, export_stage
 from edgetalker.export.streamingtalker import ExportOptions, ExportReport, export_model
 from edgetalker.export.streamingtalker.stages import Stages
@@ -114,6 +116,22 @@ def test_a_module_that_cannot_be_exported_is_an_error_with_its_name() -> None:
 
     with pytest.raises(ExportError, match="stage `branches`"):
         export_stage("branches", Branches(), {"x": torch.ones(1)}, ["y"])
+
+
+def test_exports_share_one_table_of_operators_that_nobody_else_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    make, made = registry.from_torchlib, list[object]()
+
+    def counted(**options: object) -> object:
+        made.append(make(**options))
+        return made[-1]
+
+    monkeypatch.setattr(registry, "from_torchlib", staticmethod(counted))
+    monkeypatch.setattr(onnx_stage, "_registries", {})
+    files = [export_stage("stage", torch.nn.Tanh(), {"x": torch.ones(1)}, ["y"]) for _ in range(2)]
+    assert len(made) == 1
+    assert files[0].content == files[1].content
+    assert registry.from_torchlib is counted
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,10 @@ def export_model(
             tolerance=options.tolerance,
         )
     )
-    _add_stages(draft, model, contract, options, schedules)
+    collapse = CollapseStage(model, schedules["full"]) if options.collapse else None
+    _add_stages(draft, model, contract, options, schedules, collapse)
     draft.passed()  # before the minutes that the rungs' distances take
-    rungs = _rungs(model, options, schedules, say)
+    rungs = _rungs(model, options, schedules, collapse, say)
     manifest = describe(model.config, contract, options, draft.stages, list(schedules), rungs, triangles)
     files: dict[str, Any] = {"template.npy": template, "latents.npy": _initial_latents(model, contract)}
     if triangles is not None:
@@ -102,15 +103,20 @@ def export_model(
 
 
 def _add_stages(
-    draft: Draft, model: StreamingTalker, contract: Contract, options: ExportOptions, schedules: dict[str, Schedule]
+    draft: Draft,
+    model: StreamingTalker,
+    contract: Contract,
+    options: ExportOptions,
+    schedules: dict[str, Schedule],
+    collapse: CollapseStage | None,
 ) -> None:
     maker = Stages(model, contract, options.tolerance, steps_per_row=options.steps_per_row)
     if not options.features_input:
         draft.add(*maker.audio())
     draft.add(*maker.condition())
     steps = draft.add(*maker.denoise(options.rule, schedules))
-    if options.collapse:
-        draft.add(*maker.collapse(schedules["full"], steps))
+    if collapse is not None:
+        draft.add(*maker.collapse(collapse, schedules["full"], steps))
     if contract.past == "rewrite":
         draft.add(*maker.rewrite())
     draft.add(*maker.decode())
@@ -137,14 +143,18 @@ def _initial_latents(model: StreamingTalker, contract: Contract) -> NDArray[np.f
 
 
 def _rungs(
-    model: StreamingTalker, options: ExportOptions, schedules: dict[str, Schedule], say: Say
+    model: StreamingTalker,
+    options: ExportOptions,
+    schedules: dict[str, Schedule],
+    collapse: CollapseStage | None,
+    say: Say,
 ) -> dict[str, float]:
     """Return how far each lower rung is from `full`, on the packaged speech, as RMS of the difference over RMS of the
     motion: a ladder that changes function in mid-sentence should be known. A network that does not move has none.
     """
     draws: dict[str, Draw] = {name: _sampler(model, table) for name, table in schedules.items()}
-    if options.collapse:
-        draws["collapsed"] = _collapsed(model, schedules["full"])
+    if collapse is not None:
+        draws["collapsed"] = _collapsed(model, collapse)
     if len(draws) == 1:
         return {}
     samples = torch.from_numpy(read_whole(_SPEECH, SAMPLE_RATE))
@@ -164,8 +174,8 @@ def _sampler(model: StreamingTalker, schedule: Schedule) -> Draw:
     return lambda noise, condition: sample(model.motion.head, noise, condition, schedule)
 
 
-def _collapsed(model: StreamingTalker, schedule: Schedule) -> Draw:
-    collapse, share = CollapseStage(model, schedule), condition_map(model.motion.head)
+def _collapsed(model: StreamingTalker, collapse: CollapseStage) -> Draw:
+    share = condition_map(model.motion.head)
     return lambda noise, condition: cast(Tensor, collapse(noise, share(condition)))
 
 

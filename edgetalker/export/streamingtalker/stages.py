@@ -140,11 +140,11 @@ class Stages:
             x = run({"x": x, "condition": share, "row": row[None]})["x_next"]
         return x
 
-    def collapse(self, schedule: Schedule, steps: StageFile) -> tuple[StageFile, Check]:
-        """Return the collapse stage, compared with the exported step-by-step path."""
+    def collapse(self, module: CollapseStage, schedule: Schedule, steps: StageFile) -> tuple[StageFile, Check]:
+        """Return the collapse stage, `module` of a schedule, compared with the exported step-by-step path."""
         width = self.model.config.latent_width
         examples = {"noise": self._rows(width), "condition": self._rows(width)}
-        stage = export_stage("collapse", CollapseStage(self.model, schedule), examples, ["latent"])
+        stage = export_stage("collapse", module, examples, ["latent"])
         return self._checked(stage, self._collapse_pairs(stage, schedule, steps))
 
     def _collapse_pairs(self, stage: StageFile, schedule: Schedule, steps: StageFile) -> Iterator[Pair]:
