@@ -21,7 +21,7 @@ from edgetalker.models.online.data.sessions import Session, load
 from edgetalker.models.online.data.voices import HELD_OUT
 from edgetalker.models.online.features import log_mel
 from edgetalker.models.online.layout import MADE
-from edgetalker.models.online.metrics import Truth, closures_of, mouth_of, summary, upper
+from edgetalker.models.online.metrics import Truth, closures_of, mouth_of, summary, told_apart, upper
 from edgetalker.models.online.rollout import Heard, Runner, hear_many, sampler
 from edgetalker.models.online.talker import Talker, load_talker
 from edgetalker.models.online.trunk import LOOKAHEADS
@@ -151,6 +151,7 @@ def _talker_scores(talker: Talker, sessions: Sequence[Session], truths: Sequence
         found[schedule] = summary(mouths, _cut(truths, mouths[0].shape[0]))
         if schedule == "one":
             found[schedule]["by_phone"] = _by_phone(mouths, sessions)
+            found[schedule]["told_apart"] = told_apart(mouths, [s.times for s in sessions])
     rng = np.random.default_rng(seed)
     noisy = [log_mel(add_noise(s.samples, 15.0, rng, slope=1.0), s.phone.size) for s in sessions]
     mouths = [mouth_of(m) for m in play(talker, noisy, "one", seed)]

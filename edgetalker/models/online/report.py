@@ -33,6 +33,10 @@ def tables(results: Mapping[str, Any]) -> str:
         parts.append(f"### {group} ({results['minutes'][group]:.1f} min)\n\n" + _table("", scores, _COLUMNS))
         counts = scores["one"].get("by_phone", {})
         parts.append("Closures by phone: " + ", ".join(f"{p} {hit}/{n}" for p, (n, hit) in counts.items()))
+        if apart := scores["one"].get("told_apart"):
+            parts.append(
+                "Told apart (area under the ROC curve): " + ", ".join(f"{p} {a:.3f}" for p, a in apart.items())
+            )
     for group, curve in results["curve"].items():
         parts.append(f"### look-ahead, {group} (trunk alone)\n\n" + _table("frames", curve, _COLUMNS))
     for name, scores in results.get("real", {}).items():

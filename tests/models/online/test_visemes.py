@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgetalker.models.online.data.phones import BILABIALS, PHONES, Segment
 from edgetalker.models.online.data.visemes import FPS, MOUTH, blend, compose, contacts, phone_track
-from edgetalker.models.online.metrics import CLOSED, lip_gap
+from edgetalker.models.online.metrics import CLOSED, lip_gap, told_apart
 
 ONES = np.ones(90, np.float32)
 
@@ -104,3 +104,18 @@ def test_phone_track_reads_the_middle_of_each_frame() -> None:
     track = phone_track([Segment("m", 0.05, 0.1), Segment("aa", 0.1, 1.0)], 6)
     names = [PHONES[index] for index in track]
     assert names == ["sil", "m", "m", "aa", "aa", "aa"]
+
+
+def test_phones_are_told_apart_where_mouths_differ_and_by_chance_where_they_do_not() -> None:
+    rng = np.random.default_rng(5)
+    names = [PHONES.index(name) for name in ("aa", "ao", "f")]
+    times = np.array(
+        [(names[i % 2], 0.2 * i, 0.2 * i + 0.2) for i in range(400)] + [(names[2], 80.0, 80.2)], np.float32
+    )
+    mouths = rng.normal(0.3, 0.05, (int(81 * FPS), len(MOUTH))).astype(np.float32)
+    assert told_apart([mouths], [times])["aa/ao"] == pytest.approx(0.5, abs=0.12), (
+        "fitted and scored on the same phones"
+    )
+    middles = [int((a + b) / 2 * FPS) for phone, a, b in times if int(phone) == names[1]]
+    mouths[middles, 1] += 0.3
+    assert told_apart([mouths], [times]) == {"aa/ao": pytest.approx(1.0, abs=1e-3)}, "one f alone says nothing"
