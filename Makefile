@@ -8,14 +8,19 @@ OUT ?= out
 TORCH_VERSION ?= 2.13.0
 TORCH ?= torch==$(TORCH_VERSION)
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
+# To compile all of a package takes longer than to unpack it: what is imported of it is compiled then, and kept for the
+# hundreds of processes that tests start.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL = $(PIP) install --quiet --no-compile
 TEST_EXTRAS = cpu,audio,net,view,serve,a2f-client,export,calibration,cuda,rtx,dev
-# As many tests at a time as the machine has cores; a file's tests stay together.
+# As many tests at a time as the machine has cores. Each process begins with a stretch of files, so that most files' tests
+# stay together, and takes from the others when it has done its own.
 JOBS ?= auto
-PYTEST = EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -n $(JOBS) --dist loadfile
+PYTEST = EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -n $(JOBS) --dist worksteal
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
-.PHONY: setup demo fuzz test test-slow test-all test-pythons test-lowest test-agents test-ray lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
+.PHONY: setup demo fuzz test test-fast test-slow test-all test-pythons test-lowest test-agents test-ray lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
@@ -52,14 +57,16 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
-	$(PIP) install --quiet -e ".[cpu,audio,view]"
+	$(INSTALL) -e ".[cpu,audio,view]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+$(VENV)/.torch: $(VENV)/bin/python
+	$(INSTALL) "$(TORCH)+cpu" 2>/dev/null || $(INSTALL) "$(TORCH)"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@if [ -n "$(STRICT)" ]; then $(MAKE) --no-print-directory check-portaudio; fi
-	$(PIP) install --quiet "$(TORCH)+cpu" 2>/dev/null || $(PIP) install --quiet "$(TORCH)"
-	$(PIP) install --quiet -e ".[$(TEST_EXTRAS)]"
-	@if { $(PORTAUDIO); }; then $(PIP) install --quiet -e ".[mic]"; fi
+	@mic=; if { $(PORTAUDIO); }; then mic=,mic; fi; set -x; $(INSTALL) -e ".[$(TEST_EXTRAS)$$mic]"
 	@touch $@ $(VENV)/.runtime
 
 setup: $(VENV)/.dev
@@ -90,7 +97,11 @@ format: $(VENV)/.dev
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-test: $(VENV)/.dev lint types
+# The types are checked beside the tests: mypy keeps one processor busy.
+test: $(VENV)/.dev lint
+	@$(MAKE) --no-print-directory -j2 types test-fast
+
+test-fast: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term:skip-covered
 	@{ $(PORTAUDIO); } || echo "not tested: $(NO_PORTAUDIO); STRICT=1 refuses this"
 
@@ -107,7 +118,7 @@ test-all: test test-slow test-pythons test-lowest test-agents test-ray
 # Pipecat and LiveKit want older packages than the other tests: an environment of their own.
 test-agents: $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)-agents
-	$(VENV)-agents/bin/python -m pip install --quiet --disable-pip-version-check ".[cpu,pipecat,livekit]" pytest hypothesis
+	$(VENV)-agents/bin/python -m pip install --quiet --no-compile --disable-pip-version-check ".[cpu,pipecat,livekit]" pytest hypothesis
 	PYTHONPATH=. $(VENV)-agents/bin/python -m pytest -q -p no:cacheprovider -W default tests/agents
 
 # Ray and Triton's client bring packages of their own, too; Ray starts a cluster on this machine.

@@ -30,9 +30,9 @@ for version in 3.10 3.11 3.12 3.13; do
     "$bin/uv" pip list --quiet --python "$bin/python" | grep -iE '^(numpy|onnxruntime|soundfile) ' || true
   else
     # The toy bundle is written by tests/support/toy.py with `onnx`, which the device side itself does not need.
-    "$bin/python" -m pip install --quiet "$work/source[cpu,audio,net]" onnx
+    "$bin/python" -m pip install --quiet --no-compile "$work/source[cpu,audio,net]" onnx
   fi
-  "$bin/python" -m pip install --quiet pytest hypothesis python-osc
+  "$bin/python" -m pip install --quiet --no-compile pytest hypothesis python-osc
   (cd "$work" && "$bin/python" -c 'import edgetalker, sys; assert "site-packages" in edgetalker.__file__, edgetalker.__file__')
   PYTHONPATH= "$bin/python" -m pytest -q -p no:cacheprovider -m "not slow and not gpu" $tests
   ran=$((ran + 1))

@@ -23,9 +23,10 @@ _STYLE_GUIDANCE = 1.1
 
 def build_encoder(config: Config) -> nn.Module:
     """Return a wav2vec 2.0 encoder of XLS-R's kind and these sizes, made from a configuration alone."""
-    return Wav2Vec2Model(
+    encoder: nn.Module = Wav2Vec2Model(
         Wav2Vec2Config(**config.settings(), conv_bias=True, feat_extract_norm="layer", do_stable_layer_norm=True)
     )
+    return encoder
 
 
 def scale_mask(scales: Scales) -> Tensor:

@@ -19,7 +19,8 @@ _VARIANCE_FLOOR = 1e-7  # of Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm
 
 def build_encoder(config: Config) -> nn.Module:
     """Return a HuBERT encoder of these sizes, made from a configuration alone."""
-    return HubertModel(HubertConfig(**config.settings()))
+    encoder: nn.Module = HubertModel(HubertConfig(**config.settings()))
+    return encoder
 
 
 def normalise(samples: Tensor) -> Tensor:
