@@ -3,7 +3,7 @@
 python -m benchmarks.eightbit_table talker tests/data/bundles/tiny_voca published --into docs/plans.md
 
 `published` is the published-size StreamingTalker with random weights (benchmarks/data). The bundles are copied; one
-that already holds the precision is taken as it is.
+that already holds the precision is taken as it is. Rows of other bundles and precisions stay in the file.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ PUBLISHED = Path(__file__).parent / "data" / "streamingtalker_vocaset"
 BEGIN, END = "<!-- eight bits: begin -->", "<!-- eight bits: end -->"
 HEAD = (
     "| bundle | precision | schedule | weights in 8 bits, GPU's form / CPU's | multiply-adds | "
-    "ONNX, FP32 to GPU's and CPU's form | error of one run | "
+    "ONNX, FP32 to GPU's and CPU's form | error of one run | closed loop | "
     "drift, GPU's form / CPU's | closures F1 | frame, one core: FP32, 8 bits, ratio |",
-    "|---|---|---|---|---|---|---|---|---|---|",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
 )
 _SECONDS = 20.0  # of rounds, by turns
 
@@ -50,13 +50,25 @@ def main() -> None:
     parser.add_argument("--goal", type=float, default=0.01, help="drift that is allowed (0.01)")
     parser.add_argument("--into", type=Path, help="file whose marked part is replaced")
     args = parser.parse_args()
-    lines = [*HEAD]
+    rows: list[str] = []
     for name in args.bundles:
         for precision in args.precision:
             with tempfile.TemporaryDirectory() as folder:
                 bundle = _converted(name, precision, Path(folder) / "bundle", args.minutes, args.goal)
-                lines += _rows(bundle, precision)
-    write_between(lines, args.into, BEGIN, END)
+                rows += _rows(bundle, precision)
+    write_between([*HEAD, *_merged(args.into, rows)], args.into, BEGIN, END)
+
+
+def _merged(into: Path | None, rows: list[str]) -> list[str]:
+    """Return these rows, and below them those of the file that are of another bundle or precision."""
+    text = into.read_text(encoding="utf-8") if into else ""
+    old = text.partition(BEGIN)[2].partition(END)[0].strip().splitlines()[len(HEAD) :]
+    made = [_key(row) for row in rows]
+    return [*rows, *(row for row in old if _key(row) not in made)]
+
+
+def _key(row: str) -> list[str]:
+    return row.split("|")[1:3]
 
 
 def _converted(name: str, precision: str, folder: Path, minutes: float, goal: float) -> Bundle:
@@ -80,11 +92,12 @@ def _rows(bundle: Bundle, precision: str) -> Iterator[str]:
         wide, narrow = _times(bundle, precision, schedule)
         loops = [report[key].get(schedule) for key in ("closed_loop", "closed_loop_host")]
         drifts = " / ".join(f"{100 * loop['error']:.2f} %" for loop in loops if loop)
+        seconds = next((len(loop["seconds"]) for loop in loops if loop), 0)
         closures = next((f"{loop['closures']:.4f}" for loop in loops if loop and loop["closures"] is not None), "-")
         row = (
             f"| {bundle.manifest.name} | {precision} | {schedule} | {shares} | "
             f"{100 * report['operations_in_8_bits']:.0f} % | {sizes[0]:.1f} to {sizes[1]:.1f} and {sizes[2]:.1f} MB | "
-            f"{max(errors, default=0.0):.1e} | {drifts} | {closures} | "
+            f"{max(errors, default=0.0):.1e} | {seconds} s | {drifts} | {closures} | "
             f"{wide:.2f} ms, {narrow:.2f} ms, {narrow / wide:.2f} |"
         )
         print(row, file=sys.stderr, flush=True)

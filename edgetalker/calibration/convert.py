@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,10 +37,10 @@ __all__ = ["PRECISIONS", "ConvertOptions", "add_precision", "convert"]
 _EMULATED = "emulated"
 _HOST = "-host"
 PRECISIONS = ("fp16", *EIGHT_BITS)
-_LEAST_SECONDS = 5.0  # of sound, for ranges
+_LEAST_SECONDS, _LONGEST = 5.0, 600.0  # of sound, for ranges
 _SILENCE = 1e-4
 _TRIES = 3
-_SMALL, _OBSERVED, _FITTED = 64 << 20, 6000, 1500  # bytes of a bundle that many frames are observed of, and kept
+_SMALL, _OBSERVED, _FITTED = 64 << 20, 4000, 1500  # bytes of a bundle that many frames are observed of, and kept
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def convert(
     _check_place(bundle, output)
     narrow_ = options.precision in EIGHT_BITS
     rate = bundle.manifest.audio.rate
-    sound = sound_of(options.audio, rate, min(max(options.seconds, 30.0), 600.0), spoken=narrow_)
+    # A made-up voice is as long as weights need it, however short the closed loop.
+    seconds = _LONGEST if narrow_ and options.audio is None else min(max(options.seconds, 30.0), _LONGEST)
+    sound = sound_of(options.audio, rate, seconds, spoken=narrow_)
     _check_sound(sound, rate, options)
     heard = sound[: round(HEARD * len(sound))] if narrow_ else sound
     observed, kept = _frames(bundle, options, len(heard) / rate)
@@ -124,7 +126,7 @@ class _Conversion:
                 _EMULATED: {stage.name: stage.emulated for stage in stages if stage.onnx},
             }
             with _draft(bundle, "fp16", files) as draft:
-                report = self._report(stages, self._loops(draft, _EMULATED), rounded, held=held)
+                report = self._report(stages, self._loops(draft, [_EMULATED])[_EMULATED], rounded, held=held)
                 drifts = {} if report.met is not False or not stages else self._by_stage(draft)
                 report = replace(report, harm=drifts)
                 if drifts and "auto" in options.hold:
@@ -142,7 +144,7 @@ class _Conversion:
             bundle=bundle,
             precision=options.precision,
             recorded=self.recorded,
-            sound=self.sound[round(HEARD * len(self.sound)) :],
+            sound=mixed(self.sound[round(HEARD * len(self.sound)) :], bundle.manifest.audio.rate, 2),
             goal=options.goal,
             hold=[name for name in options.hold if name != "auto"],
             limit=options.limit,
@@ -161,7 +163,7 @@ class _Conversion:
                 if options.precision != "fp8":  # without a stage too: a CPU must not play the GPU's form
                     files[options.precision + _HOST] = {stage.name: stage.host for stage in stages if stage.host}
                 with _draft(bundle, options.precision, files) as draft:
-                    loops = {name: self._loops(draft, name) for name in files if name != options.precision}
+                    loops = self._loops(draft, [name for name in files if name != options.precision])
                     host_loop = loops.get(options.precision + _HOST, [])
                     report = self._report([], loops[_EMULATED], {}, narrow=pass_.found, host_loop=host_loop)
                     missed = max(loop.error for found in loops.values() for loop in found) / options.goal
@@ -195,22 +197,24 @@ class _Conversion:
         for stage in draft.manifest.precisions[_EMULATED]:
             alone = {"fp16": {}, _EMULATED: {stage: draft.onnx(stage, _EMULATED).read_bytes()}}
             with _draft(self.bundle, "fp16", alone) as single:
-                loops = self._loops(single, _EMULATED, min(self.options.seconds, 20.0))
-            found[stage] = max(loop.error for loop in loops)
+                loops = self._loops(single, [_EMULATED], min(self.options.seconds, 20.0))
+            found[stage] = max(loop.error for loop in loops[_EMULATED])
         return found
 
-    def _loops(self, draft: Bundle, precision: str, seconds: float | None = None) -> list[Divergence]:
-        """Compare a precision of a draft with FP32 in every schedule, over the options' seconds or these."""
+    def _loops(
+        self, draft: Bundle, precisions: Sequence[str], seconds: float | None = None
+    ) -> dict[str, list[Divergence]]:
+        """Compare precisions of a draft with FP32 in every schedule, over the options' seconds or these."""
         frames = max(1, round((seconds or self.options.seconds) * draft.manifest.motion.fps))
         seed, sound = self.options.seed, self.sound
-        if (
-            self.options.precision in EIGHT_BITS
-        ):  # its last third is of another kind, which growth must not be read from
+        if self.options.precision in EIGHT_BITS:
+            # Its last third is of another kind, which growth must not be read from.
             sound = mixed(sound, draft.manifest.audio.rate)
-        return [
-            compare_rollouts(draft, precision, sound, frames, schedule, seed=seed, progress=self.progress)
+        found = [
+            compare_rollouts(draft, precisions, sound, frames, schedule, seed=seed, progress=self.progress)
             for schedule in draft.manifest.ladder
         ]
+        return {name: [loops[name] for loops in found] for name in precisions}
 
     def _finish(self, draft: Bundle, report: ConvertReport) -> None:
         name = report.precision

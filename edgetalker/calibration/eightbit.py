@@ -129,7 +129,7 @@ class Narrowing:
             seed=self.seed,
             progress=self.progress,
         )
-        self._choose_ranges(lambda: self.prober.start(2 * len(self.layers) + 10, self.budget))
+        self._choose_ranges(lambda: self.prober.start(len(self.layers) + 10, self.budget))
         self.found.probe_frames = self.prober.frames
         self.found.layers = cheapest(self._with_weights_alone(self.prober.try_alone(self.layers)))
         self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))

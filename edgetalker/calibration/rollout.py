@@ -62,7 +62,8 @@ def record_inputs(
     """Play `frames` frames of every schedule in FP32 and return stage -> what it read in `keep` of them.
 
     The first frames are always kept, where histories are short, and the rest evenly; of a kept frame every row,
-    the extremes of the timestep among them. Controls go through their extremes from frame to frame.
+    the extremes of the timestep among them. Controls go through their extremes from frame to frame. Each schedule hears
+    another part of the sound first: stages that all of them play see as many different frames as are kept.
     """
     tapes = {name: _Tape() for name in bundle.manifest.stages}
     engines: dict[str, _RecordingEngine] = ort_engines(bundle, kind=_RecordingEngine)
@@ -73,12 +74,13 @@ def record_inputs(
     with Model(bundle, engines=engines) as model, closing(model.talker(seed=seed)) as talker:
         for place, schedule in enumerate(talker.schedules):
             talker.reset()
+            heard = np.roll(sound, -(place * len(sound) // len(talker.schedules)))
             for index in range(frames):
                 progress("observing ranges", (place + index / frames) / len(talker.schedules))
                 for name, tape in tapes.items():
                     tape.running = index in kept[name]
                 _turn_controls(talker, index)
-                talker.make(schedule, window=_window(talker, bundle, sound, index))
+                talker.make(schedule, window=_window(talker, bundle, heard, index))
     return {name: tape.inputs for name, tape in tapes.items()}
 
 
@@ -171,39 +173,46 @@ class Divergence:
 
 def compare_rollouts(
     bundle: Bundle,
-    precision: str,
+    precisions: Sequence[str],
     sound: NDArray[np.float32],
     frames: int,
     schedule: str,
     *,
     seed: int = 0,
     progress: Progress = unheard,
-) -> Divergence:
-    """Play the same sound and noise in FP32 and in `precision`, each on its own history, and compare the motion."""
-    what = f"closed loop, {precision}, schedule {schedule}"
+) -> dict[str, Divergence]:
+    """Play the same sound and noise in FP32 and in each of these precisions, all on their own histories, and return
+    precision -> how far its motion is from FP32's."""
+    what = f"closed loop, {', '.join(precisions)}, schedule {schedule}"
     sums = squares = np.zeros(())
-    errors, worst = list[float](), 0.0
+    errors = np.zeros((len(precisions), frames))
+    worst = np.zeros(len(precisions))
     lips = _lips(bundle.manifest.motion.names)
-    gaps: list[tuple[float, float]] = []
+    gaps = np.zeros((frames, 1 + len(precisions)))
     with ExitStack() as stack:
-        models = [stack.enter_context(Model(bundle, engines=ort_engines(bundle, name))) for name in ("fp32", precision)]
-        pair = [model.talker(seed=seed, schedules=[schedule]) for model in models]
+        names = ("fp32", *precisions)
+        models = [stack.enter_context(Model(bundle, engines=ort_engines(bundle, name))) for name in names]
+        talkers = [model.talker(seed=seed, schedules=[schedule]) for model in models]
         for index in range(frames):
             progress(what, index / frames)
-            window = _window(pair[0], bundle, sound, index)
-            motion, other = (talker.make(schedule, window=window).motion.astype(np.float64) for talker in pair)
-            difference = other - motion
+            window = _window(talkers[0], bundle, sound, index)
+            played = [talker.make(schedule, window=window).motion.astype(np.float64).reshape(-1) for talker in talkers]
+            motion, differences = played[0], np.array(played[1:]) - played[0]
             sums, squares = sums + motion, squares + motion * motion
-            errors.append(float(np.mean(np.square(difference))))
-            worst = max(worst, float(np.max(np.abs(difference))))
+            errors[:, index] = np.square(differences).mean(1)
+            worst = np.maximum(worst, np.abs(differences).max(1))
             if lips is not None:
-                gaps.append((float(lips @ motion.reshape(-1)), float(lips @ other.reshape(-1))))
+                gaps[index] = np.array(played) @ lips
     deviation = float(np.sqrt(np.mean(np.maximum(squares / frames - np.square(sums / frames), 0.0))))
     unit = deviation or 1.0
     rate = max(1, round(bundle.manifest.motion.fps))
-    seconds = [float(np.sqrt(np.mean(errors[i : i + rate]))) / unit for i in range(0, frames, rate)]
-    closures, shut = _closures(np.array(gaps)) if gaps else (None, 0)
-    return Divergence(schedule, frames, deviation, tuple(seconds), worst / unit, closures, shut)
+    found = {}
+    for place, name in enumerate(precisions):
+        seconds = [float(np.sqrt(np.mean(errors[place, i : i + rate]))) / unit for i in range(0, frames, rate)]
+        closures, shut = (None, 0) if lips is None else _closures(gaps[:, [0, 1 + place]])
+        largest = float(worst[place]) / unit
+        found[name] = Divergence(schedule, frames, deviation, tuple(seconds), largest, closures, shut)
+    return found
 
 
 _SHUT = 0.05  # lips count as shut where the gap is below this, in units of JawOpen

@@ -85,14 +85,14 @@ class Prober:
     sound: NDArray[np.float32]
     folder: Path
     seed: int = 0
-    frames: int = 300
+    frames: int = 600
     progress: Progress = unheard
     _full: dict[str, Engine] = field(default_factory=dict)
     _wanted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     frame_seconds: float = 0.0
 
     def start(self, tries: int, budget: float) -> None:
-        """Play FP32's pieces. Fewer frames where `tries` pieces of 300 would take longer than `budget` seconds."""
+        """Play FP32's pieces. Fewer frames where `tries` pieces would take longer than `budget` seconds."""
         stages = self.bundle.manifest.stages
         self._full = {name: self._engine(name, self.bundle.onnx(name)) for name in stages}
         warm = 2 * max(3, *(getattr(step, "every", 1) for step in self.bundle.manifest.program))

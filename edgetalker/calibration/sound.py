@@ -55,9 +55,9 @@ def recordings(folder: Path, rate: int) -> Iterator[NDArray[np.float32]]:
         yield read_whole(path, rate)
 
 
-def mixed(sound: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
-    """Return a sound's pieces of ten seconds in an order by chance, the same always: all kinds in each part of it."""
-    pieces = [sound[start : start + 10 * rate] for start in range(0, len(sound), 10 * rate)]
+def mixed(sound: NDArray[np.float32], rate: int, seconds: int = 10) -> NDArray[np.float32]:
+    """Return a sound's pieces of so many seconds in an order by chance, the same always: all kinds in each part."""
+    pieces = [sound[start : start + seconds * rate] for start in range(0, len(sound), seconds * rate)]
     order = np.random.default_rng(0).permutation(len(pieces))
     return np.concatenate([pieces[place] for place in order])
 

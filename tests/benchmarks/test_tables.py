@@ -66,6 +66,17 @@ def test_a_benchmark_puts_its_table_between_the_marks_of_the_docs(made: object, 
     assert faults(text) == []
 
 
+def test_rows_of_other_bundles_and_precisions_stay_in_the_table(tmp_path: Path) -> None:
+    head = [*eightbit_table.HEAD]
+    path = tmp_path / "a.md"
+    begin, end = eightbit_table.BEGIN, eightbit_table.END
+    path.write_text(f"{begin}\n{end}\n")
+    write_between([*head, "| a | int8 | 1 |", "| a | fp8 | 2 |", "| b | int8 | 3 |"], path, begin, end)
+    rows = eightbit_table._merged(path, ["| a | int8 | 4 |", "| a | int8 | 5 |"])
+    assert rows == ["| a | int8 | 4 |", "| a | int8 | 5 |", "| a | fp8 | 2 |", "| b | int8 | 3 |"]
+    assert eightbit_table._merged(None, rows) == rows
+
+
 def test_a_file_without_the_marks_is_left_as_it_was(tmp_path: Path) -> None:
     for text in ("no marks", "<begin> only", "<end> before <begin>"):
         (tmp_path / "a.md").write_text(text)

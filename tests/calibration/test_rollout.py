@@ -59,6 +59,14 @@ def test_what_is_recorded_is_what_the_stage_read(toy: Bundle) -> None:
     assert not np.array_equal(recorded["blend"][1]["history"], first["history"])
 
 
+def test_every_schedule_hears_another_part_of_the_sound_first(toy: Bundle) -> None:
+    heard = np.concatenate([values["wav"] for values in record_inputs(toy, SOUND, 20, 20)["audio"]])
+    full, one = np.split(heard, 2)
+    assert np.abs(full - one).max() > 0.1
+    second = np.roll(SOUND, -len(SOUND) // 2)
+    np.testing.assert_array_equal(one[-1], second[Talker(toy).end(18) - one.shape[1] :][: one.shape[1]])
+
+
 def test_controls_go_through_their_extremes(toy: Bundle) -> None:
     settings = np.concatenate([values["setting"] for values in record_inputs(toy, SOUND, 45, 45)["blend"]])
     assert settings.min() == 0.0
@@ -66,7 +74,7 @@ def test_controls_go_through_their_extremes(toy: Bundle) -> None:
 
 
 def test_the_same_precision_does_not_drift_at_all(toy: Bundle) -> None:
-    found = compare_rollouts(toy, "fp32", SOUND, 90, "full")
+    found = compare_rollouts(toy, ["fp32"], SOUND, 90, "full")["fp32"]
     assert (found.error, found.worst, len(found.seconds)) == (0.0, 0.0, 3)
     assert found.deviation > 0
 
@@ -95,7 +103,9 @@ def doubled_memory(model: bytes) -> bytes:
 def test_a_difference_is_a_share_of_the_motion_s_own_deviation(toy: Bundle, tmp_path: Path) -> None:
     """motion = x + memory, memory = keep * motion: the reference is played by hand for both decoders."""
     bundle = perturbed(toy, tmp_path / "odd", doubled_memory)
-    found = compare_rollouts(bundle, "odd", SOUND, 30, "full")
+    both = compare_rollouts(bundle, ["odd", "fp32"], SOUND, 30, "full")
+    found = both["odd"]
+    assert both["fp32"].error == 0.0
     full: list[Array] = []
     other: list[Array] = []
     session, memory = Talker(bundle), np.zeros((2, 4))
