@@ -51,6 +51,15 @@ class Corpus:
         self.controls = [torch.tensor(s.controls, dtype=torch.float16) for s in sessions]
         self.loud = [_loud(mel) for mel in self.mel]
 
+    def append(self, mel: Tensor, flags: Tensor, loud: Tensor) -> None:
+        """Add a sound of which only the flags are known. mel: (4T, 80) ln power; flags: (T, 3); loud: (80,) power."""
+        frames = flags.shape[0]
+        self.mel.append(mel.half())
+        self.flags.append(flags.half())
+        self.loud.append(loud)
+        self.mouth.append(self.mouth[0][:1].expand(frames, -1))
+        self.phone.append(self.phone[0][:1].expand(frames))
+
     def pick(self, rng: np.random.Generator) -> int:
         """Draw a session."""
         return int(np.searchsorted(self.drawn[:-1], rng.random(), side="right"))

@@ -9,22 +9,29 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from edgetalker.engines.errors import UserError
-from edgetalker.models.online.features import FLOOR
+from edgetalker.models.online.features import BANDS, FLOOR, PER_FRAME
 from edgetalker.models.online.streams import MARGIN, Corpus, Place, Streams
 from edgetalker.models.online.talker import load_talker, store_talker
 from edgetalker.models.online.train_trunk import carried, save_checkpoint
 from edgetalker.models.online.veto import Veto
 
-__all__ = ["Rows", "VetoPlan", "draw_nobody", "train_veto", "veto_loss"]
+__all__ = ["Rows", "VetoPlan", "add_scenes", "draw_nobody", "train_veto", "veto_loss"]
 
-_NOBODY = 0.45
-"""The share of rows in which nobody speaks."""
-_SPEECH = 3.0
-"""How much a frame of speech weighs against one without: a voice that is lost shuts the mouth on it."""
+_NOBODY = 0.5
+"""The share of sessions in which nobody speaks among the rows that are not scenes."""
+_SCENES = 0.3
+"""The share of rows that are scenes (`add_scenes`)."""
+_SPEECH, _BEGUN = 3.0, 9.0
+"""How much a frame of speech weighs against one without: a voice that is lost shuts the mouth on it. And a frame in the
+beginning of a phrase, where little is known of it:"""
+_BEGINNING = 20
+_LENGTH = 1800
+"""Frames of a scene, at least."""
 _UNHEARD = 0.05
 """What a frame weighs in which the trunk hears no voice: there is nothing to take back."""
 _SOFTER = 35.0
@@ -52,9 +59,13 @@ class Rows(Streams):
         return place
 
 
+def _silent(corpus: Corpus) -> NDArray[np.bool_]:
+    return np.array([not bool(flags[:, 2].any()) for flags in corpus.flags])
+
+
 def draw_nobody(corpus: Corpus) -> None:
     """Let sessions in which nobody speaks make up a fixed share of what is drawn. Raises UserError without any."""
-    silent = np.array([not bool(flags[:, 2].any()) for flags in corpus.flags])
+    silent = _silent(corpus)
     if silent.all() or not silent.any():
         raise UserError(
             f"{int(silent.sum())} of {silent.size} sessions are without a speaker; some of both kinds are needed",
@@ -64,21 +75,80 @@ def draw_nobody(corpus: Corpus) -> None:
     corpus.drawn = np.cumsum(weights)
 
 
+def add_scenes(corpus: Corpus, count: int, rng: np.random.Generator) -> None:
+    """Append sounds put together from a corpus of both kinds: again and again something is heard, then a phrase begins.
+
+    0.4 to 5 s of a session of nobody, the most restless of three tries (music is long, coughs and keys are short), up
+    to 12 dB softer or louder than it is there; then up to 1 s of the pause before one of a speaker's phrases, and 1 to
+    6 s from its begin on. In every other scene three to eight others murmur, 5 to 15 dB below the speaker; they are
+    nobody, as in the speaker's sessions.
+    """
+    silent = _silent(corpus)
+    noises, speakers = np.flatnonzero(silent), np.flatnonzero(~silent)
+    for _ in range(count):
+        speaker = int(rng.choice(speakers))
+        said = corpus.flags[speaker][:, 2].numpy() > 0.5
+        begins = np.flatnonzero(np.diff(said, prepend=False))[::2]
+        mels: list[Tensor] = []
+        flags: list[Tensor] = []
+        while sum(map(len, flags)) < _LENGTH:
+            frames = int(rng.integers(12, 150))
+            tries = [_noise(corpus, int(rng.choice(noises)), frames, rng) for _ in range(3)]
+            noise = max(tries, key=lambda mel: float(mel.exp().sum(1).log().std()))
+            begin = int(rng.choice(begins))
+            quiet = max(begin - int(rng.integers(3, 30)), 0)
+            quiet += int(said[quiet:begin].sum())  # what was said before ends where the pause begins
+            end = begin + int(rng.integers(30, 180))
+            mels += [noise, corpus.mel[speaker][PER_FRAME * quiet : PER_FRAME * end].float()]
+            flags += [torch.zeros(len(noise) // PER_FRAME, 3), corpus.flags[speaker][quiet:end]]
+        mel, loud = torch.cat(mels), corpus.loud[speaker]
+        if rng.random() < 0.5:
+            murmur = _murmur(corpus, rng.choice(speakers, int(rng.integers(3, 9))), len(mel), rng)
+            mel = (mel.exp() + 10 ** (-rng.uniform(5, 15) / 10) * loud.sum() * murmur + FLOOR).log()
+        corpus.append(mel, torch.cat(flags), loud)
+    corpus.drawn = np.append((1 - _SCENES) * corpus.drawn, 1 - _SCENES * (1 - np.arange(1, count + 1) / count))
+
+
+def _noise(corpus: Corpus, session: int, frames: int, rng: np.random.Generator) -> Tensor:
+    start = int(rng.integers(max(len(corpus.flags[session]) - frames, 1)))
+    cut = corpus.mel[session][PER_FRAME * start : PER_FRAME * (start + frames)].float()
+    return cut + rng.uniform(-12, 12) * math.log(10) / 10
+
+
+def _murmur(corpus: Corpus, speakers: NDArray[np.int64], count: int, rng: np.random.Generator) -> Tensor:
+    """Return the mean power of speakers, each from another place on and as loud: (count, 80)."""
+    total = torch.zeros(count, BANDS)
+    for speaker in speakers:
+        power = corpus.mel[speaker].float().exp() / corpus.loud[speaker].sum()
+        total += power[(np.arange(count) + rng.integers(len(power))) % len(power)] / speakers.size
+    return total
+
+
+def _begun(speech: Tensor) -> Tensor:
+    """Return 1 in the first frames of speech (B, T, 1) after silence."""
+    quiet = F.pad(1.0 - speech[..., 0], (_BEGINNING, 0))
+    return speech * F.max_pool1d(quiet[:, None], _BEGINNING + 1, 1).transpose(1, 2)
+
+
 def veto_loss(nobody: Tensor, voice: Tensor, speech: Tensor) -> Tensor:
     """Return the cross-entropy of the veto's logits (B, T, 1), weighed by how sure the trunk is of a voice.
 
     voice: the trunk's own logit, (B, T, 1); speech: 1 where somebody speaks, (B, T, 1).
     """
-    weight = (torch.sigmoid(voice) + _UNHEARD) * (1.0 + (_SPEECH - 1.0) * speech)
+    weight = (torch.sigmoid(voice) + _UNHEARD) * (1.0 + (_SPEECH - 1.0) * speech + (_BEGUN - _SPEECH) * _begun(speech))
     return F.binary_cross_entropy_with_logits(nobody, 1.0 - speech, weight=weight)
 
 
 def train_veto(corpus: Corpus, out: Path, plan: VetoPlan) -> Path:
-    """Train until the budget is spent, and put the veto into `out`/talker.pt; goes on from `out`/veto.pt."""
+    """Train until the budget is spent, and put the veto into `out`/talker.pt, from the one that it has, if it has one.
+
+    Goes on from `out`/veto.pt.
+    """
     talker, path = load_talker(out / "talker.pt"), out / "veto.pt"
     draw_nobody(corpus)
+    add_scenes(corpus, (len(corpus.mel) + 1) // 2, np.random.default_rng(plan.seed))
     torch.manual_seed(plan.seed)
-    trunk, veto = talker.trunk.requires_grad_(False), Veto(talker.trunk.size.width)
+    trunk, veto = talker.trunk.requires_grad_(False), talker.veto or Veto(talker.trunk.size.width)
     optimizer = torch.optim.AdamW(veto.parameters(), lr=plan.rate, weight_decay=0.01)
     spent, step = _resume(path, veto, optimizer)
     streams = Rows(corpus, plan.rows, plan.frames, plan.seed + step)

@@ -14,17 +14,20 @@ from edgetalker.models.online.trunk import FADE, STRIDE, gru_cell
 __all__ = ["MARGIN", "Veto"]
 
 UNITS = 64
-MARGIN = -1.25
+MARGIN = -1.45
 """The evidence that nobody speaks from which the voice's logit falls; and how much it falls for each unit beyond:"""
 SLOPE = 4.0
 SURE = 6.0
 """What a frame says at most, for or against a speaker."""
-TREND = 1.5
+TREND = 2.5
 """What the trend of the frames before counts against one frame: notes that sound like a vowel come in music, and
 consonants that sound like a click in speech."""
-LIMIT, PACE, KEEP = 4.0, 1.0 / 40.0, 0.99
-"""How far the trend goes either way; how much of its way it goes in a frame; what a frame leaves of it.
-It learns only from frames that the trunk takes for a voice: it should not rise in silence, where a phrase may begin."""
+SPEAKER, NOBODY, PACE, KEEP = -4.0, 1.2, 1.0 / 40.0, 0.99
+"""How far the trend goes for a speaker and for nobody; how much of its way it goes in a frame; what a frame leaves of
+it. It learns only from frames that the trunk takes for a voice: it should not rise in silence, where a phrase may
+begin."""
+FORGET = 0.05
+"""What a frame of silence takes of a trend that nobody speaks: between coughs or keys a phrase may begin."""
 
 
 class Veto(nn.Module):
@@ -67,7 +70,9 @@ class Veto(nn.Module):
         before, trend = torch.split(state[0], [self.units, 1], -1)
         value = gru_cell(self.memory, 0, self.entry(features), FADE * before)
         nobody = self.out(value).clamp(-SURE, SURE)
-        trend = KEEP * trend + PACE * torch.sigmoid(logits[:, 2:]) * (nobody.clamp(-LIMIT, LIMIT) - trend)
+        voice = torch.sigmoid(logits[:, 2:])
+        kept = KEEP * trend - FORGET * (1.0 - voice) * trend.clamp(min=0.0)
+        trend = kept + PACE * voice * (nobody.clamp(SPEAKER, NOBODY) - trend)
         lowered = self.lower(logits, (nobody + TREND * trend) / (1.0 + TREND))
         return lowered, torch.cat([value, trend], -1)[None]
 

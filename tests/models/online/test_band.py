@@ -45,6 +45,16 @@ def test_every_note_ends_and_nothing_sings(seed: int) -> None:
     assert not any(sounding.values())
 
 
+def test_one_tune_in_four_is_a_melody_alone_and_never_two_notes_at_once() -> None:
+    alone = 0
+    for seed in range(60):
+        notes = [m for _, m in events(_composed(16, np.random.default_rng(seed)).file(0.5)) if m[0] >> 4 in (8, 9)]
+        if {message[0] & 15 for message in notes} == {0}:
+            assert all(message[0] >> 4 == (9, 8)[n % 2] for n, message in enumerate(notes))
+            alone += 1
+    assert 9 < alone < 28
+
+
 @pytest.mark.skipif(not band.available(), reason="fluidsynth or fluid-soundfont-gm is not installed")
 def test_a_band_is_heard_and_is_the_same_for_a_seed() -> None:
     one, same = (band.band(3 * 16000, np.random.default_rng(4)) for _ in range(2))

@@ -16,7 +16,7 @@ from edgetalker.models.online.recover import recover
 from edgetalker.models.online.streams import Corpus
 from edgetalker.models.online.talker import Talker, load_talker, store_talker
 from edgetalker.models.online.train import main
-from edgetalker.models.online.train_veto import Rows, draw_nobody, veto_loss
+from edgetalker.models.online.train_veto import Rows, add_scenes, draw_nobody, veto_loss
 from edgetalker.models.online.veto import MARGIN, TREND, Veto
 from edgetalker.runtime.talker import Talker as Playing
 
@@ -55,20 +55,30 @@ def test_a_step_says_what_training_computes_but_for_the_strides_of_fading_and_th
     torch.testing.assert_close(played, wanted, atol=0.1, rtol=0.0)
 
 
-def test_a_trend_of_frames_that_sound_like_a_voice_outlasts_one_that_sounds_more_like_it() -> None:
+def fall(*said: tuple[float, int, bool]) -> float:
+    """Return how far the voice falls in the last of frames, told by (evidence, frames, whether a voice is heard)."""
     veto, features = Veto(4, 2).eval(), torch.zeros(1, 4)
     veto.out.weight.data.zero_()
-    falls = []
-    for heard in (-40.0, 5.0):  # the trunk takes what was before for silence, or for a voice
-        state = veto.begin(1)
-        for said, frames in ((5.0, 60), (-3.0, 1)):
-            veto.out.bias.data.fill_(said)
-            for _ in range(frames):
-                voice = torch.tensor([[0.0, 0.0, heard if said > 0 else 5.0]])
-                with torch.no_grad():
-                    lowered, state = veto.step(features, voice, state)
-        falls.append(float(voice[0, 2] - lowered[0, 2]))
-    assert falls[0] < 1.0 < 5.0 < falls[1], falls
+    state, lowered = veto.begin(1), torch.zeros(1, 3)
+    for evidence, frames, heard in said:
+        veto.out.bias.data.fill_(evidence)
+        voice = torch.tensor([[0.0, 0.0, 5.0 if heard else -40.0]])
+        for _ in range(frames):
+            with torch.no_grad():
+                lowered, state = veto.step(features, voice, state)
+    return float(voice[0, 2] - lowered[0, 2])
+
+
+def test_a_trend_of_frames_that_sound_like_a_voice_outlasts_one_that_sounds_more_like_it() -> None:
+    assert fall((5.0, 60, False), (-4.5, 1, True)) < 1.0, "the trunk took what was before for silence"
+    assert fall((5.0, 60, True), (-4.5, 1, True)) > 2.0, "or for a voice"
+
+
+def test_a_trend_for_nobody_goes_no_further_than_a_sure_speaker_and_is_forgotten_in_silence() -> None:
+    assert fall((6.0, 900, True), (-6.0, 1, True)) < 2.0, "after however much noise"
+    assert fall((5.0, 60, True), (5.0, 30, False), (-4.5, 1, True)) < 1.0, "a phrase may begin between two noises"
+    spoken = fall((-5.0, 90, True), (-5.0, 30, False), (2.0, 1, True))
+    assert 2 * spoken < fall((2.0, 1, True)), "a speaker is not forgotten so soon"
 
 
 def test_the_loss_asks_for_speech_first_and_for_nothing_where_no_voice_is_heard() -> None:
@@ -77,6 +87,16 @@ def test_the_loss_asks_for_speech_first_and_for_nothing_where_no_voice_is_heard(
     assert float(veto_loss(nobody, heard, speech)) > 2.5 * float(veto_loss(nobody, heard, 1 - speech))
     assert float(veto_loss(nobody, unheard, 1 - speech)) < 0.1 * float(veto_loss(nobody, heard, 1 - speech))
     assert float(veto_loss(nobody + 3, heard, 1 - speech)) < float(veto_loss(nobody, heard, 1 - speech))
+
+
+def test_the_loss_weighs_the_beginning_of_a_phrase_three_times_the_rest_of_it() -> None:
+    nobody, heard = torch.zeros(1, 64, 1, requires_grad=True), torch.full((1, 64, 1), 9.0)
+    speech = torch.ones(1, 64, 1)
+    speech[:, 4:10] = 0.0
+    veto_loss(nobody, heard, speech).backward()  # type: ignore[no-untyped-call]
+    assert nobody.grad is not None
+    pull = (nobody.grad[0, :, 0] / nobody.grad[0, 50, 0]).tolist()
+    assert pull == pytest.approx([1.0] * 4 + [-1 / 3] * 6 + [3.0] * 20 + [1.0] * 34), "a row that starts in speech too"
 
 
 @pytest.mark.slow
@@ -173,7 +193,37 @@ def test_sessions_without_a_speaker_are_needed_and_drawn_often(corpus: Path, cro
     draw_nobody(held)
     rng = np.random.default_rng(0)
     drawn = np.bincount([held.pick(rng) for _ in range(2000)], minlength=4) / 2000
-    assert drawn[3] == pytest.approx(0.45, abs=0.04)
+    assert drawn[3] == pytest.approx(0.5, abs=0.04)
+    add_scenes(held, 2, rng)
+    drawn = np.bincount([held.pick(rng) for _ in range(2000)], minlength=6) / 2000
+    assert drawn[3:] == pytest.approx([0.35, 0.15, 0.15], abs=0.04)
+
+
+def test_scenes_begin_phrases_after_a_noise_or_among_murmurs_and_label_each_frame_as_what_it_is(crowd: Path) -> None:
+    held = Corpus(crowd / "train")
+    draw_nobody(held)
+    for session, flags in enumerate(held.flags):  # ln power tells what was put where
+        power = flags[:, 2:].float() if flags.any() else torch.full((len(flags), 1), -5.0)
+        held.mel[session] = power.repeat_interleave(4, 0).expand(-1, 80).half()
+        held.loud[session] = torch.full((80,), float(np.e))
+    add_scenes(held, 8, np.random.default_rng(0))
+    murmured = 0
+    for mel, flags in zip(held.mel[4:], held.flags[4:], strict=True):
+        sound, speech = mel[::4, 0].float().numpy(), flags[:, 2].numpy()
+        assert mel.shape == (4 * len(flags), 80)
+        assert len(flags) >= 1800
+        if np.isin(np.round(sound[sound > -0.1], 2), (0.0, 1.0)).all():
+            noise = sound < -2.0
+            np.testing.assert_array_equal(speech[~noise], np.round(sound[~noise]))
+            assert not speech[noise].any()
+            ends = np.flatnonzero(noise[:-1] & ~noise[1:]) + 1
+            assert ends.size > 5
+            assert all(speech[end : end + 30].any() for end in ends), "a phrase begins within a second"
+        else:
+            murmured += 1
+            assert sound.min() > np.log(10**-1.5) - 0.1, "voices at least 15 dB below the speaker, always"
+            assert sound.max() < np.log(np.e * (1 + 10**-0.5)) + 0.1, "and at most 5"
+    assert 1 < murmured < 7
 
 
 def test_a_corpus_of_speakers_alone_is_refused_in_one_line(

@@ -25,18 +25,23 @@ def music(count: int, rng: np.random.Generator) -> Array:
 
 
 def _tones(count: int, rng: np.random.Generator) -> Array:
-    """Return chords or an arpeggio over a bass, drums in two of three."""
+    """Return chords, an arpeggio or, in one of four, single notes; over a bass and drums in two of three each."""
     beat = int(RATE * 60 / rng.uniform(60, 170))
     scale, root = _SCALES[rng.integers(len(_SCALES))], rng.uniform(90, 220)
     overtones = rng.uniform(0.2, 0.8) ** np.arange(8) * rng.uniform(0.2, 1.0, 8)
-    decay, broken, drums = rng.uniform(0.15, 1.5), rng.random() < 0.5, rng.random() < 0.67
+    decay, broken = 10 ** rng.uniform(-0.8, 0.7), rng.random() < 0.5
+    alone, bass, drums = rng.random() < 0.25, rng.random() < 0.67, rng.random() < 0.67
     out, tonic = np.zeros(count + 8 * beat), 0
     for number, at in enumerate(range(0, count, beat)):
         if number % 4 == 0:
             tonic = int(rng.integers(len(scale)))
-            out[at : at + 4 * beat] += _note(root / 2 * _interval(scale, tonic), 4 * beat, overtones, decay)
+            if bass:
+                out[at : at + 4 * beat] += _note(root / 2 * _interval(scale, tonic), 4 * beat, overtones, decay)
         chord = [root * _interval(scale, tonic + third) for third in (0, 2, 4, 7)]
-        if broken:
+        if alone:
+            length = beat // int(rng.integers(1, 4))
+            out[at : at + length] += _note(2 * chord[rng.integers(4)], length, overtones, decay)
+        elif broken:
             for half in (0, 1):
                 start = at + half * beat // 2
                 out[start : start + beat] += _note(chord[rng.integers(4)], beat, overtones, decay)
@@ -55,7 +60,7 @@ def _interval(scale: tuple[int, ...], degree: int) -> float:
 def _note(pitch: float, count: int, overtones: NDArray[np.float64], decay: float) -> NDArray[np.float64]:
     time = np.arange(count) / RATE
     parts = [a * np.sin(2 * np.pi * pitch * k * time) for k, a in enumerate(overtones, 1) if pitch * k < 7600]
-    return np.asarray(sum(parts) * np.exp(-time / decay) * np.minimum(1.0, time / 0.008))
+    return np.asarray(sum(parts) * np.exp(-time / decay) * np.minimum(1.0, np.minimum(time, time[::-1]) / 0.008))
 
 
 def _drum(number: int, rng: np.random.Generator) -> NDArray[np.float64]:
