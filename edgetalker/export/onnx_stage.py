@@ -80,15 +80,17 @@ def export_stage(name: str, module: nn.Module, inputs: Mapping[str, Tensor], out
     """
     model = _exported(name, module, inputs, outputs)
     _strip(model)
-    if model.ByteSize() > _SINGLE_FILE_LIMIT:
-        raise ExportError(f"stage `{name}` has {model.ByteSize() / 1e9:.1f} GB of weights; one ONNX file holds 1.9 GB")
-    _check(name, model)
+    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+    if size > _SINGLE_FILE_LIMIT:
+        raise ExportError(f"stage `{name}` has {size / 1e9:.1f} GB of weights; one ONNX file holds 1.9 GB")
+    content = model.SerializeToString(deterministic=True)  # once: it takes seconds a gigabyte
+    _check(name, content)
     with torch.no_grad():
         values = module(*inputs.values())
     results = dict(zip(outputs, values if isinstance(values, tuple) else (values,), strict=True))
     return StageFile(
         name,
-        model.SerializeToString(deterministic=True),
+        content,
         {key: _border(value) for key, value in inputs.items()},
         {key: _border(value) for key, value in results.items()},
         len(model.graph.node),
@@ -178,12 +180,12 @@ def _strip(model: Any) -> None:
         del tensor.metadata_props[:]
 
 
-def _check(name: str, model: Any) -> None:
+def _check(name: str, content: bytes) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(content)  # its full check would be an inference like the next one, but less strict
+        onnx.shape_inference.infer_shapes(content, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:  # checker and inference raise two unrelated types
         raise ExportError(f"stage `{name}`: the exported file is not valid ONNX: {_first_line(error)}") from error
 

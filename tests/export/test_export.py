@@ -118,6 +118,12 @@ def test_a_module_that_cannot_be_exported_is_an_error_with_its_name() -> None:
         export_stage("branches", Branches(), {"x": torch.ones(1)}, ["y"])
 
 
+def test_weights_that_no_onnx_file_can_hold_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_stage, "_SINGLE_FILE_LIMIT", 64 * 64 * 4 - 1)
+    with pytest.raises(ExportError, match=r"stage `wide` has .* GB of weights"):
+        export_stage("wide", torch.nn.Linear(64, 64, bias=False), {"x": torch.ones(1, 64)}, ["y"])
+
+
 def test_exports_share_one_table_of_operators_that_nobody_else_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
     make, made = registry.from_torchlib, list[object]()
