@@ -20,6 +20,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgetalker.engines.errors import UserError
@@ -50,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         help="mix the weights at a quarter of the schedule into the finished ones: 0.25 where a trunk is trained on",
     )  # fmt: skip
     _training(stages.add_parser("teacher", help="train the ten-step head"), minutes=12.0, rows=768, rate=1.2e-3)
-    _training(stages.add_parser("student", help="distill the one-step head"), minutes=12.0, rows=256, rate=5e-4)
+    student = stages.add_parser("student", help="distill the one-step head")
+    _training(student, minutes=12.0, rows=256, rate=5e-4)
+    student.add_argument(
+        "--matching", type=float, default=0.0, metavar="W",
+        help="weight of distribution matching to the teacher (default %(default)s: none)",
+    )  # fmt: skip
     _training(stages.add_parser("veto", help="learn where nobody speaks"), minutes=15.0, rows=24, rate=2e-3)
     for name, module in _ELSEWHERE.items():
         stage = stages.add_parser(name, help=_HELP[name], add_help=False)
@@ -184,7 +190,10 @@ def _train(options: argparse.Namespace) -> int:
         )
         return 0
     work = HeadPlan(options.minutes, options.rows, options.rate, options.lookahead, options.seed)
-    print((train_teacher if options.stage == "teacher" else train_student)(corpus, options.work, work))
+    if options.stage == "teacher":
+        print(train_teacher(corpus, options.work, work))
+        return 0
+    print(train_student(corpus, options.work, replace(work, matching=options.matching)))
     return 0
 
 

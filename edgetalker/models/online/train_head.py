@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,26 +14,30 @@ import torch
 from torch import Tensor
 
 from edgetalker.models.online.data.visemes import MOUTH
-from edgetalker.models.online.head import FULL, HISTORY, Head, HeadSize, rows
+from edgetalker.models.online.head import FULL, HISTORY, TOLD, Head, HeadSize, rows
 from edgetalker.models.online.layout import MADE, MOVING, Decoder, reduction
 from edgetalker.models.online.rollout import Heard, Runner, hear_corpus
 from edgetalker.models.online.streams import Corpus
 from edgetalker.models.online.talker import Talker, load_talker, store_talker
-from edgetalker.models.online.train_trunk import best_device, load_trunk
+from edgetalker.models.online.train_trunk import best_device, load_trunk, save_checkpoint
 from edgetalker.models.online.trunk import Trunk
 
-__all__ = ["PULL", "HeadPlan", "spoil", "train_student", "train_teacher", "wander"]
+__all__ = ["PULL", "HeadPlan", "Matching", "spoil", "train_student", "train_teacher", "wander"]
 
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """minutes: budget of this stage. rows: frames in a step (teacher), streams in lock-step (student)."""
+    """minutes: budget of this stage. rows: frames in a step (teacher), streams in lock-step (student).
+
+    matching: weight of distribution matching beside the distance to the teacher's frames (student).
+    """
 
     minutes: float = 10.0
     rows: int = 768
     rate: float = 1.2e-3
     lookahead: int = 2
     seed: int = 1
+    matching: float = 0.0
 
 
 class _Frames:
@@ -163,11 +168,50 @@ def wander(talker: Talker, heard: Heard, history: Tensor, wish: Tensor) -> Tenso
     return loss
 
 
+class Matching:
+    """Distribution matching (Yin et al. 2024): moves a student's frames to where the teacher finds them likelier.
+
+    The real score is the frozen teacher's; the fake score's denoiser begins as the teacher and learns what the student
+    makes under the same conditions, one update for each of the student's.
+    """
+
+    def __init__(self, teacher: torch.nn.Module, rate: float) -> None:
+        self.real, self.fake = teacher, copy.deepcopy(teacher)
+        self.optimizer = torch.optim.AdamW(self.fake.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.98))
+
+    def learn(self, made: Tensor, condition: Tensor) -> None:
+        """Teach the fake score the student's frames (B, 27) under their conditions (B, width)."""
+        noisy, moment = _noised(made)
+        _update(self.optimizer, (self.fake(noisy, condition, moment) - made).square().mean(), self.fake.parameters())
+
+    @torch.no_grad()
+    def gradient(self, made: Tensor, condition: Tensor) -> Tensor:
+        """Return (B, 27): fake less real prediction of the noised frames, in units of the real one's mean error."""
+        noisy, moment = _noised(made)
+        real, fake = (denoiser(noisy, condition, moment) for denoiser in (self.real, self.fake))
+        size = (made - real).abs().mean(1, keepdim=True)
+        return torch.as_tensor((fake - real) / size.clamp(min=1e-3))
+
+
+def _noised(clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the frames (B, 27) with noise of a random moment each, and the moments (B, 1)."""
+    moment = 0.02 + 0.96 * torch.rand_like(clean[:, :1])
+    angle = moment * math.pi / 2
+    return angle.cos() * clean + angle.sin() * torch.randn_like(clean), moment
+
+
+def _whole(noise: Tensor) -> Tensor:
+    """Return smooth noise (B, 27) in the size that the teacher learnt from: what is played is a cold sample."""
+    return torch.cat([noise[:, : MOVING.start] / TOLD, noise[:, MOVING]], 1)
+
+
 def train_student(corpus: Corpus, out: Path, plan: HeadPlan) -> Path:
     """Distill the teacher of `out`/teacher.pt into one step; writes and resumes `out`/talker.pt.
 
     Streams run freely on the student's own frames; at every frame the student learns what the teacher's ten
-    steps make of the same noise and the same (student's) history, and the teacher's change between frames.
+    steps make of the same noise and the same (student's) history, and the teacher's change between frames. With
+    `plan.matching` the distribution of its frames is matched to the teacher's, too (`Matching`; its state is kept in
+    `out`/matching.pt).
     """
     torch.manual_seed(plan.seed + 7)
     source, path = out / "teacher.pt", out / "talker.pt"
@@ -176,24 +220,40 @@ def train_student(corpus: Corpus, out: Path, plan: HeadPlan) -> Path:
     spent, step = _resume(path, talker, "student.")
     frames = _Frames(corpus, talker.trunk, plan)
     optimizer = torch.optim.AdamW(talker.head.student.parameters(), lr=plan.rate, weight_decay=0.0, betas=(0.9, 0.98))
+    matching = Matching(talker.head.teacher, plan.rate) if plan.matching else None
+    if matching:
+        _recall(out / "matching.pt", matching, step)
     budget, begun = plan.minutes * 60, time.monotonic() - spent
     while (spent := time.monotonic() - begun) < budget:
-        for loss in _rollout(talker, frames, plan, optimizer, lambda: (time.monotonic() - begun) / budget):
+        for loss in _rollout(talker, frames, plan, (optimizer, matching), lambda: (time.monotonic() - begun) / budget):
             step += 1
             if step % 100 == 0:
                 print(f"student step {step} {time.monotonic() - begun:.0f} s loss {loss:.4f}", flush=True)
+        if matching:
+            save_checkpoint(out / "matching.pt", {"fake": matching.fake.state_dict(), "step": step})
         store_talker(path, talker, spent, step)
     store_talker(path, talker, budget, step)
     return path
 
 
+def _recall(path: Path, matching: Matching, step: int) -> None:
+    """Take over the fake score that belongs to a student of so many steps, if it is there."""
+    if path.exists() and (stored := torch.load(path, map_location="cpu", weights_only=True))["step"] == step:
+        matching.fake.load_state_dict(stored["fake"])
+
+
 def _rollout(
-    talker: Talker, frames: _Frames, plan: HeadPlan, optimizer: torch.optim.Optimizer, done: Callable[[], float]
+    talker: Talker,
+    frames: _Frames,
+    plan: HeadPlan,
+    learners: tuple[torch.optim.Optimizer, Matching | None],
+    done: Callable[[], float],
 ) -> Iterator[float]:
     """Yield the loss of each frame of one rollout of 300 frames over `plan.rows` streams."""
     heard, wish = _streams(frames, plan.rows, 300)
     runner = Runner(talker.decoder, plan.rows, int(frames.rng.integers(1 << 31)))
     weights = channel_weights().to(frames.device)
+    optimizer, matching = learners
     before: tuple[Tensor, Tensor] | None = None
     for t in range(heard.features.shape[1]):
         if done() >= 1.0:
@@ -204,6 +264,10 @@ def _rollout(
             wanted = talker.head.sample(noise, condition, rows(FULL))
         made = talker.head.at_once(noise, condition)
         loss = _student_loss(made, wanted, before, weights)
+        if matching:
+            drawn = talker.head.at_once(_whole(noise), condition)
+            loss = loss + plan.matching * (drawn * matching.gradient(drawn, condition)).mean()
+            matching.learn(drawn.detach(), condition)
         _set_rate(optimizer, plan.rate, done(), 1000)
         _update(optimizer, loss, list(talker.head.student.parameters()))
         before = (made.detach(), wanted)
@@ -250,10 +314,10 @@ def _set_rate(optimizer: torch.optim.Optimizer, peak: float, done: float, step: 
         group["lr"] = peak * factor * min(1.0, (step + 1) / 200)
 
 
-def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: list[torch.nn.Parameter]) -> None:
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[torch.nn.Parameter]) -> None:
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    torch.nn.utils.clip_grad_norm_(list(parameters), 1.0)
     optimizer.step()
 
 
