@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import wave
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -97,10 +98,11 @@ def test_an_interrupt_keeps_the_frames_made_so_far(toy: Bundle, tmp_path: Path, 
     speech, out = write_wav(tmp_path / "long.wav", 60.0), tmp_path / "out.jsonl"
     words = command("animate", speech, "--bundle", toy.path, "--realtime", "-o", out)
     child = subprocess.Popen(words, stderr=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".edgetalker-*.part")) and time.monotonic() < deadline:
+    deadline, parts = time.monotonic() + 60, list[Path]()
+    while not parts and time.monotonic() < deadline:  # with frames in it: whether it can be written is tried before
         time.sleep(0.05)
-    time.sleep(1.0)
+        with suppress(FileNotFoundError):
+            parts = [path for path in tmp_path.glob(".edgetalker-*.part") if path.read_bytes().count(b"\n") > 2]
     child.send_signal(number)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + number, err.decode()
