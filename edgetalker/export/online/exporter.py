@@ -75,9 +75,9 @@ def export_talker(
 def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
     """Return example inputs by name, and the names of the outputs."""
     width, cond = talker.trunk.size.width, talker.head.size.width
-    layers = talker.trunk.size.layers
+    memory = tuple(talker.trunk.begin(1).shape)
     shapes: dict[str, tuple[dict[str, tuple[int, ...]], list[str]]] = {
-        "audio": ({"window": (1, SPAN), "memory": (layers, 1, width)}, ["features", "mouth", "logits", "kept"]),
+        "audio": ({"window": (1, SPAN), "memory": memory}, ["features", "mouth", "logits", "kept"]),
         "condition": (
             {"features": (1, width), "mouth": (1, 14), "logits": (1, 3), "history": (1, HISTORY, _KEPT)}
             | {"emotion": (1, 4), "style": (1, 2), "ring": (1, RING, NOISE)},
@@ -142,7 +142,7 @@ def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any]) 
         },
         "tensors": _tensors(talker),
         "stages": {s.name: {"file": f"{s.name}.onnx", "inputs": s.inputs, "outputs": s.outputs} for s in stages},
-        "program": _program(talker.veto is not None),
+        "program": _program(talker.trunk.memory.carry, talker.veto is not None),
         "schedules": {
             "full": {"rank": 0, "file": "full.npy"},
             "fast": {"rank": 1, "file": "fast.npy"},
@@ -154,11 +154,12 @@ def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any]) 
 
 
 def _tensors(talker: Talker) -> dict[str, Any]:
-    width, cond, layers = talker.trunk.size.width, talker.head.size.width, talker.trunk.size.layers
+    width, cond, memory = talker.trunk.size.width, talker.head.size.width, talker.trunk.begin(1)
+    kept = memory[:, :1] if talker.trunk.memory.carry == "shift" else memory
     return {
         "window": _tensor("audio", 1, SPAN),
-        "memory": _tensor("state", layers, 1, width),
-        "kept": _tensor("value", layers, 1, width),
+        "memory": _tensor("state", *memory.shape),
+        "kept": _tensor("value", *kept.shape),
         **({name: _tensor(role, *talker.veto.begin(1).shape) for name, role in _DOUBT} if talker.veto else {}),
         "features": _tensor("value", 1, width),
         "mouth": _tensor("value", 1, 14),
@@ -192,7 +193,7 @@ def _control(names: tuple[str, ...], default: float, low: float, high: float) ->
     return _tensor("control", 1, size, names=list(names), **limits, glide=_GLIDE)
 
 
-def _program(vetoed: bool) -> list[dict[str, Any]]:
+def _program(carry: str, vetoed: bool) -> list[dict[str, Any]]:
     heard = {name: name for name in ("features", "mouth", "logits")}
     history = {"history": "history", "emotion": "emotion", "style": "style", "ring": "ring"}
     return [
@@ -230,7 +231,7 @@ def _program(vetoed: bool) -> list[dict[str, Any]]:
             "outputs": {"motion": "motion", "newest": "newest", "still": "still"},
         },
         {"carry": "shift", "from": "newest", "to": "history"},
-        {"carry": "copy", "from": "kept", "to": "memory"},
+        {"carry": carry, "from": "kept", "to": "memory"},
         *([{"carry": "copy", "from": "doubted", "to": "doubt"}] if vetoed else []),
         {"carry": "copy", "from": "still", "to": "held"},
     ]

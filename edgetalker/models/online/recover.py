@@ -54,7 +54,8 @@ def recover(path: Path) -> Talker:
     weights: dict[str, Tensor] = {}
     for stage in _STAGES:
         weights |= _weights(bundle.path / bundle.manifest.stages[stage].file)
-    return _talker(weights, torch.tensor(np.load(bundle.path / "history.npy"))[0, -1])
+    rest = torch.tensor(np.load(bundle.path / "history.npy"))[0, -1]
+    return _talker(weights, _trunk_size(weights, bundle.manifest.tensors["memory"].spec.shape), rest)
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
@@ -78,11 +79,20 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return found | ({"student.moment": found[first][0]} if first in found else {})
 
 
-def _talker(weights: dict[str, Tensor], rest: Tensor) -> Talker:
+def _trunk_size(weights: dict[str, Tensor], memory: tuple[int, ...]) -> TrunkSize:
+    """Read a trunk's size out of its weights and the shape of its state."""
+    if "trunk.memory.part" in weights:
+        (heads, width), hidden = (
+            weights["trunk.memory.part"].shape,
+            weights["trunk.memory.blocks.0.exit.weight"].shape[1],
+        )
+        return TrunkSize(width, width, memory[2] // 2, "transformer", memory[1], heads, hidden)
+    return TrunkSize(weights["trunk.entry.2.weight"].shape[0], memory[2], memory[0])
+
+
+def _talker(weights: dict[str, Tensor], size: TrunkSize, rest: Tensor) -> Talker:
     lookahead = next(d for d in LOOKAHEADS if f"trunk.heads.{d}.weight" in weights)
-    entry, width = weights["trunk.entry.2.weight"].shape[0], weights["trunk.memory.weight_hh_l0"].shape[1]
-    layers = sum(name.startswith("trunk.memory.weight_hh_l") for name in weights)
-    trunk = Trunk(TrunkSize(entry, width, layers))
+    trunk = Trunk(size)
     for d in LOOKAHEADS:
         for kind in ("weight", "bias"):
             weights[f"trunk.heads.{d}.{kind}"] = weights[f"trunk.heads.{lookahead}.{kind}"]
@@ -91,7 +101,7 @@ def _talker(weights: dict[str, Tensor], rest: Tensor) -> Talker:
     past, made = weights["condition.past.0.bias"].shape[0], weights["teacher.entry.bias"].shape[0]
     hidden = weights["teacher.blocks.0.first.bias"].shape[0]
     blocks = sum(name.startswith("teacher.blocks.") and name.endswith(".first.bias") for name in weights)
-    head = Head(HeadSize(width, made, hidden, blocks, past))
+    head = Head(HeadSize(size.width, made, hidden, blocks, past))
     # The wishes' last bias cancels, and the student's time was folded into one vector.
     weights["condition.wish.2.bias"] = torch.zeros(made)
     turns = torch.cat([head.student.octaves.sin(), head.student.octaves.cos()])

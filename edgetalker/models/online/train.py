@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     _people(stages.add_parser("people", help="label and animate recorded people"))
     trunk = stages.add_parser("trunk", help="train the audio trunk")
     _training(trunk, minutes=72.0, rows=32, rate=1.3e-3)
+    trunk.add_argument("--kind", choices=("gru", "transformer"), help="its memory (default: gru, or what is there)")
     trunk.add_argument(
         "--early-share", type=float, default=0.0, metavar="S",
         help="mix the weights at a quarter of the schedule into the finished ones: 0.25 where a trunk is trained on",
@@ -169,6 +170,7 @@ def _train(options: argparse.Namespace) -> int:
     from edgetalker.models.online.train_head import HeadPlan, train_student, train_teacher
     from edgetalker.models.online.train_trunk import TrunkPlan, train_trunk
     from edgetalker.models.online.train_veto import VetoPlan, train_veto
+    from edgetalker.models.online.trunk import TrunkSize
 
     if options.shares and len(options.shares) != len(options.data):
         raise UserError(
@@ -180,7 +182,8 @@ def _train(options: argparse.Namespace) -> int:
         plan = TrunkPlan(
             options.minutes, options.rows, rate=options.rate, seed=options.seed, early_share=options.early_share
         )
-        print(train_trunk(corpus, options.work, plan))
+        sizes = {"gru": TrunkSize(), "transformer": TrunkSize(256, 256, 3, "transformer")}
+        print(train_trunk(corpus, options.work, plan, sizes.get(options.kind)))
         return 0
     if options.stage == "veto":
         print(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgetalker.engines.errors import UserError
 from edgetalker.engines.files import write_whole
 from edgetalker.models.online.data.phones import PHONES
 from edgetalker.models.online.streams import MARGIN, Chunk, Corpus, Streams
@@ -104,11 +105,17 @@ def spread(corpus: Corpus) -> Tensor:
 
 
 def train_trunk(corpus: Corpus, out: Path, plan: TrunkPlan, size: TrunkSize | None = None) -> Path:
-    """Train until the budget is spent; goes on from `out`/trunk.pt, which is written every 200 steps."""
+    """Train until the budget is spent; goes on from `out`/trunk.pt, which is written every 200 steps.
+
+    Raises UserError where the trunk that is there is of another size; without a size it is that one's, or the default.
+    """
     path = out / "trunk.pt"
     torch.manual_seed(plan.seed)
     device = best_device()
-    trunk = Trunk(size or TrunkSize()).to(device)
+    there = load_trunk(path).size if path.exists() else size
+    if size not in (None, there):
+        raise UserError(f"{path} is a {there}, not the {size} that was asked for", hint="name another folder")
+    trunk = Trunk(there or TrunkSize()).to(device)
     optimizer = torch.optim.AdamW(trunk.parameters(), lr=plan.rate, weight_decay=0.01, betas=(0.9, 0.98))
     spent, step, early = _resume(path, trunk, optimizer)
     streams = Streams(corpus, plan.rows, plan.frames, plan.seed + step)
@@ -153,9 +160,16 @@ def _rate(peak: float, done: float, step: int) -> float:
 
 
 def carried(fresh: np.ndarray[Any, np.dtype[np.bool_]], rng: np.random.Generator, *states: Tensor) -> list[Tensor]:
-    """Half of the rows that begin another sound start from zeros, half from the states the last one left."""
+    """Half of the rows that begin another sound start from zeros, half from the states the last one left.
+
+    The second axis of a state is the rows', of one with four axes the first.
+    """
     zeroed = torch.tensor(fresh & (rng.random(fresh.size) < 0.5))
-    return [state.masked_fill(zeroed[None, :, None].to(state.device), 0.0) for state in states]
+    found = []
+    for state in states:
+        rows = zeroed.to(state.device)
+        found.append(state.masked_fill(rows[:, None, None, None] if state.dim() == 4 else rows[None, :, None], 0.0))
+    return found
 
 
 def _resume(path: Path, trunk: Trunk, optimizer: torch.optim.Optimizer) -> tuple[float, int, dict[str, Tensor] | None]:

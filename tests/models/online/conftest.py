@@ -18,6 +18,7 @@ from edgetalker.models.online.talker import Talker
 from edgetalker.models.online.trunk import Trunk, TrunkSize
 
 TRUNK = TrunkSize(entry=24, width=16)
+TRANSFORMER = TrunkSize(entry=16, width=16, layers=2, kind="transformer", window=8, heads=2, hidden=24)
 HEAD = HeadSize(features=16, width=24, hidden=32, blocks=1, past=12)
 FESTIVAL = Path("/usr/share/festival/voices")
 
@@ -29,9 +30,20 @@ def here(voice: Voice) -> bool:
     return synths.available(voice.engine) and (voice.engine != "festival" or any(FESTIVAL.glob(f"*/{voice.name}")))
 
 
-def small_talker() -> Talker:
+def small_trunk(size: TrunkSize) -> Trunk:
+    """Return a trunk with random weights, as if trained: what it remembers moves what it says."""
+    trunk = Trunk(size).eval()
+    for name, weight in trunk.memory.named_parameters():
+        if size.kind == "transformer" and weight.dim() == 2:
+            torch.nn.init.normal_(weight, std=0.3)
+        if name.endswith("gain"):
+            torch.nn.init.uniform_(weight, 0.8, 1.2)
+    return trunk
+
+
+def small_talker(size: TrunkSize = TRUNK) -> Talker:
     torch.manual_seed(0)
-    trunk, head = Trunk(TRUNK).eval(), Head(HEAD).eval()
+    trunk, head = small_trunk(size), Head(HEAD).eval()
     last = head.condition.wish[2]
     assert isinstance(last, torch.nn.Linear)
     torch.nn.init.normal_(last.weight, std=0.1)  # as if trained: controls do something

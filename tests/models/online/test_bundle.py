@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.export.online import export_talker, lookahead_samples
+from edgetalker.export.online.exporter import main
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.features import SPAN, window_mel
 from edgetalker.models.online.head import RING
 from edgetalker.models.online.layout import MADE, NOISE
+from edgetalker.models.online.recover import recover
 from edgetalker.models.online.rollout import Runner, sampler
-from edgetalker.models.online.talker import Talker
+from edgetalker.models.online.talker import Talker, load_talker, store_talker
 from edgetalker.runtime.talker import Talker as Playing
-from tests.models.online.conftest import small_talker
+from tests.models.online.conftest import TRANSFORMER, small_talker
 
 FRAMES = 40
 
@@ -49,6 +53,24 @@ def windows(session: Playing, samples: np.ndarray) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("schedule", ["full", "fast", "one"])
 def test_the_bundle_plays_what_pytorch_computes(bundle: Bundle, talker: Talker, schedule: str) -> None:
+    compare(bundle, talker, schedule)
+
+
+def test_a_transformer_plays_from_its_ring_what_pytorch_computes(tmp_path: Path) -> None:
+    """FRAMES are five times the ring."""
+    store_talker(tmp_path / "talker.pt", small_talker(TRANSFORMER), 0.0, 0)
+    out = tmp_path / "talker"
+    assert main(["--work", str(tmp_path), "--out", str(out)]) == 0
+    bundle, talker, found = Bundle.open(out), load_talker(tmp_path / "talker.pt"), recover(out)
+    assert bundle.manifest.tensors["memory"].spec.shape == (1, 8, 5, 16)
+    compare(bundle, found, "one")  # the weights as the bundle rounded them
+    assert found.trunk.size == talker.trunk.size
+    for name, value in talker.trunk.memory.state_dict().items():
+        torch.testing.assert_close(found.trunk.memory.state_dict()[name], value, atol=2e-3, rtol=1e-3, msg=name)
+
+
+def compare(bundle: Bundle, talker: Talker, schedule: str) -> None:
+    """Play FRAMES frames in the runtime and in PyTorch."""
     fresh = np.random.default_rng(8).standard_normal((FRAMES, 1, NOISE)).astype(np.float32)
     fresh[[5, 24], 0, MADE] = 3.0  # two blinks begin
     fresh[12, 0, MADE + 1] = 3.0  # the eyes look elsewhere

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ from edgetalker.models.online.layout import (
 from edgetalker.models.online.streams import stack_mel
 from edgetalker.models.online.talker import Talker
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
+from tests.models.online.conftest import TRANSFORMER, small_trunk
 
 
 def noise(count: int, seed: int = 0) -> np.ndarray:
@@ -82,6 +84,42 @@ def test_the_cached_trunk_is_the_whole_trunk_from_its_first_frame(
         cached, state = talker.trunk.listen(mel, talker.trunk.begin(1))
     assert float((cached - whole).abs().max()) < 2e-6
     assert float((state - last).abs().max()) < 2e-6
+
+
+def test_a_transformer_frame_by_frame_is_the_transformer_side_by_side() -> None:
+    """Across the ring's end, cut anywhere, and long after the first frame; the rotary phase stays one of length 1."""
+    torch.manual_seed(2)
+    trunk, mel = small_trunk(TRANSFORMER), torch.randn(2, 600, 640) * 4 - 15
+    with torch.no_grad():
+        whole, last = trunk(mel, trunk.begin(2))
+        played, state = trunk.listen(mel, trunk.begin(2))
+        begun, middle = trunk(mel[:, :13], trunk.begin(2))
+        rest, end = trunk(mel[:, 13:], middle)
+        recent, _ = trunk(mel[:, -17:], trunk.begin(2))
+    for found in (played, torch.cat([begun, rest], 1)):
+        torch.testing.assert_close(found, whole, atol=1e-4, rtol=1e-4)
+    for found in (state, end):
+        torch.testing.assert_close(found, last, atol=2e-4, rtol=1e-4)
+    cosine, sine = state[:, :, -1].chunk(2, -1)
+    torch.testing.assert_close((cosine + 1).square() + sine.square(), torch.ones_like(sine), atol=1e-6, rtol=0.0)
+    torch.testing.assert_close(recent[:, -1], whole[:, -1], atol=1e-4, rtol=1e-4)  # 2 layers of 8 frames and its own
+    changed = F.pad(mel[:, -17:][:, 1:], (0, 0, 1, 0))
+    with torch.no_grad():
+        assert float((trunk(changed, trunk.begin(2))[0] - recent)[:, -1].abs().max()) > 1e-4, "the oldest is heard"
+
+
+def test_a_transformer_hears_where_in_its_window_a_frame_lies() -> None:
+    torch.manual_seed(2)
+    trunk, mel = small_trunk(replace(TRANSFORMER, layers=1)), torch.randn(1, 6, 640) * 4 - 15
+    with torch.no_grad():
+        first, _ = trunk(mel, trunk.begin(1))
+        second, _ = trunk(mel[:, [1, 0, 2, 3, 4, 5]], trunk.begin(1))
+    assert float((first - second)[:, -1].abs().max()) > 1e-3, "without positions it would be the same sum"
+
+
+def test_a_trunk_of_no_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="gru, or a transformer"):
+        Trunk(TrunkSize(kind="lstm"))
 
 
 def test_the_trunk_in_training_is_nearly_the_trunk_that_plays(talker: Talker) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgetalker.engines.errors import UserError
 from edgetalker.models.online import evaluate
 from edgetalker.models.online.data.generate import generate, orders
 from edgetalker.models.online.data.sessions import load, make, save
@@ -31,10 +32,18 @@ from edgetalker.models.online.train_head import (
     train_teacher,
     wander,
 )
-from edgetalker.models.online.train_trunk import TrunkPlan, load_trunk, mean_of, spread, train_trunk, trunk_loss
-from edgetalker.models.online.trunk import Trunk
+from edgetalker.models.online.train_trunk import (
+    TrunkPlan,
+    carried,
+    load_trunk,
+    mean_of,
+    spread,
+    train_trunk,
+    trunk_loss,
+)
+from edgetalker.models.online.trunk import Trunk, TrunkSize
 from edgetalker.models.online.wear import Wear, draw, textured
-from tests.models.online.conftest import HEAD, TRUNK
+from tests.models.online.conftest import HEAD, TRANSFORMER, TRUNK
 
 SHORT = 0.02  # minutes
 
@@ -50,10 +59,11 @@ def work(corpus: Path, tmp_path: Path) -> Path:
     return out
 
 
-def test_the_trunk_learns(corpus: Path) -> None:
+@pytest.mark.parametrize("size", [TRUNK, TRANSFORMER], ids=lambda size: size.kind)
+def test_the_trunk_learns(corpus: Path, size: TrunkSize) -> None:
     torch.manual_seed(1)
     streams, scale = Streams(Corpus(corpus / "train"), 4, 48, 1), spread(Corpus(corpus / "train"))
-    trunk = Trunk(TRUNK)
+    trunk = Trunk(size)
     optimizer = torch.optim.AdamW(trunk.parameters(), lr=1e-2)
     losses = []
     for _ in range(40):
@@ -66,6 +76,26 @@ def test_the_trunk_learns(corpus: Path) -> None:
         losses.append(loss.item())
         assert all(math.isfinite(value) for value in parts.values())
     assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:4])
+
+
+def test_a_transformer_is_trained_on_as_what_it_is(corpus: Path, tmp_path: Path) -> None:
+    held, plan = Corpus(corpus / "train"), TrunkPlan(SHORT, rows=4, frames=20)
+    path = train_trunk(held, tmp_path, plan, TRANSFORMER)
+    steps = torch.load(path, weights_only=True)["step"]
+    assert load_trunk(train_trunk(held, tmp_path, replace(plan, minutes=2 * SHORT))).size == TRANSFORMER
+    assert torch.load(path, weights_only=True)["step"] > steps
+    with pytest.raises(UserError, match=r"kind='transformer'.* not the .*kind='gru'"):
+        train_trunk(held, tmp_path, plan, TRUNK)
+
+
+def test_the_rows_of_another_sound_begin_anew_in_states_of_both_kinds() -> None:
+    fresh, rng = np.array([True] * 40 + [False] * 20), np.random.default_rng(1)
+    layers, ring = carried(fresh, rng, torch.ones(2, 60, 3), torch.ones(60, 4, 5, 3))
+    zeros = (layers == 0).all(2).all(0)
+    assert 10 < int(zeros.sum()) < 30
+    assert not zeros[40:].any()
+    assert torch.equal(layers, (~zeros).float()[None, :, None].expand(2, 60, 3))
+    assert torch.equal(ring, (~zeros).float()[:, None, None, None].expand(60, 4, 5, 3))
 
 
 def test_streams_are_seeded_and_targets_lie_under_their_sound(corpus: Path) -> None:
