@@ -25,6 +25,8 @@ and units that never forget carry the face away over minutes (measured over half
 0.17, the head nodded by 6 degrees)."""
 DROP = 0.15
 """Share of what the memory reads, passes on and says that is left out in training."""
+BRANCH_DROP = 0.05
+"""The same of what each part of a transformer's layer adds."""
 STRIDE = 12  # frames between two fadings in training
 LOGITS = 3
 """lips touch, lower lip at the teeth, voice on"""
@@ -128,7 +130,7 @@ def _memory(size: TrunkSize) -> FadingGru | Attention:
         return FadingGru(size.entry, size.width, size.layers, batch_first=True, dropout=DROP)
     if size.kind != "transformer" or size.entry != size.width or size.width % (2 * size.heads):
         raise ValueError(f"{size}: a gru, or a transformer of one width that its heads can share in pairs, was wanted")
-    return Attention(size.width, size.layers, size.heads, size.window, size.hidden, DROP)
+    return Attention(size.width, size.layers, size.heads, size.window, size.hidden, BRANCH_DROP)
 
 
 def gru_cell(memory: nn.GRU, layer: int, value: Tensor, before: Tensor) -> Tensor:
