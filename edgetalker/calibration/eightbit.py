@@ -131,7 +131,8 @@ class Narrowing:
         )
         self._choose_ranges(lambda: self.prober.start(len(self.layers) + 10, self.budget))
         self.found.probe_frames = self.prober.frames
-        self.found.layers = cheapest(self._with_weights_alone(self.prober.try_alone(self.layers)))
+        tried = self._with_weights_alone(self.prober.try_alone(self.layers))
+        self.found.layers = cheapest(tried, self.goal * _MARGIN)
         self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))
         self.found.taken = self._most(self.goal * _MARGIN)
 

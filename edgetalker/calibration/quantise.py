@@ -50,6 +50,7 @@ FP8_LARGEST = 448.0
 _LEAST_WEIGHTS = 1024  # smaller matrices cost more in scales and launches than they save
 _LEAST_ON_HOST = 1 << 15  # weights; two rows cost ONNX Runtime seven small nodes, which fewer do not earn back
 _CLIPS = np.linspace(0.75, 1.0, 11, dtype=np.float32)
+_LEAST_TOP = 127.0 * 2.0**-24  # a column of zeros has a scale too, which FP16 must hold: TensorRT refuses a zero
 _BLOCK = 128
 _DAMPING = 0.1  # of the inputs' mean power: less fits what was heard better, and other sound worse (plans.md)
 _HALF_SUFFIX, _AGAIN = "__fp16", "__again"
@@ -178,7 +179,7 @@ def to_quantised(
 def int8_weights(matrix: Array, axis: int) -> tuple[Array, Array]:
     """Return int8 values and the scale of each channel along `axis`, clipped where the mean square error is least."""
     rest = tuple(place for place in range(matrix.ndim) if place != axis)
-    top = np.maximum(np.abs(matrix).max(rest, keepdims=True).astype(np.float32), 1e-12)
+    top = np.maximum(np.abs(matrix).max(rest, keepdims=True).astype(np.float32), _LEAST_TOP)
     best, error = top, np.full(top.shape, np.inf, np.float32)
     for clip in _CLIPS:
         scale = top * clip / 127.0

@@ -70,7 +70,7 @@ METHODS = ("max", "percentile", "entropy", "mse")
 divergence between the histogram and its 8-bit form (as TensorRT's entropy calibration did); the least mean square."""
 _KEPT = 1 << 16  # values of a tensor that are looked at, spread over all runs
 _BINS, _LEVELS = 2048, 128
-_TOGETHER = 256  # runs whose rows are multiplied at once: one by one, Gram matrices took most of a conversion's time
+_TOGETHER = 256  # rows that are multiplied at once: one by one, Gram matrices took most of a conversion's time
 
 
 def sample(network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
@@ -99,7 +99,7 @@ def rows_of(network: Network, names: Collection[str], inputs: Sequence[Mapping[s
     waiting: dict[str, list[Array]] = {}
     for name, value in _values(network, names, inputs):
         waiting.setdefault(name, []).append(np.asarray(value, np.float64).reshape(-1, value.shape[-1]))
-        if len(waiting[name]) == _TOGETHER:
+        if sum(map(len, waiting[name])) >= _TOGETHER:
             _add(found, name, waiting.pop(name))
     for name, pieces in waiting.items():
         _add(found, name, pieces)

@@ -8,7 +8,7 @@ the curve says how well that held where it was measured.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,9 +168,18 @@ def choice_of(layers: Sequence[Layer]) -> dict[str, dict[str, Kind]]:
     return choice
 
 
-def cheapest(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers in the order in which they become narrow: the most bytes for the least squared error first."""
-    return sorted(layers, key=lambda layer: layer.drift**2 / max(1, layer.saved))
+def cheapest(layers: Sequence[Layer], goal: float) -> list[Layer]:
+    """Return the layers in the order in which they become narrow: the most bytes for the least squared error first, and
+    behind all others those with which a schedule would drift by more than `goal`, which smaller ones may still keep."""
+    squares: dict[str, float] = defaultdict(float)
+    within, beyond = list[Layer](), list[Layer]()
+    for layer in sorted(layers, key=lambda layer: layer.drift**2 / max(1, layer.saved)):
+        more = {schedule: squares[schedule] + drift**2 for schedule, drift in layer.drifts.items()}
+        fits = max(more.values(), default=0.0) <= goal**2
+        (within if fits else beyond).append(layer)
+        if fits:
+            squares.update(more)
+    return within + beyond
 
 
 def curve_of(layers: Sequence[Layer], all_weights: int) -> list[Point]:

@@ -116,10 +116,12 @@ def test_layers_become_narrow_by_what_they_save_for_their_error() -> None:
     def layer(name: str, weights: int, **drifts: float) -> Layer:
         return Layer("s", (Product(name, "Gemm", "x", 1, weights),), {name: "w8"}, drifts)
 
-    layers = cheapest([layer("a", 100, full=0.03), layer("b", 400, full=0.04), layer("c", 100, one=0.01)])
+    layers = cheapest([layer("a", 100, full=0.03), layer("b", 400, full=0.04), layer("c", 100, one=0.01)], 1.0)
     assert [item.products[0].name for item in layers] == ["c", "b", "a"]
     curve = curve_of(layers, 1000)
     assert [point.share for point in curve] == pytest.approx([0.0, 0.1, 0.5, 0.6])
     assert [point.predicted for point in curve] == pytest.approx([0.0, 0.01, 0.04, 0.05]), "schedules are apart"
+    passed = cheapest([*layers, layer("d", 50, full=0.002)], 0.035)
+    assert [item.products[0].name for item in passed] == ["d", "c", "a", "b"], "what is too much stands behind"
     shared = [replace(item, products=(replace(item.products[0], matrix="w"),)) for item in layers]
     assert [point.share for point in curve_of([shared[0], shared[2]], 1000)] == pytest.approx([0.0, 0.1, 0.1])

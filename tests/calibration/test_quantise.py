@@ -213,6 +213,12 @@ def test_rounded_weights_are_within_half_a_step_or_clipped(size: int, columns: i
     ) * (1 + 1e-4)
 
 
+def test_a_column_of_zeros_has_a_scale_that_fp16_holds() -> None:
+    values, scales = int8_weights(np.zeros((4, 3), np.float32), 1)
+    assert not values.any()
+    assert (scales.astype(np.float16) > 0).all(), "TensorRT refuses a scale of zero"
+
+
 def test_fitting_makes_up_for_rounding_on_the_inputs_that_are_seen() -> None:
     random = np.random.default_rng(0)
     seen = (random.standard_normal((200, 6)) @ random.standard_normal((6, 64))).astype(np.float32)  # six directions
