@@ -283,7 +283,7 @@ def test_options_out_of_range_are_refused(tiny: Bundle, words: tuple[str, str]) 
 def test_a_small_bundles_weights_are_fitted_to_many_frames_unless_they_were_counted(tiny: Bundle) -> None:
     narrow = ConvertOptions(precision="int8")
     for options, wanted in (
-        (narrow, (6000, 1500)),
+        (narrow, (4000, 1500)),
         (ConvertOptions(), (300, 24)),
         (replace(narrow, observed=12), (12, 24)),
         (replace(narrow, kept=3), (300, 3)),
