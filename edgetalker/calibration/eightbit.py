@@ -164,9 +164,10 @@ class Narrowing:
     def _fit(self, stage: str) -> dict[str, Fitted]:
         self.progress(f"fitting weights of {stage}", 0.0)
         kinds = self._chosen(stage)
-        sources = {item.source for item in products(self.networks[stage]) if kinds.get(item.name) in ("w8", "a8")}
+        matrices = [item for item in products(self.networks[stage]) if item.operator != "Conv"]
+        sources = {item.source for item in matrices if kinds.get(item.name) in ("w8", "a8")}
         inputs = self.recorded[stage]
-        rows = max((item.rows for item in products(self.networks[stage])), default=1)
+        rows = max((item.rows for item in matrices), default=1)
         runs = inputs[:: max(1, len(inputs) * rows // _FITTED_ROWS)]
         return fit(self.networks[stage], kinds, rows_of(self.networks[stage], sources, runs)) if sources else {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgetalker.calibration import eightbit
 from edgetalker.calibration.convert import ConvertOptions, convert
-from edgetalker.calibration.eightbit import NothingQuantisedError
-from edgetalker.calibration.quantise import Product
+from edgetalker.calibration.eightbit import Narrowing, NothingQuantisedError
+from edgetalker.calibration.network import Network, name_nodes, read_network
+from edgetalker.calibration.quantise import Product, products
+from edgetalker.calibration.ranges import Rows
 from edgetalker.calibration.report import ConvertReport
 from edgetalker.calibration.sensitivity import Layer, cheapest, curve_of
 from edgetalker.engines.bundle import Bundle
@@ -110,6 +114,26 @@ def test_silence_and_too_little_sound_are_refused(tmp_path: Path) -> None:
 def test_an_unknown_precision_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="did you mean `int8`"):
         convert(Bundle.open(TINY), ConvertOptions(precision="int9"))
+
+
+def test_no_gram_matrix_is_made_of_what_a_convolution_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fitted to it, and over the samples of a window it would take gigabytes."""
+    seen: list[str] = []
+
+    def rows_of(network: Network, names: Iterable[str], inputs: object) -> dict[str, Rows]:
+        seen.extend(names)
+        return {}
+
+    monkeypatch.setattr(eightbit, "rows_of", rows_of)
+    bundle = Bundle.open(TINY)
+    pass_ = Narrowing(bundle, "int8", {"audio": [{}]}, np.zeros(1, np.float32), 0.01)
+    pass_.networks = {"audio": read_network(bundle.onnx("audio"))}
+    name_nodes(pass_.networks["audio"])
+    pass_.layers = list(pass_._layers("audio"))
+    assert pass_._fit("audio") == {}
+    read = {item.source: item.operator for item in products(pass_.networks["audio"])}
+    assert "Conv" in read.values()
+    assert set(seen) == {source for source, operator in read.items() if operator != "Conv"}
 
 
 def test_layers_become_narrow_by_what_they_save_for_their_error() -> None:
