@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -210,10 +211,15 @@ def onnxruntime_module() -> Any:
 
 @cache
 def has_vnni() -> bool:
-    """Return whether this CPU is known to have x86's instructions for products of u8 by s8, which do not overflow."""
+    """Return whether this CPU is known to have x86's instructions for products of u8 by s8, which do not overflow.
+
+    Only Linux tells; elsewhere they are taken for missing, which is slower and never wrong.
+    """
+    if sys.platform != "linux":
+        return False
     try:
         return "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # not Linux: what is not known is taken for missing, which is slower and never wrong
+    except OSError:
         return False
 
 
