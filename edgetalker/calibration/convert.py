@@ -79,7 +79,7 @@ def convert(
     rate = bundle.manifest.audio.rate
     # A made-up voice is as long as weights need it, however short the closed loop.
     seconds = _LONGEST if narrow_ and options.audio is None else min(max(options.seconds, 30.0), _LONGEST)
-    sound = sound_of(options.audio, rate, seconds, spoken=narrow_)
+    sound = sound_of(options.audio, rate, seconds)
     _check_sound(sound, rate, options)
     heard = sound[: round(HEARD * len(sound))] if narrow_ else sound
     observed, kept = _frames(bundle, options, len(heard) / rate)
@@ -177,7 +177,7 @@ class _Conversion:
         self, stages: list[ConvertedStage], loops: list[Divergence], rounded: Mapping[str, OneStep], **more: Any
     ) -> ConvertReport:
         name, options = self.bundle.manifest.name, self.options
-        voice = "a made-up voice" if options.precision == "fp16" else "a made-up voice and a clip in many voices"
+        voice = "a made-up voice and a clip in many voices"
         heard = f"{options.audio}" if options.audio else voice
         return ConvertReport(name, options.precision, heard, stages, loops, rounded, options.goal, **more)
 

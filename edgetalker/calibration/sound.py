@@ -1,4 +1,4 @@
-"""The sound that rollouts hear: a folder of recordings; without one a made-up voice, or voices that speak."""
+"""The sound that rollouts hear: a folder of recordings; without one a made-up voice, and voices that speak."""
 
 from __future__ import annotations
 
@@ -21,17 +21,15 @@ HEARD = 2 / 3
 """Share of the sound, from its start, that weights are fitted to; layers are judged on the rest."""
 
 
-def sound_of(folder: Path | None, rate: int, seconds: float, *, spoken: bool = False) -> NDArray[np.float32]:
+def sound_of(folder: Path | None, rate: int, seconds: float) -> NDArray[np.float32]:
     """Return so many seconds of sound, float32 (n,), at `rate`: the folder's files in turn, as often as needed.
 
-    Half a second of silence lies between them, because talkers meet silence too. Without a folder the voice is
-    made up; spoken: it is one of many that say words, behind `HEARD` of another kind than before. Raises InputError
-    for a folder without sound.
+    Half a second of silence lies between them, because talkers meet silence too. Without a folder a made-up voice and
+    one of many that say words take turns, behind `HEARD` of another kind than before. Raises InputError for a folder
+    without sound.
     """
     count = max(1, round(seconds * rate))
     if folder is None:
-        if not spoken:
-            return made_up_voice(rate, count)
         heard = round(HEARD * count)
         return np.concatenate([many_voices(rate, heard), many_voices(rate, count - heard, 1, unlike=True)])
     pieces, total = [], 0

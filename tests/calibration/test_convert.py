@@ -137,7 +137,7 @@ def test_an_interrupt_while_files_are_exchanged_puts_the_old_ones_back(
 
     monkeypatch.setattr("edgetalker.calibration.convert.write_whole", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        convert(Bundle.open(tmp_path / "again"), replace(QUICK, hold=("denoise",), limit=1e-3))
+        convert(Bundle.open(tmp_path / "again"), replace(QUICK, hold=("denoise",), limit=5e-4))
     assert {path: path.read_bytes() for path in (tmp_path / "again").rglob("*") if path.is_file()} == before
 
 

@@ -157,7 +157,7 @@ def test_many_voices_speak_differently_and_the_made_up_one_lies_between_them() -
     voices = many_voices(RATE, 60 * RATE)
     assert voices.shape == (60 * RATE,)
     assert np.max(np.abs(voices)) <= 1.0
-    sound = sound_of(None, RATE, 90.0, spoken=True)
+    sound = sound_of(None, RATE, 90.0)
     np.testing.assert_array_equal(sound[: round(HEARD * sound.size)], voices)
     judged = sound[round(HEARD * sound.size) :]  # of a kind that no weight was fitted to
     np.testing.assert_array_equal(judged, many_voices(RATE, 30 * RATE, 1, unlike=True))
