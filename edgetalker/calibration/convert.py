@@ -45,7 +45,7 @@ _SMALL, _OBSERVED, _FITTED = 64 << 20, 4000, 1500  # bytes of a bundle that many
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """precision: `fp16`, `int8`, `w8` or `fp8`. audio: folder of recordings (None: a made-up voice). seconds: length of
+    """precision: `fp16`, `int8`, `w8` or `fp8`. audio: folder of recordings (None: made-up voices). seconds: length of
     the closed-loop comparison. goal: drift that it may have. limit: relative error that one run of a stage may have in
     FP16; what is beyond is held in FP32. hold: stages that stay FP32; `auto` finds those that have to. seed: of the
     noise. observed: frames that ranges are observed over, for each schedule. kept: frames of them that are recorded (8
@@ -177,8 +177,7 @@ class _Conversion:
         self, stages: list[ConvertedStage], loops: list[Divergence], rounded: Mapping[str, OneStep], **more: Any
     ) -> ConvertReport:
         name, options = self.bundle.manifest.name, self.options
-        voice = "a made-up voice and a clip in many voices"
-        heard = f"{options.audio}" if options.audio else voice
+        heard = f"{options.audio or 'a made-up voice and a clip in many voices'}"
         return ConvertReport(name, options.precision, heard, stages, loops, rounded, options.goal, **more)
 
     def _rounded(self, stage: ConvertedStage) -> Iterator[OneStep]:

@@ -135,15 +135,20 @@ def _teacher_loss(talker: Talker, drawn: tuple[Heard, Tensor, Tensor, Tensor], w
     head, decoder = talker.head, talker.decoder
     history = spoil(decoder.normalise(past), decoder)
     clean = decoder.encode(target, decoder.base(heard.mouth, heard.logits, history[:, -1])).clamp(-6.0, 6.0)
-    time = torch.rand(clean.shape[0], 1, device=clean.device)
-    angle = time * math.pi / 2
-    noisy = angle.cos() * clean + angle.sin() * torch.randn_like(clean)
+    noisy, time = _noised(clean)
     condition = head.condition(heard.features, heard.mouth, heard.logits, history, wish)
     error = (head.teacher(noisy, condition, time) - clean).square()
     few = slice(0, clean.shape[0] // 4)
     heard = Heard(heard.features[few], heard.mouth[few], heard.logits[few])
     loss: Tensor = (error * weights).mean() + wander(talker, heard, history[few], wish[few])
     return loss
+
+
+def _noised(clean: Tensor, edge: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Return the frames (B, 27) with noise of a random moment each, in [edge, 1 - edge), and the moments (B, 1)."""
+    moment = edge + (1.0 - 2.0 * edge) * torch.rand(clean.shape[0], 1, device=clean.device)
+    angle = moment * math.pi / 2
+    return angle.cos() * clean + angle.sin() * torch.randn_like(clean), moment
 
 
 def wander(talker: Talker, heard: Heard, history: Tensor, wish: Tensor) -> Tensor:
@@ -181,23 +186,16 @@ class Matching:
 
     def learn(self, made: Tensor, condition: Tensor) -> None:
         """Teach the fake score the student's frames (B, 27) under their conditions (B, width)."""
-        noisy, moment = _noised(made)
+        noisy, moment = _noised(made, 0.02)
         _update(self.optimizer, (self.fake(noisy, condition, moment) - made).square().mean(), self.fake.parameters())
 
     @torch.no_grad()
     def gradient(self, made: Tensor, condition: Tensor) -> Tensor:
         """Return (B, 27): fake less real prediction of the noised frames, in units of the real one's mean error."""
-        noisy, moment = _noised(made)
+        noisy, moment = _noised(made, 0.02)
         real, fake = (denoiser(noisy, condition, moment) for denoiser in (self.real, self.fake))
         size = (made - real).abs().mean(1, keepdim=True)
         return torch.as_tensor((fake - real) / size.clamp(min=1e-3))
-
-
-def _noised(clean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the frames (B, 27) with noise of a random moment each, and the moments (B, 1)."""
-    moment = 0.02 + 0.96 * torch.rand_like(clean[:, :1])
-    angle = moment * math.pi / 2
-    return angle.cos() * clean + angle.sin() * torch.randn_like(clean), moment
 
 
 def _whole(noise: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from edgetalker.models.online.data.phones import PHONES
 from edgetalker.models.online.data.visemes import MOUTH
 from edgetalker.models.online.features import BANDS, STACK
 
-__all__ = ["FADE", "LOGITS", "LOOKAHEADS", "STRIDE", "Trunk", "TrunkSize", "gru_cell"]
+__all__ = ["FADE", "LOGITS", "LOOKAHEADS", "FadingGru", "Trunk", "TrunkSize", "gru_cell"]
 
 LOOKAHEADS = (0, 1, 2)
 FADE = 0.998

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgetalker.models.online.trunk import FADE, STRIDE, gru_cell
+from edgetalker.models.online.trunk import FADE, FadingGru, gru_cell
 
 __all__ = ["MARGIN", "Veto"]
 
@@ -41,7 +41,7 @@ class Veto(nn.Module):
         super().__init__()
         self.width, self.units = width, units
         self.entry = nn.Sequential(nn.Linear(width, units), nn.GELU(), nn.LayerNorm(units))
-        self.memory = nn.GRU(units, units, batch_first=True)
+        self.memory = FadingGru(units, units, batch_first=True)
         self.out = nn.Linear(units, 1)
 
     @classmethod
@@ -56,11 +56,8 @@ class Veto(nn.Module):
 
     def forward(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run T frames from a state, as training does: the state fades by the same amount in larger steps."""
-        pieces = []
-        for part in torch.split(nn.functional.dropout(self.entry(features), 0.1, self.training), STRIDE, 1):
-            piece, state = self.memory(part, FADE ** part.shape[1] * state)
-            pieces.append(piece)
-        return self.out(torch.cat(pieces, 1)), state
+        told, state = self.memory(nn.functional.dropout(self.entry(features), 0.1, self.training), state)
+        return self.out(told), state
 
     def step(self, features: Tensor, logits: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run one frame with plain operations, for export: features (B, width), state (1, B, units + 1).
