@@ -20,6 +20,9 @@ pocketsphinx = pytest.mark.skipif(not align.available(), reason="pocketsphinx wi
 SPOKEN = [Segment("sil", 0.0, 0.5), Segment("aa", 0.5, 0.7), Segment("b", 0.7, 0.8), Segment("aa", 0.8, 1.0)]
 
 
+WAV_WITHOUT_SOUND = b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data\0\0\0\0"
+
+
 def _closing(times: dict[float, float]) -> np.ndarray:
     closing = np.zeros(60, np.float32)
     for time, chance in times.items():
@@ -52,6 +55,17 @@ def test_an_open_phone_that_sounds_shut_to_both_is_in_doubt() -> None:
     segments = [Segment("d", s.start, s.end) if s.phone == "b" else s for s in SPOKEN]
     for pick, chance, doubts in (("B", 0.25, 1), ("B", 0.05, 0), ("D", 0.25, 0)):
         assert len(join(spikes, _closing({0.75: chance}), segments, ["SIL", "AA", pick, "AA"]).doubts) == doubts
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "empty"), (WAV_WITHOUT_SOUND, "no sound"), (b"text", "")])
+def test_a_clip_without_sound_is_told_of_and_not_the_end_of_the_folder(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "clip.wav"
+    path.write_bytes(content)
+    told = people.label(path)
+    assert isinstance(told, str)
+    assert said in told
 
 
 def test_phones_that_the_aligner_lost_are_an_error() -> None:

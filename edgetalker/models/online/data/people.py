@@ -59,8 +59,8 @@ class Room:
 
 def label(path: Path) -> Labelled | str:
     """Return what a clip gives, or why it gives nothing."""
-    samples = read_whole(path, RATE)
     try:
+        samples = read_whole(path, RATE)
         return phrases(samples, heard.hear(samples))
     except InputError as error:
         return str(error)
