@@ -11,7 +11,6 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.eightbit_table import PUBLISHED
 from benchmarks.gpu.skeleton import fill
 from benchmarks.plan_table import write_between
 from edgetalker.engines.bundle import Bundle
@@ -19,6 +18,7 @@ from edgetalker.measure.budget import Played, budget, device_facts
 from edgetalker.runtime.model import Model, find_bundle
 
 ROOT = Path(__file__).parents[1]
+PUBLISHED = Path(__file__).parent / "data" / "streamingtalker_vocaset"
 BEGIN, END = "<!-- budget: begin -->", "<!-- budget: end -->"
 HEAD = ("| bundle | schedule | predicted | measured | predicted / measured |", "|---|---|---|---|---|")
 SHAPES = (

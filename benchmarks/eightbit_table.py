@@ -2,8 +2,9 @@
 
 python -m benchmarks.eightbit_table talker tests/data/bundles/tiny_voca published --into docs/plans.md
 
-`published` is the published-size StreamingTalker with random weights (benchmarks/data). The bundles are copied; one
-that already holds the precision is taken as it is. Rows of other bundles and precisions stay in the file.
+`published` is the published-size StreamingTalker with random weights (benchmarks/published_size.py, which wants
+PyTorch): its schedules belong together, which a skeleton's (benchmarks/data) do not. The bundles are copied; one that
+already holds the precision is taken as it is. Rows of other bundles and precisions stay in the file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from benchmarks.gpu.skeleton import fill
 from benchmarks.plan_table import write_between
 from edgetalker.calibration.convert import ConvertOptions, convert
 from edgetalker.engines.bundle import Bundle
@@ -30,7 +30,6 @@ from edgetalker.measure.budget import frame_cpu_ns
 from edgetalker.runtime.model import find_bundle
 from edgetalker.runtime.talker import Talker
 
-PUBLISHED = Path(__file__).parent / "data" / "streamingtalker_vocaset"
 BEGIN, END = "<!-- eight bits: begin -->", "<!-- eight bits: end -->"
 HEAD = (
     "| bundle | precision | schedule | weights in 8 bits, GPU's form / CPU's | multiply-adds | "
@@ -73,7 +72,9 @@ def _key(row: str) -> list[str]:
 
 def _converted(name: str, precision: str, folder: Path, minutes: float, goal: float) -> Bundle:
     if name == "published":
-        bundle = fill(PUBLISHED, folder)
+        from benchmarks.published_size import published_size  # which wants PyTorch
+
+        bundle = published_size("vocaset", folder, collapse=True)
     else:
         shutil.copytree(find_bundle(name), folder, ignore=shutil.ignore_patterns("plans"))
         bundle = Bundle.open(folder)

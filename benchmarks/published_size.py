@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edgetalker.engines.bundle import Bundle
 from edgetalker.export.streamingtalker import ExportOptions, export_model
 from edgetalker.models.streamingtalker.random_weights import random_network
 
@@ -20,16 +21,21 @@ def main() -> None:
     parser.add_argument("--collapse", action="store_true", help="with the collapsed schedule")
     parser.add_argument("--seed", type=int, default=0, help="of the weights (0)")
     args = parser.parse_args()
+    print(published_size(args.dataset, args.out, collapse=args.collapse, seed=args.seed).path)
+
+
+def published_size(dataset: str, out: Path, *, collapse: bool, seed: int = 0) -> Bundle:
+    """Export `vocaset` or `biwi` with random weights to `out`, replacing a bundle that is there."""
     report = export_model(
-        random_network(args.dataset, args.seed),
-        args.out,
-        ExportOptions(collapse=args.collapse),
-        name=f"random_{args.dataset}",
-        origin=f"random weights, seed {args.seed}",
+        random_network(dataset, seed),
+        out,
+        ExportOptions(collapse=collapse),
+        name=f"random_{dataset}",
+        origin=f"random weights, seed {seed}",
         replace=True,
         say=print,
     )
-    print(f"{report.bundle.path} in {report.seconds:.0f} s")
+    return report.bundle
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from edgetalker.engines.errors import InputError, Progress, UserError, unheard
 __all__ = ["EIGHT_BITS", "EightBits", "NothingQuantisedError", "StageForms", "narrow"]
 
 EIGHT_BITS = ("int8", "w8", "fp8")
-_LARGE = 8_000_000  # weights; stages with more are tried in groups of layers
+_LARGE = 8_000_000  # weights; a stage with more is tried as a whole, then in groups of layers, as its ranges are
 _GROUPS = 12
 _PROBE_RUNS = 2  # recorded runs on which the methods for a tensor's range are compared
 _FITTED_ROWS = 1 << 14
@@ -129,12 +129,26 @@ class Narrowing:
             seed=self.seed,
             progress=self.progress,
         )
-        self._choose_ranges(lambda: self.prober.start(len(self.layers) + 10, self.budget))
+        tries = sum(min(_GROUPS, len(layer.products)) for layer in self.layers)
+        self._choose_ranges(lambda: self.prober.start(tries + 10, self.budget))
         self.found.probe_frames = self.prober.frames
-        tried = self._with_weights_alone(self.prober.try_alone(self.layers))
+        tried = self._with_weights_alone(self._in_groups(self.prober.try_alone(self.layers)))
         self.found.layers = cheapest(tried, self.goal * _MARGIN)
         self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))
         self.found.taken = self._most(self.goal * _MARGIN)
+
+    def _in_groups(self, tried: Sequence[Layer]) -> list[Layer]:
+        """Try the groups of those large stages alone that as a whole take more than their share of the goal."""
+        found = list[Layer]()
+        for layer in tried:
+            size = -(-len(layer.products) // _GROUPS)
+            if len(layer.products) == 1 or layer.drift <= self.goal * _MARGIN / len(tried) ** 0.5:
+                found.append(layer)
+                continue
+            groups = [layer.products[first : first + size] for first in range(0, len(layer.products), size)]
+            parts = [Layer(layer.stage, part, {item.name: layer.kinds[item.name] for item in part}) for part in groups]
+            found += self.prober.try_alone(parts)
+        return found
 
     def _with_weights_alone(self, tried: Sequence[Layer]) -> list[Layer]:
         """Where narrow activations do much more harm than narrow weights, narrow the weights alone."""
@@ -150,10 +164,10 @@ class Narrowing:
         return found
 
     def _layers(self, stage: str) -> Iterator[Layer]:
+        """Yield a layer for each product, or one of all products of a large stage."""
         kinds = {item.name: kind for item in products(self.networks[stage]) if (kind := kind_for(item, self.precision))}
         chosen = [item for item in products(self.networks[stage]) if item.name in kinds]
-        large = sum(item.weights for item in chosen) > _LARGE
-        size = -(-len(chosen) // _GROUPS) if large else 1
+        size = len(chosen) if sum(item.weights for item in chosen) > _LARGE else 1
         for first in range(0, len(chosen), max(1, size)):
             group = tuple(chosen[first : first + size])
             yield Layer(stage, group, {item.name: kinds[item.name] for item in group})
@@ -224,7 +238,9 @@ class Narrowing:
             return
         inputs = self.recorded[stage]
         picked = [inputs[place] for place in np.linspace(0, len(inputs) - 1, _PROBE_RUNS).astype(int)]
-        errors = range_errors(self.networks[stage], ends, ranged, picked)
+        whole = any(len(layer.products) > 1 for layer in self.layers if layer.stage == stage)
+        together = -(-len(ends) // _GROUPS) if whole else 1
+        errors = range_errors(self.networks[stage], ends, ranged, picked, together)
         self.found.ranges[stage] = {
             name: {**errors[name], "chosen": min(METHODS, key=errors[name].__getitem__)} for name in ends
         }

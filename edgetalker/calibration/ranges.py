@@ -182,11 +182,13 @@ def range_errors(
     ends: Mapping[str, Mapping[str, float]],
     largest: Mapping[str, float],
     inputs: Sequence[Mapping[str, Array]],
+    together: int = 1,
 ) -> dict[str, dict[str, float]]:
     """Return tensor -> method -> relative error at the stage's outputs when this tensor alone is rounded to 8 bits.
 
-    ends: as `range_ends` gives them. largest: 127 for int8, 448 for FP8 E4M3. One network serves all: each tensor's
-    scale, and whether it is rounded at all, are inputs of it.
+    ends: as `range_ends` gives them. largest: 127 for int8, 448 for FP8 E4M3. together: how many tensors, in order, are
+    rounded at once where one by one would take too long. One network serves all: each tensor's scale, and whether it
+    is rounded at all, are inputs of it.
     """
     import onnx
 
@@ -208,11 +210,16 @@ def range_errors(
     errors: dict[str, dict[str, float]] = {name: dict.fromkeys(METHODS, 0.0) for name in ends}
     for values in inputs:
         wanted = session.run(None, {**values, **off})
-        for name, methods in ends.items():
-            for method, end in methods.items():
-                scale = np.asarray(max(end, 1e-12) / largest[name], np.float32)
-                given = {**values, **off, f"{name}__on": np.asarray(True), f"{name}__scale": scale}
-                errors[name][method] += _relative(wanted, session.run(None, given)) / len(inputs)
+        for first in range(0, len(ends), together):
+            names = list(ends)[first : first + together]
+            for method in METHODS:
+                given = {**values, **off}
+                for name in names:
+                    given[f"{name}__on"] = np.asarray(True)
+                    given[f"{name}__scale"] = np.asarray(max(ends[name][method], 1e-12) / largest[name], np.float32)
+                error = _relative(wanted, session.run(None, given)) / len(inputs)
+                for name in names:
+                    errors[name][method] += error
     return errors
 
 

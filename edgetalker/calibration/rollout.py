@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +16,11 @@ from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine
 from edgetalker.engines.errors import Progress, unheard
 from edgetalker.engines.host import HostBuffer, HostDevice
 from edgetalker.engines.manifest import Step
-from edgetalker.engines.ort import OrtEngine, ort_engines
+from edgetalker.engines.ort import OrtEngine, check_buffers, ort_engines
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["Divergence", "Inputs", "compare_rollouts", "play", "record_inputs"]
+__all__ = ["Divergence", "Inputs", "RememberingEngine", "compare_rollouts", "play", "record_inputs"]
 
 Inputs = dict[str, Array]
 
@@ -54,6 +56,45 @@ class _RecordingEngine(OrtEngine):
         read = {name: buffer for name, buffer in buffers.items() if name in self.inputs}
         assert all(isinstance(buffer, HostBuffer) for buffer in read.values())
         return _RecordingBinding(super().bind(buffers), read, self.tape)  # type: ignore[arg-type]
+
+
+class _RememberedBinding:
+    def __init__(self, engine: RememberingEngine, buffers: Mapping[str, HostBuffer]) -> None:
+        self._engine = engine
+        self._inputs = {name: buffers[name].array for name in engine.inputs}
+        self._outputs = [buffers[name].array for name in engine.outputs]
+
+    def enqueue(self, device: Device) -> None:
+        assert isinstance(device, HostDevice)
+        device.call(self._run)
+
+    def _run(self) -> None:
+        for buffer, values in zip(self._outputs, self._engine.run(self._inputs), strict=True):
+            np.copyto(buffer, values)
+
+
+class RememberingEngine(OrtEngine):
+    """An engine that computes nothing twice: what it once made of the same inputs, bit for bit, it gives again.
+
+    With one stage in 8 bits the stages before it hear what they heard in FP32: most of a large network's time."""
+
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.memory: dict[bytes, list[Array]] = {}
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """Return the outputs, in the order of `self.outputs`."""
+        seen = hashlib.blake2b(digest_size=16)
+        for values in inputs.values():
+            seen.update(values.tobytes())
+        key = seen.digest()
+        if key not in self.memory:
+            self.memory[key] = self._session.run(list(self.outputs), dict(inputs))
+        return self.memory[key]
+
+    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:  # type: ignore[override]
+        check_buffers(self.name, {**self.inputs, **self.outputs}, buffers)
+        return _RememberedBinding(self, buffers)  # type: ignore[arg-type]
 
 
 def record_inputs(

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from edgetalker.calibration.network import Network
 from edgetalker.calibration.quantise import Fitted, Form, Kind, Product, to_quantised, weights_of
-from edgetalker.calibration.rollout import play
+from edgetalker.calibration.rollout import RememberingEngine, play
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Engine
 from edgetalker.engines.errors import Progress, unheard
-from edgetalker.engines.ort import OrtEngine
 
 __all__ = ["Choice", "Layer", "Point", "Prober", "cheapest", "choice_of", "curve_of"]
+
+_LEAST_FRAMES = 60  # histories are full by then
 
 Choice = Mapping[str, Mapping[str, Kind]]
 """Stage -> product -> kind; what is not named stays as it was."""
@@ -87,7 +87,7 @@ class Prober:
     seed: int = 0
     frames: int = 600
     progress: Progress = unheard
-    _full: dict[str, Engine] = field(default_factory=dict)
+    _full: dict[str, RememberingEngine] = field(default_factory=dict)
     _wanted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     frame_seconds: float = 0.0
 
@@ -100,11 +100,13 @@ class Prober:
             took = [self._seconds(schedule, frames) for frames in (warm, 3 * warm)]
             self.frame_seconds += max(took[1] - took[0], 0.0) / (2 * warm)
         affordable = int(budget / max(1e-6, self.frame_seconds * (tries + 1)))
-        self.frames = max(warm, min(self.frames, affordable))
+        self.frames = max(warm, _LEAST_FRAMES, min(self.frames, affordable))
         for schedule in self.bundle.manifest.ladder:
             self._wanted[schedule] = play(self.bundle, self._full, self.sound, self.frames, schedule, seed=self.seed)
 
     def _seconds(self, schedule: str, frames: int) -> float:
+        for engine in self._full.values():
+            engine.memory.clear()
         begin = time.thread_time()  # a busy machine must not make the pieces shorter and their judgement worse
         play(self.bundle, self._full, self.sound, frames, schedule, seed=self.seed)
         return time.thread_time() - begin
@@ -141,9 +143,9 @@ class Prober:
         steps = [step for step in self.bundle.manifest.program if getattr(step, "stage", None) in stages]
         return any(not step.schedules or schedule in step.schedules for step in steps)
 
-    def _engine(self, stage: str, path: Path) -> OrtEngine:
+    def _engine(self, stage: str, path: Path) -> RememberingEngine:
         border = self.bundle.manifest.stages[stage]
-        return OrtEngine(stage, path, border.inputs, border.outputs)
+        return RememberingEngine(stage, path, border.inputs, border.outputs)
 
     def try_alone(self, layers: Sequence[Layer]) -> list[Layer]:
         """Return the layers with the drift of each alone."""

@@ -58,6 +58,7 @@ def targets_for(target: Target, precision: str) -> list[Target]:
 
 
 _FP8 = 89
+_JETSONS = ("sm87", "sm110")  # Orin, Thor
 
 
 def parse_target(text: str, gpu: Gpu | NoGpu, installed: tuple[str, ...]) -> Target:
@@ -109,8 +110,10 @@ def _capabilities(text: str, listed: str) -> tuple[str, ...]:
         return (PORTABLE,)
     wrong = [name for name in names if name not in RTX]
     if wrong:
-        shown = ", ".join(f"`{name}`{nearest(name, RTX)}" for name in wrong)
-        raise OptionError(f"target `{text}`: TensorRT-RTX has no {shown}; it has {', '.join(RTX)}", hint=_USAGE)
+        jetson = [name for name in wrong if name in _JETSONS]
+        shown = ", ".join(f"`{name}`{'' if jetson else nearest(name, RTX)}" for name in wrong)
+        hint = f"{jetson[0]} is a Jetson: build there with its own TensorRT, `--target tensorrt`" if jetson else _USAGE
+        raise OptionError(f"target `{text}`: TensorRT-RTX has no {shown}; it has {', '.join(RTX)}", hint=hint)
     return tuple(sorted(set(names), key=_number))
 
 

@@ -19,7 +19,7 @@ from edgetalker.calibration.network import Network, name_nodes, read_network
 from edgetalker.calibration.quantise import Product, products
 from edgetalker.calibration.ranges import Rows
 from edgetalker.calibration.report import ConvertReport
-from edgetalker.calibration.sensitivity import Layer, cheapest, curve_of
+from edgetalker.calibration.sensitivity import Choice, Layer, Prober, cheapest, curve_of
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.talker import Talker
@@ -134,6 +134,39 @@ def test_no_gram_matrix_is_made_of_what_a_convolution_reads(monkeypatch: pytest.
     read = {item.source: item.operator for item in products(pass_.networks["audio"])}
     assert "Conv" in read.values()
     assert set(seen) == {source for source, operator in read.items() if operator != "Conv"}
+
+
+def test_a_large_stage_is_tried_as_a_whole_and_in_groups_where_that_is_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each of its layers alone would take hours."""
+    bundle = Bundle.open(TINY)
+    networks = {name: read_network(bundle.onnx(name)) for name in ("condition", "decode")}
+    for network in networks.values():
+        name_nodes(network)
+    pass_ = Narrowing(bundle, "int8", {}, np.zeros(1, np.float32), 0.01)
+    pass_.networks = networks
+    monkeypatch.setattr(eightbit, "_LARGE", 1)
+    monkeypatch.setattr(eightbit, "_GROUPS", 4)
+    pass_.layers = wholes = [layer for name in networks for layer in pass_._layers(name)]
+    assert [layer.stage for layer in wholes] == ["condition", "decode"]
+    assert all(len(layer.products) > 4 for layer in wholes)
+
+    class Probed(Prober):
+        def drifts(self, choice: Choice) -> dict[str, float]:
+            ((stage, kinds),) = choice.items()
+            return {"full": drifts[stage] * len(kinds)}
+
+    pass_.prober = Probed(bundle, networks, {}, {}, pass_.sound, Path())
+    drifts = {"condition": 0.008 / len(wholes[0].kinds), "decode": 0.0}
+    assert len(pass_._in_groups(pass_.prober.try_alone(wholes))) > 2, "below the goal, but above a half of its square"
+    drifts = {"condition": 1e-4, "decode": 1e-2}
+    found = pass_._in_groups(pass_.prober.try_alone(wholes))
+    assert found[0].kinds == wholes[0].kinds
+    assert {layer.stage for layer in found[1:]} == {"decode"}
+    assert 3 <= len(found[1:]) <= 4
+    assert [item for layer in found[1:] for item in layer.products] == list(wholes[1].products)
+    assert all(layer.drifts == {"full": 1e-2 * len(layer.kinds)} for layer in found[1:])
 
 
 def test_layers_become_narrow_by_what_they_save_for_their_error() -> None:

@@ -16,6 +16,7 @@ from edgetalker.calibration.quantise import (
     Form,
     Kind,
     Product,
+    _inverse,
     fit,
     fitted_weights,
     from_fp8,
@@ -247,6 +248,13 @@ def test_fitting_makes_up_for_rounding_on_the_inputs_that_are_seen() -> None:
     np.testing.assert_array_equal(onnx.numpy_helper.to_array(stored), fitted)
 
 
+def test_a_triangle_is_inverted_by_halves() -> None:
+    lower = np.tril(np.random.default_rng(0).standard_normal((700, 700))) + 40 * np.eye(700)
+    inverse = _inverse(lower)
+    np.testing.assert_allclose(inverse @ lower, np.eye(700), atol=1e-12)
+    assert not np.triu(inverse, 1).any()
+
+
 def test_a_matrix_that_two_products_share_counts_once() -> None:
     nodes = [node("Gemm", "x w", "y"), node("Gemm", "u w", "z")]
     network = network_of(nodes, {"x": (1, 64), "u": (1, 64)}, {"y": (1, 48), "z": (1, 48)}, w=weight(64, 48))
@@ -297,6 +305,9 @@ def test_a_range_is_judged_at_the_outputs_with_that_tensor_alone() -> None:
     errors = range_errors(network, ends, {"x": 127.0, "r": 127.0}, [{"x": x}])
     assert errors["x"]["percentile"] > 10 * errors["x"]["max"]
     assert errors["r"]["percentile"] < 3 * errors["r"]["max"], "the other tensor's range is its own"
+    both = range_errors(network, ends, {"x": 127.0, "r": 127.0}, [{"x": x}], together=2)
+    assert both["r"] == both["x"], "tensors that are rounded at once have one error"
+    assert both["x"]["max"] > max(errors["x"]["max"], errors["r"]["max"])
     only_x = to_quantised(network, {"y": "a8"}, {"x": ends["x"]["max"]}, "emulated")
     weights_too = off(computed(network.model, x=x), computed(only_x, x=x))
     assert 0.3 * weights_too < errors["x"]["max"] < 1.1 * weights_too

@@ -9,11 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgetalker.calibration.rollout import Divergence, _turn_controls, compare_rollouts, record_inputs
+from edgetalker.calibration.rollout import (
+    Divergence,
+    RememberingEngine,
+    _turn_controls,
+    compare_rollouts,
+    play,
+    record_inputs,
+)
 from edgetalker.calibration.sound import HEARD, made_up_voice, many_voices, mixed, sound_of
 from edgetalker.engines.bundle import Bundle, pack
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.ort import ort_engines
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.talker import Talker
 from tests.support import toy as parts
@@ -71,6 +79,17 @@ def test_controls_go_through_their_extremes(toy: Bundle) -> None:
     settings = np.concatenate([values["setting"] for values in record_inputs(toy, SOUND, 45, 45)["blend"]])
     assert settings.min() == 0.0
     assert settings.max() > 0.9
+
+
+def test_what_was_computed_once_is_remembered_and_nothing_else_is(toy: Bundle) -> None:
+    engines = ort_engines(toy, kind=RememberingEngine)
+    first = play(toy, engines, SOUND, 20, "full")
+    np.testing.assert_array_equal(first, play(toy, ort_engines(toy), SOUND, 20, "full"))
+    other = play(toy, engines, 2 * SOUND, 20, "full")
+    np.testing.assert_array_equal(other, play(toy, ort_engines(toy), 2 * SOUND, 20, "full"))
+    for engine in engines.values():
+        engine.close()  # from here on it has nothing to compute with
+    np.testing.assert_array_equal(first, play(toy, engines, SOUND, 20, "full"))
 
 
 def test_the_same_precision_does_not_drift_at_all(toy: Bundle) -> None:

@@ -12,6 +12,8 @@ import onnx
 import pytest
 import torch
 
+from edgetalker.calibration.network import read_network
+from edgetalker.calibration.ranges import sample
 from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
@@ -83,6 +85,18 @@ def test_the_bundle_for_runtime_tests_is_what_this_code_exports(tmp_path: Path) 
         session = Talker(bundle)
         motions.append(np.stack([session.make(window=sound).motion.copy() for _ in range(8)]))
     np.testing.assert_allclose(motions[0], motions[1], atol=1e-4)
+
+
+def test_rows_before_the_first_frame_do_not_stretch_the_range_of_those_that_are_read(windowed: Commanded) -> None:
+    """Instance norm over n rows gives at most the root of n; over few, rows outside of them would be far from that."""
+    network = read_network(windowed.bundle.onnx("decode"))
+    inputs = windowed.bundle.manifest.stages["decode"].inputs
+    random = np.random.default_rng(0)
+    given = {name: random.standard_normal(spec.shape).astype(np.float32) for name, spec in inputs.items()}
+    given["latents"][:, -3:] = 1.0 + 0.01 * given["latents"][:, -3:]  # three frames so far, alike
+    (embedding,) = (node.input[0] for node in network.nodes if "embedding.weight" in node.input)
+    rows = sample(network, [embedding], [{**given, "count": np.array([2.0], np.float32)}])[embedding]
+    assert 0.5 < rows.max() <= np.sqrt(3.0) + 1e-3
 
 
 def test_nothing_is_written_when_a_stage_computes_something_else(

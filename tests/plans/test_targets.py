@@ -72,6 +72,12 @@ def test_wrong_targets_are_named(text: str, part: str) -> None:
     assert part in caught.value.message
 
 
+def test_a_jetson_is_sent_to_its_own_tensorrt() -> None:
+    with pytest.raises(OptionError, match="no `sm87`; it has") as caught:  # not "did you mean sm89", another card
+        parse_target("rtx:sm87", RTX_3060, ("rtx",))
+    assert "`--target tensorrt`" in str(caught.value.hint)
+
+
 def test_portable_runs_from_ampere_on() -> None:
     portable = parse_target("rtx:portable", NONE, ())
     assert [name for name in RTX if portable.covers(name)] == ["sm80", "sm86", "sm89", "sm120", "sm121"]

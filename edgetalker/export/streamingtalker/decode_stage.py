@@ -68,7 +68,9 @@ class DecodeStage(nn.Module):
         shares = table_row(self.shares, place)[0]
         centred = x - x @ shares
         variance = centred.square() @ shares
-        return (centred / torch.sqrt(variance + _EPSILON)).T
+        # Rows that are not valid, of which nothing is read, would be many times as large while few are, and stretch the
+        # range in which 8 bits hold the others.
+        return torch.where(shares > 0.0, (centred / torch.sqrt(variance + _EPSILON)).T, 0.0)
 
 
 def _sources(window: int, reach: int) -> Tensor:

@@ -16,6 +16,8 @@ from edgetalker.models.streamingtalker.model import StreamingTalker
 __all__ = ["random_network", "random_tensors"]
 
 _BIWI_MARK = "autoencoder.encoder.encoder_linear_embedding_post.net.weight"
+# As wav2vec 2.0's own initialisation has it: behind each of these convolutions GELU halves the mean square.
+_EXTRACTOR_SCALE = math.sqrt(2.0)
 # Below 1, so that 50 legacy steps with gains of up to 1.41 do not run away.
 _HEAD_SCALE = 0.5
 
@@ -42,9 +44,13 @@ def random_network(dataset: str, seed: int = 0) -> StreamingTalker:
 def _values(own: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     if own.endswith(("norm.weight", "norm1.weight", "norm2.weight", "norm3.weight", "original0")):
         return torch.ones(shape)
+    if own.endswith(("norm.bias", "norm1.bias", "norm2.bias", "norm3.bias")):
+        return torch.zeros(shape)  # others would be all that silence leaves, and the next norm would make them large
     if len(shape) == 1:
         return 0.02 * torch.randn(shape, generator=generator)
     scale = 1 / math.sqrt(math.prod(shape[1:]))
+    if "feature_extractor" in own:
+        scale *= _EXTRACTOR_SCALE
     if "motion.head" in own:
         scale *= _HEAD_SCALE
     return scale * torch.randn(shape, generator=generator)

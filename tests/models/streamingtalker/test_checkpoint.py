@@ -333,6 +333,11 @@ def test_a_checkpoint_of_published_size(dataset: str, parameters: int, frame_rat
     assert (model.config.dataset, model.config.frame_rate) == (dataset, frame_rate)
     with torch.no_grad():
         token = model.vae.start_token()
+        noise = torch.randn((1, 8000), generator=torch.Generator().manual_seed(0))
+        extractor: Any = model.audio_encoder.feature_extractor
+        heard, silence = extractor(noise), extractor(0 * noise)
+    assert 0.1 < float(heard.square().mean().sqrt()) < 2.0, "a random network must not lose its sound on the way"
+    assert not silence.any()
     assert token.shape == (1, 1, 1024)
     assert bool(torch.isfinite(token).all())
 
