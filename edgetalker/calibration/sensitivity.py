@@ -103,6 +103,8 @@ class Prober:
         self.frames = max(warm, _LEAST_FRAMES, min(self.frames, affordable))
         for schedule in self.bundle.manifest.ladder:
             self._wanted[schedule] = play(self.bundle, self._full, self.sound, self.frames, schedule, seed=self.seed)
+        for engine in self._full.values():
+            engine.learning = False
 
     def _seconds(self, schedule: str, frames: int) -> float:
         for engine in self._full.values():

@@ -85,8 +85,12 @@ def test_what_was_computed_once_is_remembered_and_nothing_else_is(toy: Bundle) -
     engines = ort_engines(toy, kind=RememberingEngine)
     first = play(toy, engines, SOUND, 20, "full")
     np.testing.assert_array_equal(first, play(toy, ort_engines(toy), SOUND, 20, "full"))
+    kept = {name: len(engine.memory) for name, engine in engines.items()}
+    for engine in engines.values():
+        engine.learning = False
     other = play(toy, engines, 2 * SOUND, 20, "full")
     np.testing.assert_array_equal(other, play(toy, ort_engines(toy), 2 * SOUND, 20, "full"))
+    assert {name: len(engine.memory) for name, engine in engines.items()} == kept
     for engine in engines.values():
         engine.close()  # from here on it has nothing to compute with
     np.testing.assert_array_equal(first, play(toy, engines, SOUND, 20, "full"))
