@@ -257,10 +257,17 @@ class Narrowing:
         ]
 
     def _most(self, goal: float) -> int:
-        """Return how many layers can be narrow: by prediction, then played, fewer until the short piece keeps it."""
+        """Return how many layers can be narrow: by prediction, then played.
+
+        Fewer until the short piece keeps the goal, more as long as it does: one event that comes a frame late in one of
+        the pieces may be counted with many layers, and comes late once when all of them are narrow.
+        """
+        layers = self.found.layers
         count = max(point.layers for point in self.found.curve if point.predicted <= goal)
-        while count and self.prober.drift(choice_of(self.found.layers[:count])) > goal:
+        while count and self.prober.drift(choice_of(layers[:count])) > goal:
             count -= max(1, count // 8)
+        while count < len(layers) and self.prober.drift(choice_of(layers[: count + 1])) <= goal:
+            count += 1
         return count
 
     def _all_weights(self) -> int:

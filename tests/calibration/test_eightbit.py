@@ -169,6 +169,22 @@ def test_a_large_stage_is_tried_as_a_whole_and_in_groups_where_that_is_too_much(
     assert all(layer.drifts == {"full": 1e-2 * len(layer.kinds)} for layer in found[1:])
 
 
+@pytest.mark.parametrize(("of_all", "most"), [(4.0, 0), (1.0, 3), (0.5, 4)])
+def test_what_is_played_decides_how_many_layers_are_narrow_not_the_prediction(of_all: float, most: int) -> None:
+    """Alone each of four drifts by 0.006, so two are predicted at 0.0085 and three at 0.0104."""
+    layers = [Layer("s", (Product(n, "Gemm", "x", 1, 100),), {n: "w8"}, {"full": 0.006}) for n in "abcd"]
+
+    class Played(Prober):
+        def drift(self, choice: Choice) -> float:
+            return of_all * 0.003 * len(choice["s"])
+
+    bundle = Bundle.open(TINY)
+    pass_ = Narrowing(bundle, "int8", {}, np.zeros(1, np.float32), 0.01)
+    pass_.prober = Played(bundle, {}, {}, {}, pass_.sound, Path())
+    pass_.found.layers, pass_.found.curve = layers, curve_of(layers, 1000)
+    assert pass_._most(0.0095) == most
+
+
 def test_layers_become_narrow_by_what_they_save_for_their_error() -> None:
     def layer(name: str, weights: int, **drifts: float) -> Layer:
         return Layer("s", (Product(name, "Gemm", "x", 1, weights),), {name: "w8"}, drifts)
