@@ -177,7 +177,7 @@ class _Conversion:
         self, stages: list[ConvertedStage], loops: list[Divergence], rounded: Mapping[str, OneStep], **more: Any
     ) -> ConvertReport:
         name, options = self.bundle.manifest.name, self.options
-        heard = f"{options.audio or 'a made-up voice and a clip in many voices'}"
+        heard = str(options.audio or "a made-up voice and a clip in many voices")
         return ConvertReport(name, options.precision, heard, stages, loops, rounded, options.goal, **more)
 
     def _rounded(self, stage: ConvertedStage) -> Iterator[OneStep]:

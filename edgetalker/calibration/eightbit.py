@@ -7,7 +7,7 @@ beside it as `PRECISION-host`, which ONNX Runtime plays. Both hold the same numb
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -141,13 +141,10 @@ class Narrowing:
         """Try the groups of those large stages alone that as a whole take more than their share of the goal."""
         found = list[Layer]()
         for layer in tried:
-            size = -(-len(layer.products) // _GROUPS)
             if len(layer.products) == 1 or layer.drift <= self.goal * _MARGIN / len(tried) ** 0.5:
                 found.append(layer)
-                continue
-            groups = [layer.products[first : first + size] for first in range(0, len(layer.products), size)]
-            parts = [Layer(layer.stage, part, {item.name: layer.kinds[item.name] for item in part}) for part in groups]
-            found += self.prober.try_alone(parts)
+            else:
+                found += self.prober.try_alone(_parts(layer, -(-len(layer.products) // _GROUPS)))
         return found
 
     def _with_weights_alone(self, tried: Sequence[Layer]) -> list[Layer]:
@@ -163,14 +160,11 @@ class Narrowing:
             found.append(layer)
         return found
 
-    def _layers(self, stage: str) -> Iterator[Layer]:
-        """Yield a layer for each product, or one of all products of a large stage."""
+    def _layers(self, stage: str) -> list[Layer]:
+        """Return a layer for each product, or one of all products of a large stage."""
         kinds = {item.name: kind for item in products(self.networks[stage]) if (kind := kind_for(item, self.precision))}
-        chosen = [item for item in products(self.networks[stage]) if item.name in kinds]
-        size = len(chosen) if sum(item.weights for item in chosen) > _LARGE else 1
-        for first in range(0, len(chosen), max(1, size)):
-            group = tuple(chosen[first : first + size])
-            yield Layer(stage, group, {item.name: kinds[item.name] for item in group})
+        whole = Layer(stage, tuple(self._products(stage, kinds)), kinds)
+        return [whole] if sum(item.weights for item in whole.products) > _LARGE else _parts(whole, 1)
 
     def _chosen(self, stage: str) -> dict[str, Kind]:
         return {name: kind for layer in self.layers if layer.stage == stage for name, kind in layer.kinds.items()}
@@ -262,11 +256,12 @@ class Narrowing:
         Fewer until the short piece keeps the goal, more as long as it does: one event that comes a frame late in one of
         the pieces may be counted with many layers, and comes late once when all of them are narrow.
         """
-        layers = self.found.layers
+        layers, most = self.found.layers, len(self.found.layers)
         count = max(point.layers for point in self.found.curve if point.predicted <= goal)
         while count and self.prober.drift(choice_of(layers[:count])) > goal:
+            most = count - 1  # `count` was played, and is too much
             count -= max(1, count // 8)
-        while count < len(layers) and self.prober.drift(choice_of(layers[: count + 1])) <= goal:
+        while count < most and self.prober.drift(choice_of(layers[: count + 1])) <= goal:
             count += 1
         return count
 
@@ -359,6 +354,12 @@ def narrow(**given: Any) -> tuple[Narrowing, tempfile.TemporaryDirectory[str]]:
         folder.cleanup()
         raise
     return pass_, folder
+
+
+def _parts(layer: Layer, size: int) -> list[Layer]:
+    """Return a layer's products, `size` at a time, as layers of their own that nobody has tried yet."""
+    groups = [layer.products[first : first + size] for first in range(0, len(layer.products), size)]
+    return [Layer(layer.stage, group, {item.name: layer.kinds[item.name] for item in group}) for group in groups]
 
 
 def _weights(network: Network) -> int:
