@@ -20,7 +20,7 @@ PYTEST = EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -n $(JOBS) --dist w
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
-.PHONY: setup demo fuzz test test-fast test-slow test-all test-pythons test-lowest test-agents test-ray lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
+.PHONY: setup demo fuzz coverage test test-fast test-slow test-all test-pythons test-lowest test-agents test-ray lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
@@ -28,6 +28,7 @@ help:
 	@echo "make wheel                 a wheel in dist/, which needs neither PortAudio nor PyTorch"
 	@echo "make wheelhouse            all that a kiosk without a network needs, in wheelhouse/"
 	@echo "make test-slow             the tests that take more than five seconds each"
+	@echo "make coverage              the same as make test's, and which lines none of them runs"
 	@echo "make fuzz                  changed inputs for an hour each; nothing but errors that say what is wrong"
 	@echo "make test-agents           the plug-ins for Pipecat and LiveKit, in an environment of their own"
 	@echo "make test-ray              the fleet on a Ray of this machine, and Triton's files, in an environment of their own"
@@ -102,11 +103,15 @@ test: $(VENV)/.dev lint
 	@$(MAKE) --no-print-directory -j2 types test-fast
 
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow and not gpu"
 	@{ $(PORTAUDIO); } || echo "not tested: $(NO_PORTAUDIO); STRICT=1 refuses this"
 
 test-slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not gpu"
+
+# Which lines no test runs. Watching every line makes the tests half as long again, so it stands beside them.
+coverage: $(VENV)/.dev
+	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term:skip-covered
 
 # FUZZ_ARGS="--seed 7 --seconds 60 checkpoints" tries one target for a minute.
 FUZZ_ARGS ?= --seconds 3600
