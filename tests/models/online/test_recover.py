@@ -54,6 +54,7 @@ def test_what_is_read_out_of_the_shipped_bundle_plays_what_it_plays(work: Path, 
         np.testing.assert_allclose(found, value, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_small_talker_comes_back_with_its_sizes_and_thresholds(tmp_path: Path) -> None:
     talker = small_talker()
     decoder = talker.decoder

@@ -71,6 +71,7 @@ def test_the_mouth_rests_without_a_voice(schedule: str, level: float | None) -> 
     assert np.mean(lip_gap(mouth) > 0.1) < 0.03
 
 
+@pytest.mark.slow
 def test_blinks_go_on_in_silence() -> None:
     lid = play(np.zeros(16000 * 90))[:, INDEX["EyeBlinkLeft"]]
     blinks = int(((lid[1:] >= 0.5) & (lid[:-1] < 0.5)).sum())
