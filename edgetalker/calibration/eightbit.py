@@ -136,6 +136,7 @@ class Narrowing:
         self.found.layers = cheapest(tried, self.goal * _MARGIN)
         self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))
         self.found.taken = self._most(self.goal * _MARGIN)
+        self.prober.close()  # the long closed loop opens its own, and a large network's would not fit beside them
 
     def _in_groups(self, tried: Sequence[Layer]) -> list[Layer]:
         """Try the groups of those large stages alone that as a whole take more than their share of the goal."""

@@ -119,21 +119,28 @@ class Prober:
 
     def drifts(self, choice: Choice) -> dict[str, float]:
         """Return schedule -> drift, for the schedules in which one of these stages plays."""
-        engines = dict(self._full)
         stages = [stage for stage, kinds in choice.items() if kinds]
-        for stage in stages:
-            path = self.folder / f"{stage}.onnx"
-            path.write_bytes(self.model(stage, choice[stage]))
-            engines[stage] = self._engine(stage, path)
-        drifts = {}
-        for schedule, wanted in self._wanted.items():
-            if not self._plays(schedule, stages):
-                continue
-            found = play(self.bundle, engines, self.sound, self.frames, schedule, seed=self.seed)
-            error = float(np.sqrt(np.mean(np.square(found - wanted, dtype=np.float64))))
-            deviation = float(np.sqrt(np.mean(np.var(wanted, axis=0, dtype=np.float64)))) or 1.0
-            drifts[schedule] = error / deviation if np.isfinite(error) else np.inf
-        return drifts
+        trial = dict[str, RememberingEngine]()
+        try:
+            for stage in stages:
+                path = self.folder / f"{stage}.onnx"
+                path.write_bytes(self.model(stage, choice[stage]))
+                trial[stage] = self._engine(stage, path)
+            return {
+                schedule: self._drift(schedule, wanted, trial)
+                for schedule, wanted in self._wanted.items()
+                if self._plays(schedule, stages)
+            }
+        finally:
+            for engine in trial.values():  # a large network's must be gone before the next ones come
+                engine.close()
+
+    def _drift(self, schedule: str, wanted: NDArray[np.float32], trial: Mapping[str, RememberingEngine]) -> float:
+        engines = {**self._full, **trial}
+        found = play(self.bundle, engines, self.sound, self.frames, schedule, seed=self.seed)
+        error = float(np.sqrt(np.mean(np.square(found - wanted, dtype=np.float64))))
+        deviation = float(np.sqrt(np.mean(np.var(wanted, axis=0, dtype=np.float64)))) or 1.0
+        return error / deviation if np.isfinite(error) else np.inf
 
     def model(self, stage: str, kinds: Mapping[str, Kind], form: Form = "emulated") -> bytes:
         """Return a stage with these products narrow."""

@@ -19,7 +19,9 @@ from edgetalker.calibration.network import Network, name_nodes, read_network
 from edgetalker.calibration.quantise import Product, products
 from edgetalker.calibration.ranges import Rows
 from edgetalker.calibration.report import ConvertReport
+from edgetalker.calibration.rollout import RememberingEngine
 from edgetalker.calibration.sensitivity import Choice, Layer, Prober, cheapest, curve_of
+from edgetalker.calibration.sound import made_up_voice
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.runtime.talker import Talker
@@ -167,6 +169,25 @@ def test_a_large_stage_is_tried_as_a_whole_and_in_groups_where_that_is_too_much(
     assert 3 <= len(found[1:]) <= 4
     assert [item for layer in found[1:] for item in layer.products] == list(wholes[1].products)
     assert all(layer.drifts == {"full": 1e-2 * len(layer.kinds)} for layer in found[1:])
+
+
+def test_what_a_trial_opened_is_closed_before_the_next_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two trials of a large network are more than the memory of the machine that FP32 fits in."""
+    bundle = Bundle.open(TINY)
+    monkeypatch.setattr(Prober, "model", lambda prober, stage, kinds: prober.bundle.onnx(stage).read_bytes())
+    prober = Prober(bundle, {}, {}, {}, made_up_voice(16000, 16000), tmp_path)
+    opened, opens = list[RememberingEngine](), Prober._engine
+
+    def counted(prober: Prober, stage: str, path: Path) -> RememberingEngine:
+        opened.append(opens(prober, stage, path))
+        return opened[-1]
+
+    with closing(prober):
+        prober.start(1, 0.0)
+        monkeypatch.setattr(Prober, "_engine", counted)
+        assert prober.drift({"decode": {"any": "w8"}, "audio": {"any": "w8"}}) == 0.0
+        assert [engine.name for engine in opened] == ["decode", "audio"]
+        assert [engine._session for engine in opened] == [None, None]
 
 
 @pytest.mark.parametrize(("of_all", "most"), [(4.0, 0), (1.0, 3), (0.5, 4)])
