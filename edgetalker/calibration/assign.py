@@ -49,13 +49,13 @@ class Assignment:
 
 def assign(network: Network, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> Assignment:
     """Assign a precision to every node. ranges: tensor -> what rollouts showed. keep: nodes held in FP32."""
-    names = name_nodes(network)
+    name_nodes(network)
     result = Assignment()
     outer = network.outer_names()
     for node in network.nodes:
         if node.op_type not in (*PRODUCTS, *FOLLOWERS) or not network.is_float(node.output[0]):
             continue
-        name = names[id(node)]
+        name = node.name
         if is_reduction(network, node):
             result.reductions.add(name)
             result.kept[name] = "product with a vector: a sum, kept as FP32"
@@ -65,7 +65,7 @@ def assign(network: Network, ranges: Mapping[str, Range], keep: Collection[str] 
             result.kept[name] = reason
         else:
             result.half.add(name)
-    _drop_lonely(network, names, result)
+    _drop_lonely(network, result)
     return result
 
 
@@ -95,7 +95,8 @@ def _product_objection(network: Network, node: Any, ranges: Mapping[str, Range])
         return f"feeds {curve}: a spectrum or a statistic"
     logits = ranges.get(node.output[0])
     if logits and logits.largest > _LOGITS and reached(network, node, FOLLOWERS, _SOFTMAX):
-        return f"attention logits reach {logits.largest:.0f}, where FP16 rounds by {_spacing(logits.largest):g}"
+        spacing = np.spacing(np.float16(logits.largest))
+        return f"attention logits reach {logits.largest:.0f}, where FP16 rounds by {spacing:g}"
     return ""
 
 
@@ -122,27 +123,22 @@ def _weight_objection(network: Network, name: str) -> str:
     return f"constant `{name}` loses {error:.1e} of itself in FP16" if error > _WEIGHT_ERROR else ""
 
 
-def _spacing(value: float) -> float:
-    return float(np.spacing(np.float16(value)))
-
-
-def _drop_lonely(network: Network, names: Mapping[int, str], result: Assignment) -> None:
+def _drop_lonely(network: Network, result: Assignment) -> None:
     """Take followers back to FP32 until each of them has FP16 on all sides: a cast must not cost a bit for nothing."""
-    followers = [node for node in network.nodes if node.op_type in FOLLOWERS and names[id(node)] in result.half]
+    followers = [node for node in network.nodes if node.op_type in FOLLOWERS and node.name in result.half]
     changed = True
     while changed:
         changed = False
         for node in followers:
-            name = names[id(node)]
-            if name in result.half and not _surrounded(network, names, node, result.half):
-                result.half.discard(name)
-                result.kept[name] = "not between FP16 nodes on every side"
+            if node.name in result.half and not _surrounded(network, node, result.half):
+                result.half.discard(node.name)
+                result.kept[node.name] = "not between FP16 nodes on every side"
                 changed = True
 
 
-def _surrounded(network: Network, names: Mapping[int, str], node: Any, half: Collection[str]) -> bool:
+def _surrounded(network: Network, node: Any, half: Collection[str]) -> bool:
     flowing = network.flowing(node)
-    before = all(name in network.producers and names[id(network.producers[name])] in half for name in flowing)
+    before = all(name in network.producers and network.producers[name].name in half for name in flowing)
     users = [user for name in node.output for user in network.consumers.get(name, [])]
-    after = all(names[id(user)] in half for user in users) and not set(node.output) & network.outputs
+    after = all(user.name in half for user in users) and not set(node.output) & network.outputs
     return bool(flowing) and before and after and bool(users)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 
 from edgetalker.calibration.assign import Assignment
-from edgetalker.calibration.network import FLOAT, HALF, Network, copied
+from edgetalker.calibration.network import FLOAT, HALF, Network, checked, copied, helper, numpy_helper
 
 __all__ = ["is_linear", "to_mixed"]
 
@@ -20,18 +21,12 @@ def to_mixed(network: Network, assignment: Assignment) -> Any:
 
     Raises ValueError when the result is not valid ONNX.
     """
-    import onnx
-
     writer = _Writer(network, assignment)
     model = copied(network.model, writer.nodes())
     del model.graph.value_info[:]  # its types are the old ones
     _write_constants(model.graph, network)
     model.graph.initializer.extend(writer.made)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except Exception as error:  # onnx's checker raises several unrelated classes
-        raise ValueError(f"the converted network is not valid: {error}") from error
-    return model
+    return checked(model, "converted", full=True)
 
 
 class _Writer:
@@ -55,14 +50,12 @@ class _Writer:
                 yield from self._widened(node.input)
                 yield from self._convolution(node)
             else:
-                yield from self._widened([*node.input, *self._inner(node)])
+                yield from self._widened([*node.input, *self.network.outer_names([node])])
                 yield node
         yield from self._widened(sorted(self.network.outputs))
 
     def _half(self, node: Any) -> Iterator[Any]:
-        import onnx
-
-        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        copy = deepcopy(node)
         for place, name in enumerate(node.input):
             if name and self.network.is_float(name):
                 yield from self._narrowed(name)
@@ -87,14 +80,8 @@ class _Writer:
                 self.wide.add(name)
                 yield _cast(name + _SUFFIX, name, FLOAT)
 
-    def _inner(self, node: Any) -> set[str]:
-        graphs = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-        return {name for graph in graphs for inner in graph.node for name in inner.input}
-
     def _sum(self, node: Any) -> Iterator[Any]:
         """x @ w with one column w, as sum(x * w^T): TensorRT-RTX has no FP32 products on sm75, and needs none here."""
-        from onnx import helper
-
         left, right = node.input
         column = f"{right}__row"
         order = [*range(len(self.network.shapes[right] or ()))]
@@ -108,8 +95,6 @@ class _Writer:
 
     def _convolution(self, node: Any) -> Iterator[Any]:
         """x @ w + b, as a convolution of width 1: the one FP32 product that TensorRT-RTX builds for sm75."""
-        from onnx import helper, numpy_helper
-
         base, shape = node.output[0], self.network.shapes[node.input[0]] or ()
         matrix = self.network.constants[node.input[1]]
         kernel = matrix if any(item.i for item in node.attribute) else matrix.T
@@ -140,15 +125,11 @@ def is_linear(network: Network, node: Any) -> bool:
 
 
 def _cast(source: str, target: str, kind: int) -> Any:
-    from onnx import helper
-
     return helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=kind)
 
 
 def _write_constants(graph: Any, network: Network) -> None:
     """Keep what is still read, add the FP16 twins and the rows of sums that are now read."""
-    from onnx import numpy_helper
-
     read = {name for node in graph.node for name in node.input} | network.outer_names() | network.outputs
     kept = [numpy_helper.from_array(values, name) for name, values in network.constants.items() if name in read]
     for name, values in network.constants.items():

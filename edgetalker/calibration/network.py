@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,32 @@ import numpy as np
 
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
-from edgetalker.engines.lazy import required
+from edgetalker.engines.lazy import LazyModule, required
 
 __all__ = [
     "CURVES",
     "FLOAT",
+    "FLOAT8",
     "HALF",
     "MOVES",
     "Network",
+    "checked",
     "copied",
+    "helper",
     "name_nodes",
+    "numpy_helper",
+    "onnx",
     "reached",
     "read_network",
     "relative_error",
 ]
 
-FLOAT, HALF = 1, 10
-"""ONNX's numbers for float32 and float16."""
+onnx: Any = LazyModule("onnx")
+helper: Any = LazyModule("onnx.helper")
+numpy_helper: Any = LazyModule("onnx.numpy_helper")
+
+FLOAT, HALF, FLOAT8 = 1, 10, 17
+"""ONNX's numbers for float32, float16 and float8 E4M3FN."""
 MOVES = ("Reshape", "Transpose", "Slice", "Split", "Concat", "Gather", "Squeeze", "Unsqueeze", "Expand", "Flatten")
 """Operators that move values and change none."""
 CURVES = ("Pow", "Log", "Sqrt", "Reciprocal", "Exp")
@@ -39,7 +49,6 @@ class Network:
     stored narrow and cast when they are read. Changed by its user alone."""
 
     def __init__(self, model: Any) -> None:
-        import onnx
         from onnx import inliner, shape_inference
 
         if model.functions:
@@ -79,10 +88,10 @@ class Network:
         """Names of the graph's outputs."""
         return {item.name for item in self.graph.output}
 
-    def outer_names(self) -> set[str]:
-        """Return the names that subgraphs (If, Loop, Scan) read from this graph."""
+    def outer_names(self, nodes: Iterable[Any] | None = None) -> set[str]:
+        """Return the names that subgraphs (If, Loop, Scan) of these nodes (default: all) read from this graph."""
         found: set[str] = set()
-        for node in self.graph.node:
+        for node in self.graph.node if nodes is None else nodes:
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     found |= {name for inner in attribute.g.node for name in inner.input}
@@ -99,15 +108,20 @@ class Network:
 
 def copied(model: Any, nodes: Iterable[Any] | None = None) -> Any:
     """Return a copy of an ONNX model, with these nodes in place of its own."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     if nodes is not None:
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del copy.graph.node[:]
         copy.graph.node.extend(nodes)
     return copy
+
+
+def checked(model: Any, what: str, *, full: bool = False) -> Any:
+    """Return a model that is valid ONNX, in `full` its types and shapes too. Raises ValueError for one that is not."""
+    try:
+        onnx.checker.check_model(model, full_check=full)
+    except Exception as error:  # onnx's checker raises several unrelated classes
+        raise ValueError(f"the {what} network is not valid: {error}") from error
+    return model
 
 
 def read_network(path: Path) -> Network:
@@ -119,16 +133,13 @@ def read_network(path: Path) -> Network:
         raise InputError(f"{path} cannot be read as ONNX: {error}", hint="export the bundle again") from error
 
 
-def name_nodes(network: Network) -> dict[int, str]:
-    """Give every node a unique name, in the graph itself; return identity -> name."""
+def name_nodes(network: Network) -> None:
+    """Give every node a unique name, in the graph itself."""
     seen: set[str] = set()
-    names = {}
     for place, node in enumerate(network.graph.node):
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{place}"
         seen.add(node.name)
-        names[id(node)] = node.name
-    return names
 
 
 def reached(network: Network, node: Any, through: Collection[str], wanted: Collection[str]) -> str:
@@ -146,8 +157,6 @@ def reached(network: Network, node: Any, through: Collection[str], wanted: Colle
 
 def _without_constants(model: Any) -> Any:
     """Turn Constant nodes and casts of weights into initializers, so that weights are found in one place."""
-    import onnx
-
     copy = copied(model)
     stored = {item.name: item for item in copy.graph.initializer}
     outputs = {item.name for item in copy.graph.output}
@@ -164,8 +173,6 @@ def _without_constants(model: Any) -> Any:
 
 def _constant(node: Any, stored: Mapping[str, Any]) -> Array | None:
     """Return what a Constant node, or a Cast of a constant, gives; None for any other node."""
-    from onnx import helper, numpy_helper
-
     attributes = {item.name: item for item in node.attribute}
     if node.op_type == "Constant" and "value" in attributes:
         values: Array = numpy_helper.to_array(attributes["value"].t)

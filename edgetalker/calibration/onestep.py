@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.network import FLOAT, HALF, MOVES, copied
+from edgetalker.calibration.network import FLOAT, HALF, MOVES, copied, helper, numpy_helper, onnx
 from edgetalker.engines.engine import Array
 from edgetalker.engines.lazy import required
 from edgetalker.engines.ort import open_session
@@ -70,8 +70,6 @@ def _compared(full: bytes, other: Any, inputs: Sequence[Mapping[str, Array]]) ->
 
 def emulated(model: Any, half: Collection[str]) -> bytes:
     """Return a converted model as an FP32 model with the rounding written out. half: names of its FP16 nodes."""
-    from onnx import numpy_helper
-
     copy = copied(model)
     narrow = {item.name for item in copy.graph.initializer if item.data_type == HALF}
     copy = copied(copy, (node for item in copy.graph.node for node in _rewritten(item, half, narrow)))
@@ -84,8 +82,6 @@ def emulated(model: Any, half: Collection[str]) -> bytes:
 
 def _rewritten(node: Any, half: Collection[str], narrow: set[str]) -> Iterator[Any]:
     """Yield a node's stand-ins. narrow: tensors that were FP16 so far; grows with the walk."""
-    from onnx import helper
-
     kind = next((item.i for item in node.attribute if item.name == "to"), 0) if node.op_type == "Cast" else 0
     if kind == HALF:
         narrow.add(node.output[0])
@@ -106,8 +102,6 @@ def _rewritten(node: Any, half: Collection[str], narrow: set[str]) -> Iterator[A
 
 
 def _rounded(source: str, target: str) -> Iterator[Any]:
-    from onnx import helper
-
     yield helper.make_node("Cast", [source], [f"{target}__half"], name=f"narrow_{target}", to=HALF)
     yield helper.make_node("Cast", [f"{target}__half"], [target], name=f"widen_{target}", to=FLOAT)
 
@@ -122,7 +116,6 @@ def half_error(full: bytes, converted: bytes, inputs: Sequence[Mapping[str, Arra
 
 def half_runner(model: bytes) -> Any:
     """Return a callable (None, inputs) -> outputs. Raises MissingPackageError without PyTorch."""
-    import onnx
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(onnx.load_from_string(model), new_ops=list(_operators()))

@@ -12,12 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from edgetalker.calibration.network import CURVES, FLOAT, MOVES, Network, copied, reached
+from edgetalker.calibration.network import (
+    CURVES,
+    FLOAT,
+    FLOAT8,
+    MOVES,
+    Network,
+    checked,
+    copied,
+    helper,
+    numpy_helper,
+    reached,
+)
 from edgetalker.calibration.ranges import Rows
 from edgetalker.engines.engine import Array
 
@@ -158,9 +170,7 @@ def to_quantised(
     weight; what is not there is rounded to nearest. Raises ValueError when the result is not
     valid ONNX.
     """
-    import onnx
-
-    writer = _Writer(network, largest, form, fitted or {})
+    writer = _Writer(network, dict(largest), form, fitted or {})
     model = copied(
         network.model, (made for node in network.nodes for made in writer.rewritten(node, kinds.get(node.name)))
     )
@@ -169,11 +179,7 @@ def to_quantised(
     kept = [item for item in model.graph.initializer if item.name in read]
     del model.graph.initializer[:]
     model.graph.initializer.extend([*kept, *writer.made.values()])
-    try:
-        onnx.checker.check_model(model)
-    except Exception as error:  # onnx's checker raises several unrelated classes
-        raise ValueError(f"the quantised network is not valid: {error}") from error
-    return model
+    return checked(model, "quantised")
 
 
 def int8_weights(matrix: Array, axis: int) -> tuple[Array, Array]:
@@ -228,19 +234,16 @@ def _inverse(lower: Array) -> Array:
     return np.block([[first, np.zeros_like(below.T)], [below, last]])
 
 
+@dataclass
 class _Writer:
-    """Rewrites nodes one by one; remembers weights and tensors that were written already."""
+    """Rewrites nodes one by one; remembers weights (`made`: name -> initializer) and tensors that were written."""
 
-    def __init__(
-        self,
-        network: Network,
-        largest: Mapping[str, float],
-        form: Form,
-        fitted: Mapping[str, Fitted],
-    ) -> None:
-        self.network, self.largest, self.form, self.fitted = network, dict(largest), form, fitted
-        self.made: dict[str, Any] = {}  # name -> initializer
-        self.written: set[str] = set()  # tensors that exist so far
+    network: Network
+    largest: dict[str, float]
+    form: Form
+    fitted: Mapping[str, Fitted]
+    made: dict[str, Any] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
 
     def rewritten(self, node: Any, kind: Kind | None) -> Iterator[Any]:
         if kind is None:
@@ -252,8 +255,6 @@ class _Writer:
 
     def _matrix(self, node: Any, kind: Kind) -> Iterator[Any]:
         """Weights lie as (in, out), which ONNX Runtime's fusions and TensorRT both want; Gemm's transB goes."""
-        from onnx import helper
-
         matrix = self.network.constants[node.input[1]]
         matrix = np.ascontiguousarray(matrix.T) if _transposed(node) else matrix
         weights = yield from self._weights(f"{node.input[1]}__kn", matrix, 1, kind)
@@ -266,8 +267,6 @@ class _Writer:
 
     def _evened(self, node: Any) -> Made:
         """Divide a product's input by what its weights' rows were multiplied by; emulated weights hold the quotient."""
-        from onnx import helper
-
         source: str = node.input[0]
         fitted = self.fitted.get(_plain(node.input[1]))
         if fitted is None or fitted.even is None or self.form == "emulated":
@@ -283,8 +282,6 @@ class _Writer:
 
     def _integers(self, node: Any, source: str, weights: str, columns: int, kind: Kind) -> Iterator[Any]:
         """Gemm on 8-bit integers, which wants two axes. Under w8 activations keep 16 bits, as two parts of 8."""
-        from onnx import helper
-
         out = node.output[0]
         shape = self.network.shapes[node.input[0]] or ()
         flat, made = source, out
@@ -312,13 +309,11 @@ class _Writer:
     def _in_two(self, flat: str, source: str) -> Made:
         """Write rows in 8 bits, and below them what that left, made as large: one product reads its weights once for
         both."""
-        from onnx import helper
-
         two, high, left = (f"{flat}__{part}" for part in ("w8", "rounded", "left"))
         if two not in self.written:
             self.written.add(two)
             scale, zero = self._scale(source, "w8"), self._zero("a8")
-            small = self._constant(f"{scale}_low", _values(self.made[scale]) / np.float32(_REST))
+            small = self._constant(f"{scale}_low", numpy_helper.to_array(self.made[scale]) / np.float32(_REST))
             yield from self._pair(flat, high, scale)
             yield helper.make_node("Sub", [flat, high], [left], name=f"rest_{flat}")
             yield helper.make_node("QuantizeLinear", [left, small, zero], [f"{left}__q"], name=f"narrow_{left}")
@@ -328,8 +323,6 @@ class _Writer:
 
     def _of_two(self, node: Any, both: str, made: str, rows: int) -> Iterator[Any]:
         """Add the product's lower rows, made small again, to its upper ones."""
-        from onnx import helper
-
         if rows == 1:
             mix = self._constant("rest__mix", np.array([[1.0, 1.0 / _REST]], np.float32))
             yield helper.make_node("MatMul", [mix, both], [made], name=f"{node.name}__sum")
@@ -341,9 +334,7 @@ class _Writer:
         yield helper.make_node("Add", [high, low], [made], name=f"{node.name}__sum")
 
     def _convolution(self, node: Any, kind: Kind) -> Iterator[Any]:
-        import onnx
-
-        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        copy = deepcopy(node)
         copy.input[1] = yield from self._weights(f"{node.input[1]}__k", self.network.constants[node.input[1]], 0, kind)
         if kind != "w8":
             copy.input[0] = yield from self._narrow(node.input[0], kind)
@@ -361,8 +352,6 @@ class _Writer:
         yield from self._pair(f"{out}__wide", out, self._scale(out, kind), kind)
 
     def _weights(self, name: str, values: Array, axis: int, kind: Kind) -> Made:
-        from onnx import helper, numpy_helper
-
         # Weights that two products read cannot be made u8 by ONNX Runtime: each has its own in the host's form.
         while self.form == "host" and f"{name}__wide" in self.written:
             name += _AGAIN
@@ -379,7 +368,7 @@ class _Writer:
         if kind == "f8":
             top = max(float(np.abs(full).max()), 1e-12)
             scale: Array = np.asarray(top / FP8_LARGEST, dtype)
-            narrow = helper.make_tensor(name, _fp8(), values.shape, _to_fp8(full / np.float32(scale)), raw=True)
+            narrow = helper.make_tensor(name, FLOAT8, values.shape, _to_fp8(full / np.float32(scale)), raw=True)
             inputs = [name, self._constant(f"{name}__scale", scale)]
         else:
             whole, scales = self._int8(name, full, axis)
@@ -416,8 +405,6 @@ class _Writer:
         return wide
 
     def _pair(self, source: str, target: str, scale: str, kind: Kind = "a8") -> Iterator[Any]:
-        from onnx import helper
-
         zero = self._zero(kind)
         last = f"{target}__unbound" if self.form == "emulated" else target
         for operator, given, made in (("Quantize", source, f"{target}__q"), ("Dequantize", f"{target}__q", last)):
@@ -439,10 +426,8 @@ class _Writer:
 
     def _zero(self, kind: Kind) -> str:
         """The zero point also says the type."""
-        from onnx import helper
-
         if kind == "f8":
-            self.made.setdefault("zero__f8", helper.make_tensor("zero__f8", _fp8(), [], b"\0", raw=True))
+            self.made.setdefault("zero__f8", helper.make_tensor("zero__f8", FLOAT8, [], b"\0", raw=True))
             return "zero__f8"
         middle = np.asarray(128, np.uint8) if self.form == "host" else np.asarray(0, np.int8)
         return self._constant("zero__a8", middle)
@@ -450,11 +435,9 @@ class _Writer:
     def _int32(self, node: Any, bias: str, size: int, scale: str, kind: Kind = "a8") -> Made:
         """A bias as int32 in units of the product's own scale: what an integer product adds at no cost. Under w8 it is
         added to both rows, of which the sum is taken."""
-        from onnx import helper
-
-        end = _values(self.made[scale])
+        end = numpy_helper.to_array(self.made[scale])
         weights = f"{node.input[1]}__{'k' if node.op_type == 'Conv' else 'kn'}"
-        scales = end * _values(self.made[f"{weights}__scale"])
+        scales = end * numpy_helper.to_array(self.made[f"{weights}__scale"])
         values = np.broadcast_to(self.network.constants[bias], (size,)).astype(np.float64)
         values = values / (1.0 + 1.0 / _REST) if kind == "w8" else values
         whole = np.clip(np.rint(values / scales), -(2.0**31) + 1, 2.0**31 - 1).astype(np.int32)
@@ -464,8 +447,6 @@ class _Writer:
         return f"{base}_wide"
 
     def _constant(self, name: str, values: Array) -> str:
-        from onnx import numpy_helper
-
         self.made.setdefault(name, numpy_helper.from_array(np.asarray(values), name))
         return name
 
@@ -506,19 +487,6 @@ def _even(matrix: Array) -> Array:
 
 def _transposed(node: Any) -> bool:
     return any(item.name == "transB" and item.i for item in node.attribute)
-
-
-def _values(initializer: Any) -> Array:
-    from onnx import numpy_helper
-
-    values: Array = numpy_helper.to_array(initializer)
-    return values
-
-
-def _fp8() -> int:
-    from onnx import TensorProto
-
-    return int(TensorProto.FLOAT8E4M3FN)
 
 
 def from_fp8(data: bytes, shape: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.network import Network, copied
+from edgetalker.calibration.network import FLOAT, FLOAT8, Network, copied, helper, onnx, relative_error
 from edgetalker.engines.engine import Array
 from edgetalker.engines.ort import open_session
 
@@ -34,7 +34,8 @@ def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> d
     model = copied(network.model)
     model.graph.node.extend(node for name in names for node in _probes(name))
     del model.graph.output[:]
-    model.graph.output.extend(_probe_outputs(names))
+    shown = [f"{name}__{suffix}" for name in names for suffix in ("largest", "mean")]
+    model.graph.output.extend(helper.make_tensor_value_info(name, FLOAT, []) for name in shown)
     session = open_session(model.SerializeToString())
     largest, squares, runs = np.zeros(len(names)), np.zeros(len(names)), 0
     for values in inputs:
@@ -49,20 +50,10 @@ def measure_ranges(network: Network, inputs: Iterable[Mapping[str, Array]]) -> d
 
 
 def _probes(name: str) -> Iterator[Any]:
-    from onnx import helper
-
     yield helper.make_node("Abs", [name], [f"{name}__abs"])
     yield helper.make_node("ReduceMax", [f"{name}__abs"], [f"{name}__largest"], keepdims=0)
     yield helper.make_node("Mul", [name, name], [f"{name}__square"])
     yield helper.make_node("ReduceMean", [f"{name}__square"], [f"{name}__mean"], keepdims=0)
-
-
-def _probe_outputs(names: Iterable[str]) -> Iterator[Any]:
-    from onnx import TensorProto, helper
-
-    for name in names:
-        for suffix in ("largest", "mean"):
-            yield helper.make_tensor_value_info(f"{name}__{suffix}", TensorProto.FLOAT, [])
 
 
 METHODS = ("max", "percentile", "entropy", "mse")
@@ -118,13 +109,11 @@ def _values(
     network: Network, names: Collection[str], inputs: Sequence[Mapping[str, Array]]
 ) -> Iterator[tuple[str, Array]]:
     """Yield each tensor's value in each recorded run."""
-    from onnx import helper
-
     border = {item.name for item in network.graph.input}
     inner = [name for name in names if name not in border]
     model = copied(network.model)
     del model.graph.output[:]
-    model.graph.output.extend(helper.make_tensor_value_info(name, 1, None) for name in inner)
+    model.graph.output.extend(helper.make_tensor_value_info(name, FLOAT, None) for name in inner)
     session = open_session(model.SerializeToString()) if inner else None
     for values in inputs:
         yield from ((name, values[name]) for name in names if name in border)
@@ -190,8 +179,6 @@ def range_errors(
     rounded at once where one by one would take too long. One network serves all: each tensor's scale, and whether it
     is rounded at all, are inputs of it.
     """
-    import onnx
-
     model = copied(network.model)
     for node in model.graph.node:
         if node.op_type in ("MatMul", "Gemm", "Conv") and node.input[0] in ends:
@@ -199,9 +186,9 @@ def range_errors(
     made = [node for name in ends for node in _switched(name, largest[name])]
     model = copied(model, _in_order(model.graph.node, made, {item.name for item in model.graph.input}))
     for name in ends:
-        model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}__scale", 1, []))
-        model.graph.input.append(onnx.helper.make_tensor_value_info(f"{name}__on", onnx.TensorProto.BOOL, []))
-    fp8 = onnx.helper.make_tensor("zero__448", onnx.TensorProto.FLOAT8E4M3FN, [], b"\0", raw=True)
+        model.graph.input.append(helper.make_tensor_value_info(f"{name}__scale", FLOAT, []))
+        model.graph.input.append(helper.make_tensor_value_info(f"{name}__on", onnx.TensorProto.BOOL, []))
+    fp8 = helper.make_tensor("zero__448", FLOAT8, [], b"\0", raw=True)
     model.graph.initializer.extend([onnx.numpy_helper.from_array(np.asarray(0, np.int8), "zero__127"), fp8])
     del model.graph.value_info[:]
     session = open_session(model.SerializeToString())
@@ -217,23 +204,13 @@ def range_errors(
                 for name in names:
                     given[f"{name}__on"] = np.asarray(True)
                     given[f"{name}__scale"] = np.asarray(max(ends[name][method], 1e-12) / largest[name], np.float32)
-                error = _relative(wanted, session.run(None, given)) / len(inputs)
+                error = max(map(relative_error, wanted, session.run(None, given)), default=0.0) / len(inputs)
                 for name in names:
                     errors[name][method] += error
     return errors
 
 
-def _relative(wanted: Sequence[Array], found: Sequence[Array]) -> float:
-    pairs = [
-        (np.linalg.norm(a.astype(np.float64)), np.linalg.norm(b.astype(np.float64) - a))
-        for a, b in zip(wanted, found, strict=True)
-    ]
-    return max((float(off / size) for size, off in pairs if size), default=0.0)
-
-
 def _switched(name: str, largest: float) -> Iterator[Any]:
-    from onnx import helper
-
     zero, scale = f"zero__{largest:.0f}", f"{name}__scale"
     yield helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}__narrow"])
     yield helper.make_node("DequantizeLinear", [f"{name}__narrow", scale, zero], [f"{name}__rounded"])

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.engine import DTYPES, TensorSpec
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.lazy import required
+from edgetalker.engines.lazy import LazyModule, required
 from edgetalker.engines.torch import arithmetic, operators
 from edgetalker.engines.torch.operators import Build, Node, Run, torch
 
 __all__ = ["OPERATORS", "OnnxModule"]
+
+onnx: Any = LazyModule("onnx")
+helper: Any = LazyModule("onnx.helper")
+numpy_helper: Any = LazyModule("onnx.numpy_helper")
 
 OPERATORS: Mapping[str, Build] = {**arithmetic.OPERATORS, **operators.OPERATORS}
 """Every ONNX operator that is known here."""
@@ -119,8 +123,6 @@ def _refuse_unknown(name: str, graph: Any) -> None:
 
 
 def _initializers(graph: Any) -> dict[str, NDArray[Any]]:
-    from onnx import numpy_helper
-
     constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
@@ -137,17 +139,13 @@ def _constant(node: Any) -> NDArray[Any]:
 
 
 def _attribute(attribute: Any) -> Any:
-    from onnx import TensorProto, helper, numpy_helper
-
     value = helper.get_attribute_value(attribute)
-    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def _shapes(model: Any, constants: Mapping[str, NDArray[Any]]) -> dict[str, tuple[int, ...]]:
     """Return every shape that ONNX's own inference knows to be fixed."""
-    from onnx import shape_inference
-
-    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {name: array.shape for name, array in constants.items()}
     for item in (*graph.input, *graph.output, *graph.value_info):
         dims = item.type.tensor_type.shape.dim
@@ -157,8 +155,6 @@ def _shapes(model: Any, constants: Mapping[str, NDArray[Any]]) -> dict[str, tupl
 
 
 def _spec(stage: str, item: Any) -> TensorSpec:
-    from onnx import helper
-
     tensor = item.type.tensor_type
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     shape = tuple(dim.dim_value for dim in tensor.shape.dim)
