@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine
+from edgetalker.engines.engine import Array, Buffer, Engine
 from edgetalker.engines.errors import Progress, unheard
-from edgetalker.engines.host import HostBuffer, HostDevice
+from edgetalker.engines.host import HostBuffer
 from edgetalker.engines.manifest import Step
-from edgetalker.engines.ort import OrtEngine, check_buffers, ort_engines
+from edgetalker.engines.ort import OrtEngine, ort_engines
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.talker import Talker
 
@@ -25,55 +25,41 @@ __all__ = ["Divergence", "Inputs", "RememberingEngine", "compare_rollouts", "pla
 Inputs = dict[str, Array]
 
 
-@dataclass
-class _Tape:
-    """What one stage read, while `running`."""
+class _StepwiseEngine(OrtEngine):
+    """An engine whose every run, captured or not, goes through `run`."""
 
-    running: bool = False
-    inputs: list[Inputs] = field(default_factory=list)
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """Return the outputs, in the order of `self.outputs`."""
+        made: list[Array] = self._session.run(list(self.outputs), dict(inputs))
+        return made
 
+    def _run_at(self, buffers: Mapping[str, Buffer]) -> Callable[[], object]:
+        arrays = {name: buffer.array for name, buffer in buffers.items() if isinstance(buffer, HostBuffer)}
+        inputs = {name: arrays[name] for name in self.inputs}
 
-class _RecordingBinding:
-    def __init__(self, inner: Binding, buffers: Mapping[str, HostBuffer], tape: _Tape) -> None:
-        self._inner, self._buffers, self._tape = inner, buffers, tape
+        def run() -> None:
+            for name, values in zip(self.outputs, self.run(inputs), strict=True):
+                np.copyto(arrays[name], values)
 
-    def enqueue(self, device: Device) -> None:
-        assert isinstance(device, HostDevice)
-        device.call(self._record)
-        self._inner.enqueue(device)
-
-    def _record(self) -> None:
-        if self._tape.running:
-            self._tape.inputs.append({name: buffer.array.copy() for name, buffer in self._buffers.items()})
+        return run
 
 
-class _RecordingEngine(OrtEngine):
-    """An engine whose every run, captured or not, first writes its inputs onto a tape."""
+class _RecordingEngine(_StepwiseEngine):
+    """An engine that keeps what it reads in each run while `running`."""
 
-    tape: _Tape
+    running = False
 
-    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:  # type: ignore[override]
-        read = {name: buffer for name, buffer in buffers.items() if name in self.inputs}
-        assert all(isinstance(buffer, HostBuffer) for buffer in read.values())
-        return _RecordingBinding(super().bind(buffers), read, self.tape)  # type: ignore[arg-type]
+    def __init__(self, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self.tape: list[Inputs] = []
 
-
-class _RememberedBinding:
-    def __init__(self, engine: RememberingEngine, buffers: Mapping[str, HostBuffer]) -> None:
-        self._engine = engine
-        self._inputs = {name: buffers[name].array for name in engine.inputs}
-        self._outputs = [buffers[name].array for name in engine.outputs]
-
-    def enqueue(self, device: Device) -> None:
-        assert isinstance(device, HostDevice)
-        device.call(self._run)
-
-    def _run(self) -> None:
-        for buffer, values in zip(self._outputs, self._engine.run(self._inputs), strict=True):
-            np.copyto(buffer, values)
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        if self.running:
+            self.tape.append({name: values.copy() for name, values in inputs.items()})
+        return super().run(inputs)
 
 
-class RememberingEngine(OrtEngine):
+class RememberingEngine(_StepwiseEngine):
     """An engine that computes nothing twice: what it once made of the same inputs, bit for bit, it gives again.
 
     With one stage in 8 bits the stages before it hear what they heard in FP32: most of a large network's time. The
@@ -86,21 +72,16 @@ class RememberingEngine(OrtEngine):
         self.learning = True
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        """Return the outputs, in the order of `self.outputs`."""
         seen = hashlib.blake2b(digest_size=16)
         for values in inputs.values():
             seen.update(values.tobytes())
         key = seen.digest()
         if (known := self.memory.get(key)) is not None:
             return known
-        made: list[Array] = self._session.run(list(self.outputs), dict(inputs))
+        made = super().run(inputs)
         if self.learning:
             self.memory[key] = made
         return made
-
-    def bind(self, buffers: Mapping[str, Buffer]) -> Binding:  # type: ignore[override]
-        check_buffers(self.name, {**self.inputs, **self.outputs}, buffers)
-        return _RememberedBinding(self, buffers)  # type: ignore[arg-type]
 
 
 def record_inputs(
@@ -112,23 +93,20 @@ def record_inputs(
     the extremes of the timestep among them. Controls go through their extremes from frame to frame. Each schedule hears
     another part of the sound first: stages that all of them play see as many different frames as are kept.
     """
-    tapes = {name: _Tape() for name in bundle.manifest.stages}
     engines: dict[str, _RecordingEngine] = ort_engines(bundle, kind=_RecordingEngine)
-    for name, engine in engines.items():
-        engine.tape = tapes[name]
     periods = {step.stage: step.every for step in bundle.manifest.program if isinstance(step, Step)}
-    kept = {name: _kept_frames(frames, keep, periods.get(name, 1)) for name in tapes}
+    kept = {name: _kept_frames(frames, keep, periods.get(name, 1)) for name in engines}
     with Model(bundle, engines=engines) as model, closing(model.talker(seed=seed)) as talker:
         for place, schedule in enumerate(talker.schedules):
             talker.reset()
             heard = np.roll(sound, -(place * len(sound) // len(talker.schedules)))
             for index in range(frames):
                 progress("observing ranges", (place + index / frames) / len(talker.schedules))
-                for name, tape in tapes.items():
-                    tape.running = index in kept[name]
+                for name, engine in engines.items():
+                    engine.running = index in kept[name]
                 _turn_controls(talker, index)
                 talker.make(schedule, window=_window(talker, bundle, heard, index))
-    return {name: tape.inputs for name, tape in tapes.items()}
+    return {name: engine.tape for name, engine in engines.items()}
 
 
 def _kept_frames(frames: int, keep: int, period: int) -> set[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,17 +31,11 @@ __all__ = [
     "onnxruntime_module",
     "open_session",
     "ort_engines",
+    "run_at",
 ]
 
 _KERNEL = "_kernel_time"
-_TYPES = {
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(bool)": "bool",
-    "tensor(uint8)": "uint8",
-}
+_TYPES = {f"tensor({'float' if name == 'float32' else name})": name for name in DTYPES}
 
 
 class OrtBinding:
@@ -49,23 +43,10 @@ class OrtBinding:
 
     __slots__ = ("_buffers", "_run", "_stage")
 
-    def __init__(
-        self,
-        stage: str,
-        session: Any,
-        inputs: Mapping[str, TensorSpec],
-        outputs: Mapping[str, TensorSpec],
-        buffers: Mapping[str, Buffer],
-    ) -> None:
-        """session: ONNX Runtime's. buffers: one for each input and output."""
-        io = session.io_binding()
-        for bind, specs in ((io.bind_input, inputs), (io.bind_output, outputs)):
-            for name, spec in specs.items():
-                bind(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
-        self._stage = stage
-        self._buffers = dict(buffers)  # the addresses that `io` holds live as long as this does
-        self._run = partial(session.run_with_iobinding, io, None)
-        self._run.stage = stage  # type: ignore[attr-defined] # for the message when it fails
+    def __init__(self, stage: str, run: Any, buffers: Mapping[str, Buffer]) -> None:
+        """run: what runs the stage on these buffers, whose addresses live as long as this does."""
+        self._stage, self._buffers, self._run = stage, dict(buffers), run
+        self._run.stage = stage  # for the message when it fails
 
     def enqueue(self, device: Device) -> None:
         """Enqueue one run. Raises EngineError on a device that is not the host."""
@@ -104,7 +85,10 @@ class OrtEngine:
     def bind(self, buffers: Mapping[str, Buffer]) -> OrtBinding:
         """Give the stage its memory. Raises EngineError naming every missing, unknown or misshapen tensor."""
         check_buffers(self.name, {**self.inputs, **self.outputs}, buffers)
-        return OrtBinding(self.name, self._session, self.inputs, self.outputs, buffers)
+        return OrtBinding(self.name, self._run_at(buffers), buffers)
+
+    def _run_at(self, buffers: Mapping[str, Buffer]) -> Callable[[], object]:
+        return run_at(self._session, self.inputs, self.outputs, buffers)
 
     def layers(self, runs: int) -> Layers:
         """Return each layer's median time, by ONNX Runtime's profiler, under the settings that are played."""
@@ -125,6 +109,17 @@ class OrtEngine:
     def close(self) -> None:
         """Drop ONNX Runtime's session."""
         self._session = None
+
+
+def run_at(
+    session: Any, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], buffers: Mapping[str, Buffer]
+) -> Callable[[], object]:
+    """Return what runs an ONNX Runtime session on the buffers of its inputs and outputs."""
+    io = session.io_binding()
+    for bind, specs in ((io.bind_input, inputs), (io.bind_output, outputs)):
+        for name, spec in specs.items():
+            bind(name, "cpu", 0, DTYPES[spec.dtype], spec.shape, buffers[name].address)
+    return partial(session.run_with_iobinding, io, None)
 
 
 def ort_engines(

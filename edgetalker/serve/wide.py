@@ -18,7 +18,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, Layers, TensorSpec
 from edgetalker.engines.errors import EngineError, OptionError
 from edgetalker.engines.manifest import ROW, Carry, Manifest, Stage, Step, Tensor, reference
-from edgetalker.engines.ort import OrtBinding, OrtEngine, open_session
+from edgetalker.engines.ort import OrtBinding, OrtEngine, open_session, run_at
 from edgetalker.engines.verify import traffic
 from edgetalker.runtime.memory import INBOUND, Memory
 from edgetalker.runtime.model import Model
@@ -82,7 +82,7 @@ class Rows:
         """Give the stage its memory."""
         if self._run is None:
             return _EachRow([self._engine.bind(self._row(buffers, row)) for row in range(self._talkers)])
-        return OrtBinding(self.name, self._run, self.inputs, self.outputs, buffers)
+        return OrtBinding(self.name, run_at(self._run, self.inputs, self.outputs, buffers), buffers)
 
     def _row(self, buffers: Mapping[str, Buffer], row: int) -> dict[str, Buffer]:
         specs = {**self._engine.inputs, **self._engine.outputs}
