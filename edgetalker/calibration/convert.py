@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ class _Conversion:
             }
             with _draft(bundle, "fp16", files) as draft:
                 report = self._report(stages, self._loops(draft, [_EMULATED])[_EMULATED], rounded, held=held)
-                drifts = {} if report.met is not False or not stages else self._by_stage(draft)
+                drifts = {} if report.met or not stages else self._by_stage(draft)
                 report = replace(report, harm=drifts)
                 if drifts and "auto" in options.hold:
                     worst = max(drifts, key=drifts.__getitem__)
@@ -140,7 +140,7 @@ class _Conversion:
     def to_eight_bits(self) -> ConvertReport:
         """Convert to 8 bits, with fewer layers narrow where the long closed loop misses the goal."""
         bundle, options = self.bundle, self.options
-        pass_, folder = narrow(
+        with narrow(
             bundle=bundle,
             precision=options.precision,
             recorded=self.recorded,
@@ -151,8 +151,7 @@ class _Conversion:
             seed=options.seed,
             budget=options.budget,
             progress=self.progress,
-        )
-        with folder, closing(pass_):
+        ) as pass_:
             for trial in range(_TRIES):
                 pass_.write()
                 stages = pass_.found.stages
@@ -276,36 +275,36 @@ def _draft(bundle: Bundle, precision: str, files: Mapping[str, dict[str, bytes]]
 
 def _forget(path: Path, precision: str) -> None:
     """Drop a precision from a draft."""
-    document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    if document.get("precisions", {}).pop(precision, None) is None:
-        return
-    document["files"] = {name: d for name, d in document["files"].items() if not name.startswith(f"{precision}/")}
-    shutil.rmtree(path / precision, ignore_errors=True)
-    _write_manifest(path, document)
+    with _manifest(path) as document:
+        if document.get("precisions", {}).pop(precision, None) is None:
+            return
+        document["files"] = {name: d for name, d in document["files"].items() if not name.startswith(f"{precision}/")}
+        shutil.rmtree(path / precision, ignore_errors=True)
 
 
 def add_precision(path: Path, precision: str, stages: dict[str, bytes]) -> None:
     """Put converted stages (name -> ONNX) into a bundle's folder and its manifest, which is replaced last."""
     _add_files(path, {f"{precision}/{name}.onnx": data for name, data in stages.items()})
-    document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    document.setdefault("precisions", {})[precision] = {name: f"{precision}/{name}.onnx" for name in stages}
-    _write_manifest(path, document)
+    with _manifest(path) as document:
+        document.setdefault("precisions", {})[precision] = {name: f"{precision}/{name}.onnx" for name in stages}
 
 
 def _add_files(path: Path, files: dict[str, bytes]) -> None:
+    with _manifest(path) as document:
+        for name, data in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+            document["files"][name] = sha256_of(path / name)
+        document["files"] = dict(sorted(document["files"].items()))
+
+
+@contextmanager
+def _manifest(path: Path) -> Iterator[dict[str, Any]]:
+    """Lend a bundle's manifest to be changed, and write it."""
     document = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    for name, data in files.items():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(data)
-        document["files"][name] = sha256_of(path / name)
-    document["files"] = dict(sorted(document["files"].items()))
-    _write_manifest(path, document)
-
-
-def _write_manifest(path: Path, document: object) -> None:
-    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    yield document
     with write_whole(path / MANIFEST) as file:
-        file.write(text.encode())
+        file.write((json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def _install(draft: Path, target: Path, precision: str, *, new: bool) -> None:

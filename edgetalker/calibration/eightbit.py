@@ -7,7 +7,8 @@ beside it as `PRECISION-host`, which ONNX Runtime plays. Both hold the same numb
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.calibration.network import Network, name_nodes, read_network
+from edgetalker.calibration.network import Network, name_nodes, onnx, read_network
 from edgetalker.calibration.onestep import OneStep, one_step_error
 from edgetalker.calibration.quantise import (
     FP8_LARGEST,
@@ -307,8 +308,6 @@ class Narrowing:
         path, inputs = self.bundle.onnx(name), self.recorded[name]
         full = path.read_bytes()
         probes = inputs[:: max(1, len(inputs) // 8)][:8]
-        if not kinds:
-            return StageForms(name, self._for_gpu(name, path, probes, {}), b"", b"", {}, 0.0, 0.0, 0.0, {}, len(full))
         on_host = self._on_host(name, kinds)
         forms: dict[Form, Mapping[str, Kind]] = {"emulated": kinds, "host": on_host}
         files = {form: self.prober.model(name, narrow_, form) for form, narrow_ in forms.items() if narrow_}
@@ -317,7 +316,7 @@ class Narrowing:
             name,
             self._for_gpu(name, path, probes, kinds),
             files.get("host", b""),
-            files["emulated"],
+            files.get("emulated", b""),
             kinds,
             weights_of(chosen) / max(1, _weights(self.networks[name])),
             sum(item.operations for item in chosen) / max(1, _operations(path)),
@@ -328,8 +327,6 @@ class Narrowing:
 
     def _for_gpu(self, name: str, path: Path, inputs: Sequence[Inputs], chosen: Mapping[str, Kind]) -> bytes:
         """FP16 first, by its own rules; then 8 bits where they were chosen."""
-        import onnx
-
         half = convert_stage(name, path, inputs, self.limit)
         if not chosen:
             return half.onnx
@@ -344,17 +341,12 @@ class Narrowing:
             self.prober.close()
 
 
-def narrow(**given: Any) -> tuple[Narrowing, tempfile.TemporaryDirectory[str]]:
-    """Return a prepared pass and the folder of its trial files; the caller closes both."""
-    folder = tempfile.TemporaryDirectory(prefix="edgetalker-narrow-")
-    pass_ = Narrowing(**given)
-    try:
-        pass_.prepare(Path(folder.name))
-    except BaseException:
-        pass_.close()
-        folder.cleanup()
-        raise
-    return pass_, folder
+@contextmanager
+def narrow(**given: Any) -> Iterator[Narrowing]:
+    """Yield a prepared pass; it is closed and its trial files are gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="edgetalker-narrow-") as folder, closing(Narrowing(**given)) as pass_:
+        pass_.prepare(Path(folder))
+        yield pass_
 
 
 def _parts(layer: Layer, size: int) -> list[Layer]:

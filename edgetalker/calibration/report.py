@@ -101,7 +101,7 @@ class ConvertReport:
             "stages": {stage.name: self._stage(stage) for stage in self.stages} or self._narrow_stages(),
             "held": dict(self.held),
             "harm": dict(self.harm),
-            **self._narrow(),
+            **({} if self.narrow is None else _narrow(self.narrow)),
             "closed_loop": {item.schedule: _divergence(item) for item in self.closed_loop},
             "closed_loop_host": {item.schedule: _divergence(item) for item in self.host_loop},
         }
@@ -135,27 +135,8 @@ class ConvertReport:
             for stage in self.narrow.stages
         }
 
-    def _narrow(self) -> dict[str, Any]:
-        if self.narrow is None:
-            return {}
-        found = self.narrow
-        return {
-            "weights_in_8_bits": found.weights,
-            "operations_in_8_bits": found.operations,
-            "weights_in_8_bits_on_the_cpu": found.on_host,
-            "probe_frames": found.probe_frames,
-            "ranges": found.ranges,
-            "range_methods": found.methods,
-            "layers": [
-                {"name": layer.name, "saved": layer.saved, "drifts": layer.drifts, "taken": place < found.taken}
-                for place, layer in enumerate(found.layers)
-            ],
-            "curve": [_number(asdict(point)) for point in found.curve],
-        }
-
-    def _narrow_lines(self) -> Iterator[str]:
-        assert self.narrow is not None
-        for stage in self.narrow.stages:
+    def _narrow_lines(self, found: EightBits) -> Iterator[str]:
+        for stage in found.stages:
             if not stage.kinds:
                 yield f"  {stage.name}: nothing of it is in 8 bits"
                 continue
@@ -166,7 +147,6 @@ class ConvertReport:
                 f"multiply-adds in 8 bits, {stage.full_bytes / 1e6:.2f} -> {len(stage.gpu) / 1e6:.2f} MB, error of one "
                 f"run {errors}"
             )
-        found = self.narrow
         host = f" ({found.on_host:.1%} of weights on the CPU)" if self.host_loop else ""
         yield f"  all: {found.weights:.1%} of weights{host}, {found.operations:.1%} of multiply-adds in 8 bits"
         yield from (f"    not narrow: {layer.name}, alone {layer.drift:.2%}" for layer in found.layers[found.taken :])
@@ -177,7 +157,7 @@ class ConvertReport:
         """Return the report for a terminal."""
         out = [f"{self.bundle} in {self.precision}, heard: {self.sound}"]
         if self.narrow is not None:
-            out += self._narrow_lines()
+            out += self._narrow_lines(self.narrow)
         for stage in self.stages:
             out.append(_stage_line(stage, self.rounded.get(stage.name)))
             counts = Counter(_short(reason) for reason in stage.kept.values())
@@ -204,7 +184,7 @@ class ConvertReport:
 
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 2))
-        self._draw_curve(left) if self.narrow is not None else self._draw_stages(left)
+        self._draw_stages(left) if self.narrow is None else self._draw_curve(left, self.narrow)
         self._draw_rollouts(right)
         figure.suptitle(f"{self.bundle}: {self.precision} against FP32")
         data = io.BytesIO()
@@ -226,13 +206,12 @@ class ConvertReport:
         axes.set_xlabel("relative error of one run")
         axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.0, -0.14), frameon=False)
 
-    def _draw_curve(self, axes: Any) -> None:
-        assert self.narrow is not None
-        points = self.narrow.curve[1:]
+    def _draw_curve(self, axes: Any, found: EightBits) -> None:
+        points = found.curve[1:]
         axes.plot([100 * p.share for p in points], [100 * max(p.predicted, 1e-5) for p in points], label="predicted")
         played = [point for point in points if np.isfinite(point.measured)]
         axes.plot([100 * p.share for p in played], [100 * p.measured for p in played], "o", ms=4, label="played")
-        axes.axvline(100 * self.narrow.curve[self.narrow.taken].share, color="#888888", ls=":", lw=1, label="taken")
+        axes.axvline(100 * found.curve[found.taken].share, color="#888888", ls=":", lw=1, label="taken")
         axes.axhline(100 * self.goal, color="#b03030", ls="--", lw=1)
         axes.set_yscale("log")
         axes.set_xlabel("weights in 8 bits, %")
@@ -251,6 +230,22 @@ class ConvertReport:
 
 
 _FORMS = {"emulated": "", "host": ", on the CPU"}
+
+
+def _narrow(found: EightBits) -> dict[str, Any]:
+    return {
+        "weights_in_8_bits": found.weights,
+        "operations_in_8_bits": found.operations,
+        "weights_in_8_bits_on_the_cpu": found.on_host,
+        "probe_frames": found.probe_frames,
+        "ranges": found.ranges,
+        "range_methods": found.methods,
+        "layers": [
+            {"name": layer.name, "saved": layer.saved, "drifts": layer.drifts, "taken": place < found.taken}
+            for place, layer in enumerate(found.layers)
+        ],
+        "curve": [_number(asdict(point)) for point in found.curve],
+    }
 
 
 def _number(values: dict[str, Any]) -> dict[str, Any]:
