@@ -11,6 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -45,24 +46,20 @@ class HostBuffer:
         return HostBuffer(name, spec, raw.view(DTYPES[spec.dtype]).reshape(spec.shape))
 
 
+@dataclass(slots=True, eq=False)
 class HostMark:
     """A point in the queue; `ns` is the clock's reading when the queue last came by, -1 before that."""
 
-    __slots__ = ("name", "ns")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.ns = -1
+    name: str
+    ns: int = -1
 
 
+@dataclass(slots=True, eq=False)
 class HostGraph:
     """Recorded calls, replayed in their order; a mark among them reads the clock."""
 
-    __slots__ = ("calls", "name")
-
-    def __init__(self, name: str, calls: tuple[Call | HostMark, ...]) -> None:
-        self.name = name
-        self.calls = calls
+    name: str
+    calls: tuple[Call | HostMark, ...] = field(repr=False)
 
     @property
     def nodes(self) -> int:
@@ -128,8 +125,7 @@ class HostDevice:
         into[...] = values
 
     def read(self, source: Buffer) -> Array:
-        values: Array = _own(source, HostBuffer).array.copy()
-        return values
+        return np.array(_own(source, HostBuffer).array)
 
     def call(self, work: Call) -> None:
         recording = self._recording

@@ -62,10 +62,8 @@ class Reader:
 
     def numbers(self, key: str, default: tuple[float, ...] = _MISSING) -> tuple[float, ...]:
         """Return the value of `key` as a tuple of finite numbers."""
-        if default is not _MISSING and key not in self._object:
-            self._known.append(key)
-            return default
-        return tuple(self._finite(f"`{key}[{i}]`", value) for i, value in enumerate(self.take(key, list)))
+        values = self.take(key, list, cast("list[Any]", default))
+        return tuple(self._finite(f"`{key}[{i}]`", value) for i, value in enumerate(values))
 
     def _finite(self, what: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or abs(value) > 3.4e38 or value != value:
@@ -75,10 +73,7 @@ class Reader:
 
     def strings(self, key: str, default: tuple[str, ...] = _MISSING) -> tuple[str, ...]:
         """Return the value of `key` as a tuple of strings without repeats."""
-        if default is not _MISSING and key not in self._object:
-            self._known.append(key)
-            return default
-        values = self.take(key, list)
+        values = self.take(key, list, cast("list[Any]", default))
         for i, value in enumerate(values):
             if not isinstance(value, str):
                 self.fault(f"`{key}[{i}]` is {_shown(value)} where a string was wanted")
@@ -115,22 +110,14 @@ class Reader:
         """Return the value of `key` as an exact positive fraction: `30` or `"30000/1001"`."""
         self._known.append(key)
         value = self._object.get(key)
-        try:
-            # Fraction() itself would compute "1e999999999" to the last digit.
-            if isinstance(value, bool) or not isinstance(value, (int, str)):
-                raise ValueError
-            if not re.fullmatch(r"\d{1,9}(\.\d{1,9}|/\d{1,9})?", str(value)):
-                raise ValueError
-            fraction = Fraction(str(value))
-            if fraction <= 0:
-                raise ValueError
-        except (ValueError, ZeroDivisionError):
-            self.fault(
-                f"`{key}` is {_shown(value)} where a positive whole number or a fraction such as "
-                '"30000/1001" was wanted'
-            )
-            return Fraction(1)
-        return fraction
+        text = str(value) if isinstance(value, (int, str)) else ""
+        # Fraction() itself would compute "1e999999999" to the last digit.
+        if re.fullmatch(r"\d{1,9}(\.\d{1,9}|/(?=0*[1-9])\d{1,9})?", text) and (fraction := Fraction(text)) > 0:
+            return fraction
+        self.fault(
+            f'`{key}` is {_shown(value)} where a positive whole number or a fraction such as "30000/1001" was wanted'
+        )
+        return Fraction(1)
 
     def choice(self, key: str, options: tuple[str, ...], default: str = _MISSING) -> str:
         """Return the value of `key`, one of `options`."""

@@ -11,7 +11,6 @@ from edgetalker.engines.manifest import ROW, Carry, Manifest, Reference, Step, T
 
 __all__ = ["contradictions", "traffic"]
 
-_FILLED_BY_RUNTIME = ("audio", "heard", "count", "noise", "control", "input", "constant", "state")
 _WRITABLE = ("value", "state")
 
 
@@ -228,7 +227,7 @@ def _shift_faults(newest: TensorSpec, window: TensorSpec) -> Iterator[str]:
 def _order_faults(manifest: Manifest) -> Iterator[str]:
     """A value that is read before anything wrote it in the same frame would be stale or poison."""
     for schedule in manifest.schedules:
-        written = {name for name, tensor in manifest.tensors.items() if tensor.role in _FILLED_BY_RUNTIME}
+        written = {name for name, tensor in manifest.tensors.items() if tensor.role != "value"}
         for place, step in enumerate(manifest.program):
             if step.schedules and schedule not in step.schedules:
                 continue
@@ -298,8 +297,7 @@ def _file_faults(manifest: Manifest) -> Iterator[str]:
             yield f"{user} uses `{file}`, which `files` does not list{nearest(file, manifest.files)}"
 
 
-def _unknown(what: str, names: object, known: Mapping[str, object]) -> Iterator[str]:
-    assert isinstance(names, (tuple, Mapping))
+def _unknown(what: str, names: Iterable[str], known: Mapping[str, object]) -> Iterator[str]:
     for name in names:
         if name not in known:
             yield f"unknown {what}: `{name}`{nearest(name, known)}"

@@ -243,17 +243,10 @@ class Driver:
             raise self.error("cuStreamQuery", code)
         return not code
 
-    def to_device(self, target: int, source: int, nbytes: int, stream: int) -> None:
-        """Enqueue a copy of host memory to the GPU."""
-        self._call("cuMemcpyHtoDAsync", target, source, nbytes, stream)
-
-    def to_host(self, target: int, source: int, nbytes: int, stream: int) -> None:
-        """Enqueue a copy from the GPU to host memory."""
-        self._call("cuMemcpyDtoHAsync", target, source, nbytes, stream)
-
-    def on_device(self, target: int, source: int, nbytes: int, stream: int) -> None:
-        """Enqueue a copy within the GPU; the two may not overlap."""
-        self._call("cuMemcpyDtoDAsync", target, source, nbytes, stream)
+    to_device = partialmethod(_call, "cuMemcpyHtoDAsync")
+    to_host = partialmethod(_call, "cuMemcpyDtoHAsync")
+    on_device = partialmethod(_call, "cuMemcpyDtoDAsync")
+    """(target, source, bytes, stream): enqueued; two within the GPU may not overlap."""
 
     def rows(self, target: tuple[int, int], source: tuple[int, int], width: int, height: int, stream: int) -> None:
         """Enqueue a copy of `height` rows of `width` bytes; `target` and `source` are (address, bytes a row).

@@ -134,7 +134,7 @@ class CudaMemory:
         self._resources, self._driver = resources, resources.driver
         self.stream, self.ordinal, self.integrated = resources.stream, ordinal, integrated
         self._poison = poison
-        self._scratch: list[CudaBuffer] = []
+        self._scratch: list[Block] = []
         self.allocated = 0
 
     def allocate(self, name: str, spec: TensorSpec, *, staged: bool = False) -> CudaBuffer:
@@ -207,10 +207,8 @@ class CudaMemory:
     def read(self, source: Buffer) -> Array:
         own = self._own(source)
         self._resources.synchronize()
-        values: Array
         if own.block.shared:
-            values = own.staging().copy()
-            return values
+            return np.array(own.staging())
         values = np.empty(own.spec.shape, DTYPES[own.spec.dtype])
         with self._resources.watched():
             self._driver.to_host(values.ctypes.data, own.address, values.nbytes, self.stream)
@@ -250,14 +248,12 @@ class CudaMemory:
 
     def _scratch_for(self, nbytes: int) -> int:
         """Return the address of scratch memory; made at the first shift of its size: the warm run or the capture."""
-        for buffer in self._scratch:
-            if buffer.spec.nbytes >= nbytes:
-                return buffer.address
-        what = "scratch memory for shifts"
+        for block in self._scratch:
+            if block.nbytes >= nbytes:
+                return block.address
         with self._resources.watched(), self._allocation_allowed():
-            block = self._new_block(what, nbytes, staged=False)
-        self._scratch.append(CudaBuffer(what, TensorSpec("uint8", (nbytes,)), block))
-        return block.address
+            self._scratch.append(self._new_block("scratch memory for shifts", nbytes, staged=False))
+        return self._scratch[-1].address
 
     @contextmanager
     def _allocation_allowed(self) -> Iterator[None]:

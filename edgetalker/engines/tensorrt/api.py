@@ -16,7 +16,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
-from edgetalker.engines.engine import TensorSpec
+from edgetalker.engines.engine import DTYPES, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, unknown
 
 __all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of", "wheel_cuda"]
@@ -24,14 +24,7 @@ __all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of", "w
 FLAVOURS: Mapping[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx", "lean": "tensorrt_lean"}
 """Flavour -> Python module."""
 
-_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "UINT8": "uint8",
-}
+_TYPES = {{"float32": "FLOAT", "float16": "HALF"}.get(name, name.upper()): name for name in DTYPES}
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,6 @@ class PlanBuilder:
 
     def _record(self, name: str, plan: bytes, done: dict[str, Any]) -> PlanRecord:
         stage, gpu = self.bundle.manifest.stages[name], self.machine.gpu
-        measured_here = self.target.flavour == "tensorrt" and isinstance(gpu, Gpu)
         return PlanRecord(
             stage=name,
             precision=self.precision,
@@ -111,7 +110,7 @@ class PlanBuilder:
             version=self.machine.versions[self.target.flavour],
             capabilities=self.target.capabilities,
             platform=self.machine.platform,
-            device=gpu.name if measured_here and isinstance(gpu, Gpu) else "",
+            device=gpu.name if self.target.flavour == "tensorrt" and isinstance(gpu, Gpu) else "",
             driver=gpu.driver if isinstance(gpu, Gpu) else "",
             onnx_sha256=self.bundle.manifest.files[self.bundle.onnx_name(name, self.precision)],
             plan_sha256=sha256(plan).hexdigest(),

@@ -45,14 +45,12 @@ class RuntimeCache:
     def attach(self, config: Any) -> None:
         """Load the file into a runtime configuration of TensorRT-RTX. A CUDA context must be current."""
         self._cache = config.create_runtime_cache()
-        saved = b""
         with suppress(OSError):  # absent, or not ours to read: compile
-            saved = self.path.read_bytes()
-        if saved and not self._cache.deserialize(saved):
+            self._saved = self.path.read_bytes()
+        if self._saved and not self._cache.deserialize(self._saved):
             self.rejected = True
             self.path.unlink(missing_ok=True)
-            saved = b""
-        self._saved = saved
+            self._saved = b""
         config.set_runtime_cache(self._cache)
 
     def save(self) -> None:

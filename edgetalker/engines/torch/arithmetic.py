@@ -15,37 +15,20 @@ from edgetalker.engines.torch.operators import Build, Node, Run, axes_of, functi
 
 __all__ = ["INTO", "OPERATORS", "dtype_of"]
 
+_SAME = (
+    "Abs Add Ceil Cos Erf Exp Floor Log MatMul Mul Neg Pow Reciprocal Relu Round Sigmoid Sign Sin Sqrt Sub Tanh Where"
+).split()
+"""ONNX operators that torch has under the same name, in lower case."""
 _PLAIN = {
-    "Abs": "abs",
+    **{kind: kind.lower() for kind in _SAME},
     "And": "logical_and",
-    "Ceil": "ceil",
-    "Cos": "cos",
     "Equal": "eq",
-    "Erf": "erf",
-    "Exp": "exp",
-    "Floor": "floor",
     "Greater": "gt",
     "GreaterOrEqual": "ge",
     "Less": "lt",
     "LessOrEqual": "le",
-    "Log": "log",
-    "MatMul": "matmul",
-    "Mul": "mul",
-    "Add": "add",
-    "Sub": "sub",
-    "Neg": "neg",
     "Not": "logical_not",
     "Or": "logical_or",
-    "Pow": "pow",
-    "Reciprocal": "reciprocal",
-    "Relu": "relu",
-    "Round": "round",
-    "Sigmoid": "sigmoid",
-    "Sign": "sign",
-    "Sin": "sin",
-    "Sqrt": "sqrt",
-    "Tanh": "tanh",
-    "Where": "where",
 }
 """ONNX operator -> the function of torch that does the same."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -91,15 +92,13 @@ def _full_precision() -> Iterator[None]:
             setattr(setting, name, value)
 
 
+@dataclass(frozen=True)
 class TorchBinding:
     """A module together with tensors over the session's buffers."""
 
-    __slots__ = ("_pool", "_run", "_stage")
-
-    def __init__(self, stage: str, pool: TorchPool, run: Callable[[], None]) -> None:
-        self._stage = stage
-        self._pool = pool
-        self._run = run
+    _stage: str
+    _pool: TorchPool
+    _run: Callable[[], None]
 
     def enqueue(self, device: Device) -> None:
         """Enqueue one run, at once or under capture. Raises EngineError on another device."""
