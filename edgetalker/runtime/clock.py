@@ -209,8 +209,7 @@ class Durations:
     @property
     def values(self) -> NDArray[np.int64]:
         """A copy of what is kept, shape (n,), in no order."""
-        kept: NDArray[np.int64] = self._ring[: min(self.count, len(self._ring))].copy()
-        return kept
+        return np.array(self._ring[: min(self.count, len(self._ring))])
 
     def percentile_ms(self, percent: float) -> float:
         """Return a percentile in milliseconds; NaN when nothing is kept."""

@@ -72,7 +72,7 @@ class Control:
     @property
     def target(self) -> NDArray[np.float32]:
         """A copy of the targets, with what was set and is not heard yet."""
-        target: NDArray[np.float32] = self._target.copy()
+        target = np.array(self._target)
         for time, wanted in tuple(self._inbox):
             for place, value in wanted if time is None else ():
                 target[place] = value

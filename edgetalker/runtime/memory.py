@@ -73,9 +73,6 @@ class Memory:
         self.device.write(block, padded)
         return tuple(block.view(f"{schedule}[{row}]", row * stride, spec) for row in range(len(rows)))
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._buffers
-
     def buffer(self, name: str) -> Buffer:
         """Return the buffer of a tensor."""
         return self._buffers[name]

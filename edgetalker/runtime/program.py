@@ -45,11 +45,6 @@ class Piece:
     works: tuple[Callable[[], None], ...]
     hears: bool = False
 
-    def enqueue(self) -> None:
-        """Enqueue the work."""
-        for work in self.works:
-            work()
-
 
 @dataclass(frozen=True)
 class Part:
@@ -328,10 +323,10 @@ class Program:
 
     def _bracketed(self, piece: Piece) -> Callable[[], None]:
         if not self._timings:
-            return piece.enqueue
+            return partial(_run_all, piece.works)
         first, last = self._pair(piece)
         record = self._device.record
-        return partial(_run_all, [partial(record, first), piece.enqueue, partial(record, last)])
+        return partial(_run_all, [partial(record, first), *piece.works, partial(record, last)])
 
 
 def _join(before: Sequence[Work], piece: Piece, after: Sequence[Work]) -> Piece:

@@ -23,15 +23,20 @@ CLICK_SHARE = 0.9
 
 
 class Voice(Protocol):
-    """Hears sound in order and remembers when there last was a voice. hang: seconds that speech outlasts it."""
+    """Hears sound in order and remembers when there last was a voice. hang: seconds that speech outlasts it. rate:
+    samples a second. last_voice: number of samples since the reset after which there last was a voice."""
 
     hang: float
+    rate: int
+    last_voice: int
 
     def hear(self, samples: NDArray[np.float32]) -> None: ...
 
-    def speaking(self, sample: int, hang: float) -> bool: ...
-
     def reset(self) -> None: ...
+
+    def speaking(self, sample: int, hang: float) -> bool:
+        """Return whether there was voice in the `hang` seconds before `sample` (counted since the reset)."""
+        return sample - self.last_voice <= hang * self.rate
 
 
 class NoiseFloor:
@@ -63,7 +68,7 @@ class NoiseFloor:
         self._hop = 0
 
 
-class VoiceActivity:
+class VoiceActivity(Voice):
     """Says after every 10 ms whether there is voice, and remembers when there last was.
 
     Voice is a level `clear` dB above the floor, or `near` dB above it with a spectrum that is not flat, and never
@@ -107,10 +112,6 @@ class VoiceActivity:
         for hop in range(hops):
             self._take(self._pending[hop * self.hop : (hop + 1) * self.hop])
         self._pending = self._pending[hops * self.hop :].copy()
-
-    def speaking(self, sample: int, hang: float) -> bool:
-        """Return whether there was voice in the `hang` seconds before `sample` (counted since the reset)."""
-        return sample - self.last_voice <= hang * self.rate
 
     @property
     def floor(self) -> float:

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -452,8 +452,7 @@ class Talker(Captured):
 
     def clone(self) -> Talker:
         """Return another talker of the model that goes on from here as this one does."""
-        options = {field.name: getattr(self.options, field.name) for field in fields(self.options)}
-        other = Talker(self.model, **{**options, "play": None})
+        other = Talker(self.model, **{**vars(self.options), "play": None})
         other.restore(self.save())
         return other
 

@@ -46,7 +46,7 @@ def for_a_microphone() -> str:
     return "silero" if find_spec("onnxruntime") is not None else "energy"
 
 
-class SileroVoice:
+class SileroVoice(Voice):
     """A voice is a probability of at least `sure` for a chunk of 32 ms. Not for use from two threads.
 
     Inside phrases the network falls silent for up to 0.42 s (measured on synthesizers), hence the longer `hang`.
@@ -56,7 +56,7 @@ class SileroVoice:
         """rate: samples a second; 16000 alone. Raises as `detector` does."""
         if rate != _RATE:
             raise OptionError(f"the detector `silero` hears 16000 samples a second, not {rate}", hint="use `energy`")
-        self.hang, self.sure = 0.4, sure
+        self.hang, self.rate, self.sure = 0.4, rate, sure
         self._network = _network()
         self._window = np.zeros((1, _BEFORE + _CHUNK), np.float32)
         self.reset()
@@ -79,10 +79,6 @@ class SileroVoice:
             samples = samples[len(part) :]
             if self._filled == _CHUNK:
                 self._judge()
-
-    def speaking(self, sample: int, hang: float) -> bool:
-        """Return whether there was voice in the `hang` seconds before `sample` (counted since the reset)."""
-        return sample - self.last_voice <= hang * _RATE
 
     def _judge(self) -> None:
         probability, self._state = self._network.run(None, {"input": self._window, "state": self._state})

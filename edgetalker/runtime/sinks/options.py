@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -198,17 +198,13 @@ def read_endpoint(
         port = -1
     if not (0 if default[1] == 0 else 1) <= port < 65536:
         faults.append("the port is not a number from 1 to 65535")
-    options = _values({**read_query(parts.query, faults), **(table or {})}, known, faults)
-    _raise(url, known, faults)
+    options = _values(url, {**read_query(parts.query, faults), **(table or {})}, known, faults)
     return Endpoint(url, unquote(parts.hostname or default[0]), port, options)
 
 
 def read_table(name: str, known: Mapping[str, Option], table: Mapping[str, object] | None) -> dict[str, Any]:
     """Read the options of an output that is no URL. Raises OptionError that lists all faults, as read_endpoint does."""
-    faults: list[str] = []
-    options = _values(table or {}, known, faults)
-    _raise(name, known, faults)
-    return options
+    return _values(name, table or {}, known, [])
 
 
 def read_query(query: str, faults: list[str]) -> dict[str, object]:
@@ -226,13 +222,8 @@ def cased(layout: MotionLayout, case: str) -> MotionLayout:
     return replace(layout, names=tuple(map(camel, layout.names))) if case == "camel" else layout
 
 
-def _raise(name: str, known: Mapping[str, Option], faults: Sequence[str]) -> None:
-    if faults:
-        listed = f"options: {', '.join(sorted(known))}" if known else "it takes no options"
-        raise OptionError("\n".join([f"{name}:", *(f"  - {fault}" for fault in faults)]), hint=listed)
-
-
-def _values(given: Mapping[str, object], known: Mapping[str, Option], faults: list[str]) -> dict[str, Any]:
+def _values(where: str, given: Mapping[str, object], known: Mapping[str, Option], faults: list[str]) -> dict[str, Any]:
+    """Return every option's value. Raises OptionError that lists the faults so far and those of the values."""
     values = {name: option.default for name, option in known.items()}
     for name, value in given.items():
         if name not in known:
@@ -242,4 +233,7 @@ def _values(given: Mapping[str, object], known: Mapping[str, Option], faults: li
             values[name] = known[name].read(value)
         except ValueError as fault:
             faults.append(f"option `{name}` {fault}, and got `{value}`")
+    if faults:
+        listed = f"options: {', '.join(sorted(known))}" if known else "it takes no options"
+        raise OptionError("\n".join([f"{where}:", *(f"  - {fault}" for fault in faults)]), hint=listed)
     return values

@@ -1,3 +1,1 @@
 """Where sound comes from: files, a pipe, a microphone. What a source is: `edgetalker.runtime.sources.source.Source`."""
-
-from __future__ import annotations

@@ -100,16 +100,14 @@ class Converter:
             values[~finite] = 0
             self.clipped += int(np.count_nonzero(np.abs(values) >= FULL_SCALE))
             np.clip(values, -1, 1, out=values)
-        single: NDArray[np.float32] = values.astype(np.float32, copy=False)
-        return single
+        return values.astype(np.float32, copy=False)
 
     def _one_channel(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         count = 1 if values.ndim == 1 else values.shape[1]
         if self._channel is not None and self._channel > count:
             raise OptionError(f"channel {self._channel} was wanted; the sound has {count}")
         if count == 1 or self._channel is not None:
-            single: NDArray[np.float32] = values if values.ndim == 1 else values[:, (self._channel or 1) - 1].copy()
-            return single
+            return values if values.ndim == 1 else values[:, (self._channel or 1) - 1].copy()
         single = mono(values)
         self._power += float(np.vdot(values, values)) / values.shape[1]
         self._mixed += float(np.vdot(single, single))

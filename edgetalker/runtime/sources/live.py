@@ -319,6 +319,7 @@ class PacedSource:
     This is how a file is played on the clock, and what a speech synthesizer writes at once. Sound comes in packets,
     each when its last sample is due, counted from the first read; where the inner source has nothing, from when it
     has again: time without sound is no credit for later. `free` says that sound keeps its own pace: it passes.
+    start_ns: clock time of sample 0 (after a pause: of the first one since); None before the first read.
     """
 
     live = True
@@ -328,7 +329,7 @@ class PacedSource:
         self.inner, self._clock, self.rate = inner, clock, inner.rate
         self._packet = packet or max(1, inner.rate // 100)
         self._free = free
-        self._start_ns: int | None = None
+        self.start_ns: int | None = None
         self._given = 0
 
     @property
@@ -340,26 +341,21 @@ class PacedSource:
     def ended(self) -> bool:
         return self.inner.ended
 
-    @property
-    def start_ns(self) -> int | None:
-        """Clock time of sample 0 (after a pause: of the first one since); None before the first read."""
-        return self._start_ns
-
     def read(self, samples: int, timeout: float) -> NDArray[np.float32]:
         """Return up to `samples` samples that are due, waiting at most `timeout` seconds for the next packet."""
         if self._free is not None and self._free.recorded:
-            self._start_ns = None
+            self.start_ns = None
             return self.inner.read(samples, timeout)
         now = self._clock.now_ns()
-        if self._start_ns is None:
-            self._start_ns, self._given = now, 0
+        if self.start_ns is None:
+            self.start_ns, self._given = now, 0
         end = now + int(timeout * SECOND) if timeout != float("inf") else None
-        packet_ns = self._start_ns - (-(self._given // self._packet + 1) * self._packet * SECOND // self.rate)
-        passed = (now - self._start_ns) * self.rate // SECOND
+        packet_ns = self.start_ns - (-(self._given // self._packet + 1) * self._packet * SECOND // self.rate)
+        passed = (now - self.start_ns) * self.rate // SECOND
         if passed - passed % self._packet <= self._given:
             self._clock.sleep_until_ns(packet_ns if end is None else min(packet_ns, end))
             now = self._clock.now_ns()
-            passed = (now - self._start_ns) * self.rate // SECOND
+            passed = (now - self.start_ns) * self.rate // SECOND
         due = passed - passed % self._packet - self._given
         if due <= 0:
             return np.zeros(0, np.float32)
@@ -367,7 +363,7 @@ class PacedSource:
         if not len(taken):  # nothing there: what comes next is given at once, and what follows it as it sounds
             wait = float("inf") if end is None else max(0.0, (end - now) / SECOND)
             taken = self.inner.read(min(samples, self._packet), wait)
-            self._start_ns, self._given = self._clock.now_ns() - self._packet * SECOND // self.rate, 0
+            self.start_ns, self._given = self._clock.now_ns() - self._packet * SECOND // self.rate, 0
         self._given += len(taken)
         return taken
 

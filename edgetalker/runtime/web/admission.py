@@ -93,7 +93,7 @@ class Admission:
         return status, why + "\n"
 
     def _knows(self, host: str) -> bool:
-        return host == "localhost" or host in self._hosts or is_loopback(host) or (self._public and _is_address(host))
+        return host in self._hosts or is_loopback(host) or (self._public and _address(host) is not None)
 
     def _welcome(self, origin: str, host: str) -> bool:
         own = _normal(origin)
@@ -111,18 +111,15 @@ class Admission:
 
 def is_loopback(host: str) -> bool:
     """Return whether a name or an address means this machine only."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
-def _is_address(host: str) -> bool:
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def _host(text: str) -> str:

@@ -76,8 +76,6 @@ class LiveLinkEncoder:
 class LiveLinkSink(UdpSink):
     """Sends to a Live Link Face receiver."""
 
-    scheme = "livelink"
-
     def _encoder(self, layout: MotionLayout) -> Encoder:
         require_named(layout, "Live Link Face")
         options = self.endpoint.options

@@ -333,7 +333,3 @@ class Smoother:
         else:
             self._state += np.float32(-math.expm1(-max(dt, 0.0) / self.tau)) * (values - self._state)
         return self._state
-
-    def reset(self) -> None:
-        """Let the next values pass as they are."""
-        self._started = False

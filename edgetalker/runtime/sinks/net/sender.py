@@ -75,8 +75,6 @@ class NetworkSink(Sink):
 class UdpSink(NetworkSink):
     """A sink that sends datagrams to one host and port."""
 
-    scheme = "udp"
-
     def _start(self, pump: Pump) -> None:
         outlet = UdpOutlet(self.endpoint.host, self.endpoint.port)
         self._sender = Sender(pump, outlet, self.name)

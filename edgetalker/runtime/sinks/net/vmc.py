@@ -142,8 +142,6 @@ def unity_rotation(yaw: float, pitch: float, roll: float) -> tuple[float, float,
 class VmcSink(UdpSink):
     """Sends to a VMC Marionette, or as an Assistant to a Performer."""
 
-    scheme = "vmc"
-
     def _encoder(self, layout: MotionLayout) -> Encoder:
         require_named(layout, "VMC")
         role = self.endpoint.options["role"]

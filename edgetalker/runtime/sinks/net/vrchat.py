@@ -220,8 +220,6 @@ class VrchatEncoder:
 class VrchatSink(UdpSink):
     """Sends to VRChat."""
 
-    scheme = "vrchat"
-
     def _encoder(self, layout: MotionLayout) -> Encoder:
         require_named(layout, "VRChat")
         return VrchatEncoder(layout, self.endpoint.options)

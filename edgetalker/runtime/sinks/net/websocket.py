@@ -113,8 +113,6 @@ class WebSocketSink(NetworkSink):
     nothing for `stall` seconds, and clients turned away. Without a client frames count as sent.
     """
 
-    scheme = "ws"
-
     def __init__(self, endpoint: Endpoint) -> None:
         super().__init__(endpoint)
         self.port = endpoint.port
