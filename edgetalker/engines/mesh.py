@@ -24,6 +24,8 @@ _PLY = {
 }  # fmt: skip
 _MOST_BYTES = 1 << 28  # a face of a million vertices as text has some 100 MB
 Polygons = list[list[int]]
+Elements = list[tuple[str, int, list[list[str]]]]
+"""(name, count, properties) in a file's order; a property is its words after `property`."""
 
 
 def read_template(path: Path | str, *, faces: bool = True) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -82,9 +84,8 @@ def _read_ply(data: bytes) -> tuple[NDArray[np.float64], Polygons]:
     return _ply_binary(data[body:], elements, order)
 
 
-def _elements(lines: list[list[str]]) -> list[tuple[str, int, list[list[str]]]]:
-    """Return (name, count, properties) in the file's order; a property is its words after `property`."""
-    elements: list[tuple[str, int, list[list[str]]]] = []
+def _elements(lines: list[list[str]]) -> Elements:
+    elements: Elements = []
     for line in lines:
         if line[:1] == ["element"]:
             elements.append((line[1], int(line[2]), []))
@@ -93,9 +94,7 @@ def _elements(lines: list[list[str]]) -> list[tuple[str, int, list[list[str]]]]:
     return elements
 
 
-def _ply_ascii(
-    rows: list[str], elements: list[tuple[str, int, list[list[str]]]]
-) -> tuple[NDArray[np.float64], Polygons]:
+def _ply_ascii(rows: list[str], elements: Elements) -> tuple[NDArray[np.float64], Polygons]:
     vertices, at = np.zeros((0, 3)), 0
     polygons: Polygons = []
     for name, count, properties in elements:
@@ -109,9 +108,7 @@ def _ply_ascii(
     return vertices, polygons
 
 
-def _ply_binary(
-    data: bytes, elements: list[tuple[str, int, list[list[str]]]], order: str
-) -> tuple[NDArray[np.float64], Polygons]:
+def _ply_binary(data: bytes, elements: Elements, order: str) -> tuple[NDArray[np.float64], Polygons]:
     vertices, at = np.zeros((0, 3)), 0
     polygons: Polygons = []
     for name, count, properties in elements:

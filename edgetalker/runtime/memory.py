@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 
 import numpy as np
 
@@ -41,12 +42,9 @@ class Memory:
         self.tables = {name: self._table(name, bundle.table(name)) for name in schedules}
 
     def _pack(self, tensors: list[Tensor]) -> Buffer | None:
-        offsets, size = [], 0
-        for tensor in tensors:
-            offsets.append(size)
-            size += _aligned(tensor.spec.nbytes)
         if not tensors:
             return None
+        *offsets, size = accumulate((_aligned(tensor.spec.nbytes) for tensor in tensors), initial=0)
         block = self.device.allocate("inbound", TensorSpec("uint8", (size,)), staged=True)
         for tensor, offset in zip(tensors, offsets, strict=True):
             self._buffers[tensor.name] = block.view(tensor.name, offset, tensor.spec)

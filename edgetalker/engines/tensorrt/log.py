@@ -19,7 +19,6 @@ from edgetalker.engines.tensorrt.api import Api
 __all__ = ["Log", "check_header", "explain", "header_faults", "log_of"]
 
 _KEPT = 400
-_LEVELS = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 _DAMAGED = "build it again: `edgetalker build BUNDLE --target auto --force`"
 _ELSEWHERE = "build the plans again on this machine: `edgetalker build BUNDLE --target auto`"
@@ -169,7 +168,7 @@ def _plain(line: str) -> str:
 def _logger_class(api: Api) -> Any:
     """ILogger is a different class in every flavour, so the subclass is made when the flavour is known."""
     base: Any = api.module.ILogger
-    names = {getattr(base, level): level for level in _LEVELS}
+    names = {getattr(base, level): level for level in ("INTERNAL_ERROR", "ERROR", "WARNING")}
 
     class KeepingLogger(base):  # type: ignore[misc]
         """Appends to a deque: called from TensorRT's threads, it must neither raise nor block."""
@@ -179,9 +178,8 @@ def _logger_class(api: Api) -> Any:
             self._lines = lines
 
         def log(self, severity: Any, message: str) -> None:
-            level = names.get(severity, "INFO")
-            if level in ("INTERNAL_ERROR", "ERROR", "WARNING"):
-                self._lines.append((level, message))
+            if severity in names:
+                self._lines.append((names[severity], message))
 
     return KeepingLogger
 

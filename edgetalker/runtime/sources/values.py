@@ -35,6 +35,9 @@ __all__ = ["SYNONYMS", "FileValues", "InputSource", "OscValues", "input_source"]
 Value = tuple["float | None", int, NDArray[np.float32]]
 """Seconds of sound (None: when it came), when it came on the run's clock in ns, the places' values."""
 
+Table = tuple[NDArray[Any], NDArray[Any]]
+"""Times (n,) and values (n, places) of a file."""
+
 SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}
 """Other words for places of the control `emotion`."""
 _NEUTRAL = ("neutral", "")
@@ -106,7 +109,7 @@ class FileValues(InputSource):
             except OptionError as error:
                 raise InputError(f"{self._path}: at {time:g} s: {error}") from None
 
-    def _npz(self) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _npz(self) -> Table:
         keys = (f"input.{self.name}", self.name, "values")
         stored = read_arrays(self._path, ("time", *keys))
         key = next((key for key in keys if key in stored), None) if isinstance(stored, dict) else None
@@ -114,7 +117,7 @@ class FileValues(InputSource):
             raise InputError(f"{self._path} has no `time`, or neither of `{self.name}` and `values`")
         return stored["time"].reshape(-1), stored[key]
 
-    def _csv(self) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    def _csv(self) -> Table:
         try:
             head, *rows = [row for row in csv.reader(io.StringIO(read_text(self._path, 1 << 28))) if row] or [[]]
             head = [column.strip() for column in head]
@@ -132,9 +135,7 @@ class FileValues(InputSource):
         except (ValueError, IndexError, csv.Error) as error:
             raise InputError(f"{self._path} is no table of numbers: {error}") from None
 
-    def _tags(
-        self, control: Control, head: list[str], rows: list[list[str]]
-    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    def _tags(self, control: Control, head: list[str], rows: list[list[str]]) -> Table:
         """Return the times and blends of a voice agent's tags; a new time's tags take the place of those before."""
         blends: dict[float, NDArray[np.float64]] = {}
         for row in rows:
@@ -144,9 +145,7 @@ class FileValues(InputSource):
                 blend[self._place(told["tag"])] = float(told.get("intensity") or 1.0)
         return np.array(list(blends)), np.array(list(blends.values()))
 
-    def _some(
-        self, control: Control, head: list[str], rows: list[list[str]]
-    ) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    def _some(self, control: Control, head: list[str], rows: list[list[str]]) -> Table:
         """Return the times and values of a table of some places, or of all of them in order."""
         at, columns = head.index("time"), [place for place in range(len(head)) if head[place] != "time"]
         by_order = len(columns) == len(self._places) and not set(head) & set(self._places)

@@ -232,9 +232,9 @@ class ServerThread:
     main: what runs in the loop while the server listens; the server ends with it. Without it, it ends with `close`.
     """
 
-    def __init__(self, server: Server, name: str, main: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(self, server: Server, name: str, main: Callable[[], Awaitable[object]] | None = None) -> None:
         self.server = server
-        self._main = main or self._wait
+        self._main = main or (lambda: self.stopping.wait())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._listening: Future[None] = Future()
@@ -264,9 +264,6 @@ class ServerThread:
         self.call(lambda: self.stopping.set())
         if self._loop is not None:
             self._thread.join(timeout)
-
-    async def _wait(self) -> None:
-        await self.stopping.wait()
 
     def _work(self) -> None:
         running = self._run()
