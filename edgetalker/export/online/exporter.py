@@ -37,8 +37,9 @@ ORIGIN = (
 )
 
 _NOBODY = (
-    "Where nobody speaks it learnt from the same voices, from sounds made by rules, and from music made by rules and "
-    "played with recorded instruments (FluidR3 GM, MIT licence)."
+    "Where nobody speaks it learnt from the same voices and Kokoro-82M's (Apache-2.0), from sounds made by "
+    "rules, and from music made by rules and by the contributors of Freedoom (BSD licence), played with recorded "
+    "instruments (FluidR3 GM and MuseScore General, MIT licence)."
 )
 
 

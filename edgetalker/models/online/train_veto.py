@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from edgetalker.engines.errors import UserError
 from edgetalker.models.online.features import BANDS, FLOOR, PER_FRAME
@@ -20,7 +21,7 @@ from edgetalker.models.online.talker import load_talker, store_talker
 from edgetalker.models.online.train_trunk import carried, save_checkpoint
 from edgetalker.models.online.veto import Veto
 
-__all__ = ["Rows", "VetoPlan", "add_scenes", "draw_nobody", "train_veto", "veto_loss"]
+__all__ = ["Rows", "VetoPlan", "add_scenes", "draw_nobody", "lay_under", "train_veto", "veto_loss"]
 
 _NOBODY = 0.5
 """The share of sessions in which nobody speaks among the rows that are not scenes."""
@@ -34,6 +35,10 @@ _LENGTH = 1800
 """Frames of a scene, at least."""
 _UNHEARD = 0.05
 """What a frame weighs in which the trunk hears no voice: there is nothing to take back."""
+_MURMURED, _OVER = 0.4, 0.45
+"""The share of speakers' rows in which others murmur, and of their sessions under which lies a session of nobody."""
+_AVERAGED = 0.5
+"""The share of the budget after which weights are averaged; their mean is what the talker gets."""
 _SOFTER = 35.0
 """Decibels by which three in ten rows are softer, at most."""
 
@@ -50,13 +55,21 @@ class VetoPlan:
 
 
 class Rows(Streams):
-    """Rows in which nobody at all speaks where a session has no speaker, no murmur from other rows either."""
+    """Rows in which nobody at all speaks where a session has no speaker, no murmur from other rows either; where it has
+    one, others often murmur as near as in a crowd."""
 
     def _place(self) -> Place:
         place = super()._place()
         if not self.corpus.flags[place.session][:, 2].any():
             place.wear.crowd = place.wear.beside = 0.0
+        elif self.rng.random() < _MURMURED:
+            place.wear.crowd = _below(self.rng)
         return place
+
+
+def _below(rng: np.random.Generator) -> float:
+    """Return a share of the speaker's power that is 5 to 15 dB below it."""
+    return float(10 ** (-rng.uniform(5, 15) / 10))
 
 
 def _silent(corpus: Corpus) -> NDArray[np.bool_]:
@@ -75,13 +88,27 @@ def draw_nobody(corpus: Corpus) -> None:
     corpus.drawn = np.cumsum(weights)
 
 
+def lay_under(corpus: Corpus, rng: np.random.Generator) -> None:
+    """Put a session of nobody 5 to 15 dB below the speaker of nearly half of the others."""
+    silent = _silent(corpus)
+    for session in np.flatnonzero(~silent):
+        if rng.random() < _OVER:
+            mel, power = corpus.mel[session], corpus.loud[session].sum()
+            corpus.mel[session] = _over(corpus, mel, power, rng.choice(np.flatnonzero(silent), 1), rng).half()
+
+
+def _over(corpus: Corpus, mel: Tensor, power: Tensor, others: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+    """Return log mel (count, 80) with other sessions below a speaker of that power."""
+    return (mel.float().exp() + _below(rng) * power * _murmur(corpus, others, len(mel), rng) + FLOOR).log()
+
+
 def add_scenes(corpus: Corpus, count: int, rng: np.random.Generator) -> None:
     """Append sounds put together from a corpus of both kinds: again and again something is heard, then a phrase begins.
 
     0.4 to 5 s of a session of nobody, the most restless of three tries (music is long, coughs and keys are short), up
     to 12 dB softer or louder than it is there; then up to 1 s of the pause before one of a speaker's phrases, and 1 to
     6 s from its begin on. In every other scene three to eight others murmur, 5 to 15 dB below the speaker; they are
-    nobody, as in the speaker's sessions.
+    nobody, as in the speaker's sessions. Two scenes in five have a session of nobody under all of it, as far below.
     """
     silent = _silent(corpus)
     noises, speakers = np.flatnonzero(silent), np.flatnonzero(~silent)
@@ -102,9 +129,9 @@ def add_scenes(corpus: Corpus, count: int, rng: np.random.Generator) -> None:
             mels += [noise, corpus.mel[speaker][PER_FRAME * quiet : PER_FRAME * end].float()]
             flags += [torch.zeros(len(noise) // PER_FRAME, 3), corpus.flags[speaker][quiet:end]]
         mel, loud = torch.cat(mels), corpus.loud[speaker]
-        if rng.random() < 0.5:
-            murmur = _murmur(corpus, rng.choice(speakers, int(rng.integers(3, 9))), len(mel), rng)
-            mel = (mel.exp() + 10 ** (-rng.uniform(5, 15) / 10) * loud.sum() * murmur + FLOOR).log()
+        for among, some, share in ((speakers, int(rng.integers(3, 9)), 0.5), (noises, 1, 0.4)):
+            if rng.random() < share:
+                mel = _over(corpus, mel, loud.sum(), rng.choice(among, some), rng)
         corpus.append(mel, torch.cat(flags), loud)
     corpus.drawn = np.append((1 - _SCENES) * corpus.drawn, 1 - _SCENES * (1 - np.arange(1, count + 1) / count))
 
@@ -146,11 +173,14 @@ def train_veto(corpus: Corpus, out: Path, plan: VetoPlan) -> Path:
     """
     talker, path = load_talker(out / "talker.pt"), out / "veto.pt"
     draw_nobody(corpus)
-    add_scenes(corpus, (len(corpus.mel) + 1) // 2, np.random.default_rng(plan.seed))
+    rng = np.random.default_rng(plan.seed)
+    lay_under(corpus, rng)
+    add_scenes(corpus, (len(corpus.mel) + 1) // 2, rng)
     torch.manual_seed(plan.seed)
     trunk, veto = talker.trunk.requires_grad_(False), talker.veto or Veto(talker.trunk.size.width)
     optimizer = torch.optim.AdamW(veto.parameters(), lr=plan.rate, weight_decay=0.01)
-    spent, step = _resume(path, veto, optimizer)
+    mean = AveragedModel(veto)
+    spent, step = _resume(path, veto, optimizer, mean)
     streams = Rows(corpus, plan.rows, plan.frames, plan.seed + step)
     heard, state, softer = trunk.begin(plan.rows), veto.begin(plan.rows)[..., :-1], _softer(streams.rng, plan.rows)
     budget, begun = plan.minutes * 60, time.monotonic() - spent
@@ -172,12 +202,16 @@ def train_veto(corpus: Corpus, out: Path, plan: VetoPlan) -> Path:
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(veto.parameters(), 1.0)
         optimizer.step()
+        if spent >= _AVERAGED * budget:
+            mean.update_parameters(veto)
         state, step = state.detach(), step + 1
         if step % 50 == 0:
             print(f"veto step {step} {spent:.0f} s loss {loss.item():.3f} {_wrong(nobody, logits, speech)}", flush=True)
         if step % 100 == 0:
-            _store(path, veto, optimizer, spent, step)
-    _store(path, veto, optimizer, budget, step)
+            _store(path, veto, optimizer, mean, spent, step)
+    _store(path, veto, optimizer, mean, budget, step)
+    if mean.n_averaged:
+        veto.load_state_dict(mean.module.state_dict())
     talker.veto = veto.eval()
     stored = torch.load(out / "talker.pt", map_location="cpu", weights_only=True)
     store_talker(out / "talker.pt", talker, float(stored["spent"]), int(stored["step"]))
@@ -196,16 +230,19 @@ def _wrong(nobody: Tensor, logits: Tensor, speech: Tensor) -> str:
     return f"lost {int(lost)} of {int((heard & spoken).sum())} left {int(left)} of {int((heard & ~spoken).sum())}"
 
 
-def _resume(path: Path, veto: Veto, optimizer: torch.optim.Optimizer) -> tuple[float, int]:
+def _resume(path: Path, veto: Veto, optimizer: torch.optim.Optimizer, mean: AveragedModel) -> tuple[float, int]:
     if not path.exists():
         return 0.0, 0
     stored = torch.load(path, map_location="cpu", weights_only=True)
     veto.load_state_dict(stored["model"])
     optimizer.load_state_dict(stored["optimizer"])
+    mean.load_state_dict(stored["mean"])
     print(f"going on from {path}, step {stored['step']}")
     return float(stored["spent"]), int(stored["step"])
 
 
-def _store(path: Path, veto: Veto, optimizer: torch.optim.Optimizer, spent: float, step: int) -> None:
-    content = {"model": veto.state_dict(), "optimizer": optimizer.state_dict()}
+def _store(
+    path: Path, veto: Veto, optimizer: torch.optim.Optimizer, mean: AveragedModel, spent: float, step: int
+) -> None:
+    content = {"model": veto.state_dict(), "optimizer": optimizer.state_dict(), "mean": mean.state_dict()}
     save_checkpoint(path, {**content, "spent": spent, "step": step})

@@ -14,7 +14,7 @@ from edgetalker.models.online.trunk import FADE, FadingGru, gru_cell
 __all__ = ["MARGIN", "Veto"]
 
 UNITS = 64
-MARGIN = -1.45
+MARGIN = -1.5
 """The evidence that nobody speaks from which the voice's logit falls; and how much it falls for each unit beyond:"""
 SLOPE = 4.0
 SURE = 6.0

@@ -16,7 +16,7 @@ from edgetalker.models.online.recover import recover
 from edgetalker.models.online.streams import Corpus
 from edgetalker.models.online.talker import Talker, load_talker, store_talker
 from edgetalker.models.online.train import main
-from edgetalker.models.online.train_veto import Rows, add_scenes, draw_nobody, veto_loss
+from edgetalker.models.online.train_veto import Rows, add_scenes, draw_nobody, lay_under, veto_loss
 from edgetalker.models.online.veto import MARGIN, TREND, Veto
 from edgetalker.runtime.talker import Talker as Playing
 
@@ -155,6 +155,10 @@ def test_training_changes_the_veto_alone_and_goes_on_where_it_stopped(
     for part in ("trunk", "head", "decoder"):
         before, after = getattr(talker, part).state_dict(), getattr(first, part).state_dict()
         assert all(torch.equal(value, after[name]) for name, value in before.items()), part
+    stored = torch.load(work / "veto.pt", weights_only=True)
+    assert stored["mean"]["n_averaged"] > 1
+    assert torch.equal(first.veto.out.weight, stored["mean"]["module.out.weight"]), "the mean of the last weights"
+    assert not torch.equal(first.veto.out.weight, stored["model"]["out.weight"])
     capsys.readouterr()
     assert main(["veto", *options, "--minutes", "0.05"]) == 0
     assert "going on from" in capsys.readouterr().out
@@ -224,6 +228,42 @@ def test_scenes_begin_phrases_after_a_noise_or_among_murmurs_and_label_each_fram
             assert sound.min() > np.log(10**-1.5) - 0.1, "voices at least 15 dB below the speaker, always"
             assert sound.max() < np.log(np.e * (1 + 10**-0.5)) + 0.1, "and at most 5"
     assert 1 < murmured < 7
+
+
+def test_two_scenes_in_five_have_a_sound_of_nobody_under_all_of_it(crowd: Path) -> None:
+    held = Corpus(crowd / "train")
+    draw_nobody(held)
+    for session, flags in enumerate(held.flags):
+        held.mel[session] = torch.full((4 * len(flags), 80), -20.0 if flags.any() else 0.0).half()
+        held.loud[session] = torch.ones(80)
+    add_scenes(held, 40, np.random.default_rng(1))
+    softest = np.array([float(mel.float().min()) for mel in held.mel[4:]])
+    under = softest > -10.0
+    assert 8 < under.sum() < 24
+    assert np.log(10**-1.5) - 0.1 < softest[under].min(), "at least 15 dB below the speaker"
+    assert softest[under].max() < np.log(10**-0.5) + 0.1, "and at most 5"
+
+
+def test_nobody_lies_under_nearly_half_of_the_speakers_and_others_murmur_beside_them(crowd: Path) -> None:
+    held = Corpus(crowd / "train")
+    plain = [0.0 if flags.any() else 7.0 for flags in held.flags]  # ln of power; nobody's is the louder one
+    below, under, beside = [], 0, []
+    for seed in range(40):
+        for session, power in enumerate(plain):
+            held.mel[session] = torch.full((4 * len(held.flags[session]), 80), power).half()
+            held.loud[session] = torch.full((80,), float(np.exp(power)) / 80)
+        lay_under(held, np.random.default_rng(seed))
+        assert (held.mel[3] == 7.0).all(), "nobody stays alone"
+        more = [float(mel.float().exp().mean()) - 1.0 for mel in held.mel[:3]]
+        below += [10 * np.log10(power) for power in more if power > 1e-3]
+        draw_nobody(held)
+        beside += [place.wear.crowd for place in Rows(held, 6, 32, seed).places if place.session != 3]
+    under = len(below)
+    assert 0.3 * 120 < under < 0.6 * 120
+    assert -15.5 < min(below) < -12
+    assert -8 < max(below) < -4.5
+    near = np.mean(np.array(beside) >= 10**-1.5)
+    assert 0.3 < near < 0.7
 
 
 def test_a_corpus_of_speakers_alone_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""Music by rules, played by sampled instruments: a tune as standard MIDI, made a sound by FluidSynth."""
+"""Music played by sampled instruments: a tune as standard MIDI, by rules or by people, made a sound by FluidSynth."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,19 @@ from edgetalker.models.online.data.utterance import RATE, read_sound
 __all__ = ["available", "band"]
 
 Array = NDArray[np.float32]
-SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
-"""Debian's fluid-soundfont-gm (MIT): recorded instruments by General MIDI's numbers."""
+SOUNDFONTS = (Path("/usr/share/sounds/sf2/FluidR3_GM.sf2"), Path("/usr/share/sounds/sf3/MuseScore_General_Lite.sf3"))
+"""Recorded instruments by General MIDI's numbers: Debian's fluid-soundfont-gm (MIT) and
+musescore-general-soundfont-small (MIT, parts CC0). One is needed; the second takes
+seconds to open, and plays one tune in four."""
+COLLECTIONS = tuple(Path(f"/usr/share/games/doom/freedoom{number}.wad") for number in (1, 2))
+"""Pieces by people, as MIDI: those of Debian's freedoom (BSD). Without them all tunes are made by rules."""
 _TICKS = 480
 _VOICES = frozenset({52, 53, 54, 85, 91})
 """Programs that sing: choirs are no music without a voice."""
 _LEADS = tuple(program for program in range(112) if program not in _VOICES)
+_STRINGS = 48
+_HELD = (16, 19, 21, 22, *range(40, 45), 48, 49, 50, *range(56, 80), *range(80, 85), 86, 87, 104, 107, *range(109, 112))
+"""Programs whose notes last: organs, bows, brass, reeds, flutes, leads."""
 _BASSES, _PADS = tuple(range(32, 40)), (0, 4, 5, 16, 19, 24, 25, 26, 27, 48, 49, 50, 61, 88, 89, 90)
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 7, 9))
 _DRUMS = 9  # General MIDI's channel of percussion
@@ -30,7 +38,7 @@ _DRUMS = 9  # General MIDI's channel of percussion
 
 def available() -> bool:
     """Tell whether FluidSynth and its instruments are installed."""
-    return shutil.which("fluidsynth") is not None and SOUNDFONT.exists()
+    return shutil.which("fluidsynth") is not None and any(font.exists() for font in SOUNDFONTS)
 
 
 @dataclass
@@ -41,6 +49,13 @@ class _Tune:
 
     def program(self, channel: int, number: int) -> None:
         self.events.append((0, 0, bytes((0xC0 | channel, number))))
+
+    def bend(self, channel: int, at: float, semitones: float) -> None:
+        value = int(np.clip(8192 + 4096 * semitones, 0, 16383))
+        self.events.append((int(at * _TICKS), 0, bytes((0xE0 | channel, value & 0x7F, value >> 7))))
+
+    def swell(self, channel: int, at: float, loud: float) -> None:
+        self.events.append((int(at * _TICKS), 0, bytes((0xB0 | channel, 11, int(np.clip(loud, 1, 127))))))
 
     def note(self, channel: int, key: int, start: float, beats: float, loud: float) -> None:
         first, last = int(start * _TICKS), int((start + beats) * _TICKS)
@@ -68,16 +83,20 @@ def _length(value: int) -> bytes:
 
 
 def band(count: int, rng: np.random.Generator) -> Array:
-    """Return `count` samples of music: a melody, alone in one of four, else mostly over a bass, chords and drums; no
-    voice. Raises RuntimeError."""
+    """Return `count` samples of music without a voice: by rules a melody, alone in one of four, else mostly over a
+    bass, chords and drums; one in three a part of a piece by people, where there are some. Raises RuntimeError."""
     beat = float(rng.uniform(0.35, 1.0))
-    tune = _composed(int(count / RATE / beat) + 2, rng)
+    scores = pieces()
+    beats = int(count / RATE / beat) + 2
+    tune = _excerpt(scores[rng.integers(len(scores))], beats, rng) if scores and rng.random() < 0.33 else None
+    tune = tune or _composed(beats, rng)
+    fonts = [font for font in SOUNDFONTS if font.exists()]
     with tempfile.TemporaryDirectory() as name:
         score, sound = Path(name) / "tune.mid", Path(name) / "tune.wav"
         score.write_bytes(tune.file(beat))
         done = subprocess.run(
             ["fluidsynth", "-niq", "-g", "0.5", "-r", str(RATE), "-o", "synth.dynamic-sample-loading=1",
-             "-F", str(sound), str(SOUNDFONT), str(score)],
+             "-F", str(sound), str(fonts[-1 if rng.random() < 0.25 else 0]), str(score)],
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
         if not sound.exists():
@@ -85,11 +104,78 @@ def band(count: int, rng: np.random.Generator) -> Array:
         return np.resize(read_sound(sound), count)
 
 
+@cache
+def pieces() -> tuple[bytes, ...]:
+    """Return the MIDI files of `COLLECTIONS` that are there."""
+    found = []
+    for path in COLLECTIONS:
+        content = path.read_bytes() if path.exists() else bytes(12)
+        lumps, place = struct.unpack("<II", content[4:12])
+        for start, size, _ in struct.iter_unpack("<II8s", content[place : place + 16 * lumps]):
+            if content[start : start + 4] == b"MThd":
+                found.append(content[start : start + size])
+    return tuple(found)
+
+
+def _number(score: bytes, at: int) -> tuple[int, int]:
+    """Read one of MIDI's numbers in groups of seven bits; return it and the place after it."""
+    value = score[at] & 0x7F
+    while score[at] & 0x80:
+        at += 1
+        value = value << 7 | score[at] & 0x7F
+    return value, at + 1
+
+
+def _messages(score: bytes) -> list[tuple[int, bytes]]:
+    """Return (tick, message of a channel) of all tracks of a MIDI file, in order of time."""
+    found, at = [], 14
+    tracks, division = struct.unpack(">HH", score[10:14])
+    for _ in range(tracks):
+        end, at = at + 8 + int.from_bytes(score[at + 4 : at + 8], "big"), at + 8
+        tick = status = 0
+        while at < end:
+            step, at = _number(score, at)
+            tick += step
+            if score[at] & 0x80:
+                status, at = score[at], at + 1
+            if status >= 0xF0:
+                size, at = _number(score, at + (status == 0xFF))
+            else:
+                size = 1 if status >> 4 in (0xC, 0xD) else 2
+                found.append((tick * _TICKS // division, bytes((status, *score[at : at + size]))))
+            at += size
+    return sorted(found, key=lambda event: event[0])
+
+
+def _excerpt(score: bytes, beats: int, rng: np.random.Generator) -> _Tune | None:
+    """Return a part of a piece, with strings in the place of programs that sing; None where few notes are in it."""
+    messages = _messages(score)
+    start = int(rng.integers(max(messages[-1][0] - beats * _TICKS, 1)))
+    tune, before, sounding = _Tune(), dict[bytes, bytes](), set[tuple[int, int]]()
+    for tick, message in messages:
+        kind, place = message[0] >> 4, (message[0] & 15, message[1])
+        if kind == 0xC and message[1] in _VOICES:
+            message = bytes((message[0], _STRINGS))
+        if tick >= start + beats * _TICKS:
+            break
+        if kind not in (8, 9, 0xA) and tick < start:
+            before[message[: 2 if kind == 0xB else 1]] = message
+        elif tick >= start and (kind not in (8, 9) or place in sounding or (kind == 9 and message[2] > 0)):
+            sounding |= {place} if kind == 9 else set()
+            tune.events.append((tick - start, len(tune.events), message))
+    tune.events += [(0, -1, message) for message in before.values()]
+    for channel in range(16):  # all sound off: FluidSynth waits for every note
+        tune.events.append((beats * _TICKS, len(tune.events), bytes((0xB0 | channel, 120, 0))))
+    return tune if len(sounding) > 3 else None
+
+
 def _composed(beats: int, rng: np.random.Generator) -> _Tune:
     tune, scale, root = _Tune(), _SCALES[rng.integers(len(_SCALES))], int(rng.integers(43, 55))
     shares = (1.0, 0.0, 0.0, 0.0) if rng.random() < 0.25 else (0.85, 0.6, 0.6, 0.5)
     lead, bass, pad, drums = (rng.random() < share for share in shares)
-    tune.program(0, int(rng.choice(_LEADS)))
+    held = rng.random() < 0.5
+    slower, glides, depth = float(rng.choice((1.0, 2.0, 4.0))) if held else 1.0, rng.random() < 0.5, rng.uniform(0, 0.5)
+    tune.program(0, int(rng.choice(_HELD if held else _LEADS)))
     tune.program(1, int(rng.choice(_BASSES)))
     tune.program(2, int(rng.choice(_PADS)))
     octave, lengths = 12 * int(rng.integers(0, 3)), rng.dirichlet(np.ones(4))
@@ -112,9 +198,20 @@ def _composed(beats: int, rng: np.random.Generator) -> _Tune:
                 for place in places:
                     tune.note(_DRUMS, drum, bar + place / 2, 0.2, rng.uniform(50, 110))
     while at < beats and (lead or not (bass or pad)):
-        beats_long = float(rng.choice((0.25, 0.5, 1.0, 2.0), p=lengths))
-        degree = int(np.clip(degree + rng.integers(-2, 3), -3, 14))
+        beats_long = float(rng.choice((0.25, 0.5, 1.0, 2.0), p=lengths)) * slower
+        before, degree = degree, int(np.clip(degree + rng.integers(-2, 3), -3, 14))
         if rng.random() > 0.12:
             tune.note(0, key(degree) + octave, at, beats_long * rng.uniform(0.5, 1.0), rng.uniform(55, 115))
+            if held:
+                _hold(tune, at, beats_long, (key(before) - key(degree)) * glides, depth, rng)
         at += beats_long
     return tune
+
+
+def _hold(tune: _Tune, at: float, beats: float, from_semitones: float, depth: float, rng: np.random.Generator) -> None:
+    """Let a note of the lead glide to its pitch, tremble and swell."""
+    swells, late, pace = rng.uniform(-50, 50), rng.uniform(0.0, 1.0), rng.uniform(2.0, 5.0)
+    for step in np.arange(0.0, beats, 1 / 24):
+        glide = np.clip(from_semitones, -2, 2) * max(1 - 6 * step, 0.0)
+        tune.bend(0, at + step, glide + depth * np.sin(2 * np.pi * pace * step) * min(step / (late + 0.1), 1.0))
+        tune.swell(0, at + step, 100 - abs(swells) + swells * (2 * step / beats - 1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.signal import butter, lfilter
 
 from edgetalker.models.online.data import band
-from edgetalker.models.online.data.degrade import RATE, coloured_noise, room
+from edgetalker.models.online.data.degrade import RATE, coloured_noise, degrade, room
 
 __all__ = ["NOISES", "afar", "breath", "cough", "keys", "machine", "music", "stretches"]
 
@@ -18,10 +18,63 @@ _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 3, 5, 7, 10))
 
 
 def music(count: int, rng: np.random.Generator) -> Array:
-    """Return music without a voice: played by recorded instruments in two of three where `band` has them."""
+    """Return music without a voice: played by recorded instruments in two of three where `band` has them; one in three
+    worn as recordings are (`degrade`)."""
     if band.available() and rng.random() < 0.67:
-        return _unit(band.band(count, rng))
-    return _tones(count, rng)
+        sound = _unit(band.band(count, rng))
+    else:
+        sound = (_held if rng.random() < 0.5 else _tones)(count, rng)
+    return _unit(degrade(sound, rng)) if rng.random() < 0.33 else sound
+
+
+_STEP = 160
+"""Samples between two values of a held note's pitch, loudness and colour."""
+
+
+def _held(count: int, rng: np.random.Generator) -> Array:
+    """Return notes that last, as bows, winds and synthesizers hold them: one line, or up to four together.
+
+    They glide, tremble and swell; their overtones fall by a power, stand out at two resonances, or follow a filter that
+    sweeps.
+    """
+    steps = count // _STEP + 2
+    scale, root = _SCALES[rng.integers(len(_SCALES))], rng.uniform(80, 330)
+    fall, odd = rng.uniform(0.4, 2.4), rng.random() < 0.25
+    peaks = [(np.exp(rng.uniform(*np.log((250, 5000)))), rng.uniform(0.1, 0.5), rng.uniform(0, 6)) for _ in range(2)]
+    sweep = rng.uniform(0.0, 1.2) if rng.random() < 0.5 else 0.0
+    cutoff = np.exp(np.log(rng.uniform(700, 6000)) + sweep * np.sin(np.arange(steps) * rng.uniform(0.005, 0.12)))
+    longest, attack, glide = rng.uniform(0.4, 4.0), np.exp(rng.uniform(*np.log((0.5, 20)))), rng.uniform(0, 12)
+    depth, pace, hiss = rng.uniform(0, 0.012), rng.uniform(0.25, 0.45), rng.uniform(0, 0.05)
+    out = np.zeros(count)
+    for _ in range(int(rng.choice((1, 1, 2, 3, 4)))):
+        pitch, loud, at, degree = np.zeros(steps), np.zeros(steps), 0, int(rng.integers(0, 8))
+        while at < steps:
+            end = at + 1 + int(100 * longest * rng.uniform(0.15, 1.0))
+            degree = int(np.clip(degree + rng.integers(-3, 4), 0, 12))
+            pitch[at:end] = np.log(root * _interval(scale, degree))
+            ends = at + max(2, int((end - at) * rng.uniform(0.7, 1.0)))
+            loud[at:ends] = rng.uniform(0.4, 1.0) * np.linspace(1.0, rng.uniform(0.3, 1.5), ends - at)[: steps - at]
+            at = end
+        first = pitch[0]
+        pitch = first + lfilter([1 / (1 + glide)], [1, 1 / (1 + glide) - 1], pitch - first)
+        pitch += depth * np.sin(pace * np.arange(steps) + rng.uniform(0, 6))
+        loud = lfilter([1 / (1 + attack)], [1, 1 / (1 + attack) - 1], loud)
+        hertz = np.exp(pitch)
+        phase = 2 * np.pi * np.cumsum(_fine(hertz, count)) / RATE
+        for number in range(1, 25, 1 + odd):
+            partial = number * hertz
+            if partial.min() > 7600:
+                break
+            size = loud * number**-fall / np.sqrt(1 + (partial / cutoff) ** 6) * (partial < 7600)
+            for centre, width, gain in peaks:
+                size = size * (1 + gain * np.exp(-((np.log(partial / centre) / width) ** 2)))
+            out += _fine(size, count) * np.sin(number * phase)
+        out += hiss * _fine(loud, count) * rng.standard_normal(count)
+    return _unit(out)
+
+
+def _fine(track: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    return np.interp(np.arange(count) / _STEP, np.arange(track.size), track)
 
 
 def _tones(count: int, rng: np.random.Generator) -> Array:
@@ -129,20 +182,23 @@ NOISES: tuple[tuple[Callable[[int, np.random.Generator], Array], tuple[float, fl
     (breath, (0.3, 1.5), (-60, -35)), (breath, (0.3, 1.5), (-60, -35)), (cough, (0.5, 2.0), (-45, -20)),
     (machine, (4, 15), (-55, -30)),
 )  # fmt: skip
-"""Each sound, how long it lasts in seconds and how loud it is in dB of full scale."""
+"""Each sound, music first, how long it lasts in seconds and how loud it is in dB of full scale."""
 
 
 def stretches(count: int, rng: np.random.Generator, speech: Array) -> Array:
-    """Fill a sound with one noise after the other, with pauses, and now and then talk from afar (cut from `speech`)."""
-    out, at = np.zeros(count + 30 * RATE), 0
+    """Fill a sound with one noise after the other, with pauses, and now and then talk from afar (cut from `speech`).
+
+    One sound in three is of music alone.
+    """
+    out, at, alone = np.zeros(count + 30 * RATE), 0, rng.random() < 0.33
     while at < count:
         at += int(rng.exponential(0.7) * RATE)
-        if speech.size and rng.random() < 0.15:
+        if speech.size and not alone and rng.random() < 0.15:
             length = int(rng.uniform(3, 8) * RATE)
             start = int(rng.integers(max(speech.size - length, 1)))
             sound, level = afar(speech[start : start + length], rng), rng.uniform(-58, -42)
         else:
-            make, seconds, levels = NOISES[rng.integers(len(NOISES))]
+            make, seconds, levels = NOISES[0 if alone else rng.integers(len(NOISES))]
             sound, level = make(int(rng.uniform(*seconds) * RATE), rng), rng.uniform(*levels)
         end = min(at + sound.size, out.size)
         out[at:end] += 10 ** (level / 20) * _faded(sound)[: end - at]
