@@ -17,6 +17,7 @@ TEST_EXTRAS = cpu,audio,net,view,serve,a2f-client,export,calibration,cuda,rtx,de
 # stay together, and takes from the others when it has done its own.
 JOBS ?= auto
 PYTEST = EDGETALKER_TEST_STRICT=$(STRICT) $(VENV)/bin/pytest -n $(JOBS) --dist worksteal
+FAST = -m "not slow and not gpu"
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
@@ -103,7 +104,7 @@ test: $(VENV)/.dev lint
 	@$(MAKE) --no-print-directory -j2 types test-fast
 
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) $(FAST)
 	@{ $(PORTAUDIO); } || echo "not tested: $(NO_PORTAUDIO); STRICT=1 refuses this"
 
 test-slow: $(VENV)/.dev
@@ -111,7 +112,7 @@ test-slow: $(VENV)/.dev
 
 # Which lines no test runs. Watching every line makes the tests half as long again, so it stands beside them.
 coverage: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not gpu" --cov --cov-report=term:skip-covered
+	$(PYTEST) $(FAST) --cov --cov-report=term:skip-covered
 
 # FUZZ_ARGS="--seed 7 --seconds 60 checkpoints" tries one target for a minute.
 FUZZ_ARGS ?= --seconds 3600
