@@ -41,7 +41,7 @@ def test_auto_takes_tensorrt_where_it_can(bundle: Bundle, monkeypatch: pytest.Mo
         return {"plans": True}
 
     monkeypatch.setattr(engines, "tensorrt_engines", tensorrt)
-    monkeypatch.setattr(engines, "torch_engines", raising(AssertionError("PyTorch was not asked for")))
+    monkeypatch.setattr(engines, "_with_torch", raising(AssertionError("PyTorch was not asked for")))
     assert choose(bundle, "auto") == choose(bundle, "rtx") == {"plans": True}
     assert asked == [("auto", "fp32"), ("rtx", "fp32")]
 
@@ -50,7 +50,7 @@ def test_auto_falls_back_to_pytorch_and_says_why(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(engines, "tensorrt_engines", raising(NO_PLAN))
-    monkeypatch.setattr(engines, "torch_engines", lambda *_: {"torch": True})
+    monkeypatch.setattr(engines, "_with_torch", lambda *_: {"torch": True})
     with caplog.at_level(logging.WARNING):
         assert choose(bundle, "auto") == {"torch": True}
     assert "stage `audio` has no plan" in caplog.text
@@ -58,7 +58,7 @@ def test_auto_falls_back_to_pytorch_and_says_why(
 
 def test_an_engine_that_was_asked_for_is_never_replaced(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "tensorrt_engines", raising(NO_PLAN))
-    monkeypatch.setattr(engines, "torch_engines", lambda *_: {"torch": True})
+    monkeypatch.setattr(engines, "_with_torch", lambda *_: {"torch": True})
     with pytest.raises(EngineError, match="has no plan"):
         choose(bundle, "tensorrt")
     assert choose(bundle, "torch") == {"torch": True}
@@ -66,7 +66,7 @@ def test_an_engine_that_was_asked_for_is_never_replaced(bundle: Bundle, monkeypa
 
 def test_when_none_can_run_it_both_reasons_are_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "tensorrt_engines", raising(NO_PLAN))
-    monkeypatch.setattr(engines, "torch_engines", raising(MissingPackageError("torch", "stages", extra="export")))
+    monkeypatch.setattr(engines, "_with_torch", raising(MissingPackageError("torch", "stages", extra="export")))
     with pytest.raises(EngineError) as caught:
         choose(bundle, "auto")
     assert "TensorRT: stage `audio` has no plan; PyTorch: stages needs the package `torch`" in str(caught.value)

@@ -25,7 +25,6 @@ from edgetalker.engines.machine import Gpu, Machine, this_machine
 from edgetalker.engines.plan import choose, plan_folders, read_plan
 from edgetalker.engines.tensorrt.api import FLAVOURS, load
 from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
-from edgetalker.engines.torch import torch_engines
 
 __all__ = ["ENGINES", "cuda_engines", "pick_flavour", "runtime_cache_path", "tensorrt_engines"]
 
@@ -46,7 +45,7 @@ def cuda_engines(
         hint = "`ort` runs on the host: --device host" if engine == "ort" else None
         raise unknown("engine", engine, ENGINES, "on cuda there are", hint=hint)
     if engine == "torch":
-        return torch_engines(bundle, device, precision)
+        return _with_torch(bundle, device, precision)
     if engine != "auto":
         return tensorrt_engines(bundle, device, flavour=engine, precision=precision)
     try:
@@ -55,9 +54,15 @@ def cuda_engines(
         return _instead(bundle, device, precision, reason)
 
 
+def _with_torch(bundle: Bundle, device: Device, precision: str) -> Mapping[str, Engine]:
+    from edgetalker.engines.torch import torch_engines  # its modules take time that plans need not wait for
+
+    return torch_engines(bundle, device, precision)
+
+
 def _instead(bundle: Bundle, device: Device, precision: str, reason: UserError) -> Mapping[str, Engine]:
     try:
-        engines = torch_engines(bundle, device, precision)
+        engines = _with_torch(bundle, device, precision)
     except (EngineError, MissingPackageError) as error:
         raise EngineError(
             f"no engine runs this bundle on {device.describe()}: TensorRT: {reason.message}; PyTorch: {error.message}",
