@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.calibration.eightbit import EIGHT_BITS, narrow
+from edgetalker.calibration.eightbit import EIGHT_BITS, Narrowing
 from edgetalker.calibration.onestep import OneStep, half_error
 from edgetalker.calibration.report import GOAL, ConvertReport
 from edgetalker.calibration.rollout import Divergence, Inputs, compare_rollouts, record_inputs
@@ -140,7 +140,7 @@ class _Conversion:
     def to_eight_bits(self) -> ConvertReport:
         """Convert to 8 bits, with fewer layers narrow where the long closed loop misses the goal."""
         bundle, options = self.bundle, self.options
-        with narrow(
+        pass_ = Narrowing(
             bundle=bundle,
             precision=options.precision,
             recorded=self.recorded,
@@ -151,25 +151,26 @@ class _Conversion:
             seed=options.seed,
             budget=options.budget,
             progress=self.progress,
-        ) as pass_:
-            for trial in range(_TRIES):
-                pass_.write()
-                stages = pass_.found.stages
-                files = {
-                    options.precision: {stage.name: stage.gpu for stage in stages if stage.gpu},
-                    _EMULATED: {stage.name: stage.emulated for stage in stages if stage.emulated},
-                }
-                if options.precision != "fp8":  # without a stage too: a CPU must not play the GPU's form
-                    files[options.precision + _HOST] = {stage.name: stage.host for stage in stages if stage.host}
-                with _draft(bundle, options.precision, files) as draft:
-                    loops = self._loops(draft, [name for name in files if name != options.precision])
-                    host_loop = loops.get(options.precision + _HOST, [])
-                    report = self._report([], loops[_EMULATED], {}, narrow=pass_.found, host_loop=host_loop)
-                    missed = max(loop.error for found in loops.values() for loop in found) / options.goal
-                    if missed < 1.0 or trial + 1 == _TRIES or pass_.found.taken == 1:
-                        self._finish(draft, report)
-                        return report
-                pass_.tighten(missed)
+        )
+        pass_.prepare()
+        for trial in range(_TRIES):
+            pass_.write()
+            stages = pass_.found.stages
+            files = {
+                options.precision: {stage.name: stage.gpu for stage in stages if stage.gpu},
+                _EMULATED: {stage.name: stage.emulated for stage in stages if stage.emulated},
+            }
+            if options.precision != "fp8":  # without a stage too: a CPU must not play the GPU's form
+                files[options.precision + _HOST] = {stage.name: stage.host for stage in stages if stage.host}
+            with _draft(bundle, options.precision, files) as draft:
+                loops = self._loops(draft, [name for name in files if name != options.precision])
+                host_loop = loops.get(options.precision + _HOST, [])
+                report = self._report([], loops[_EMULATED], {}, narrow=pass_.found, host_loop=host_loop)
+                missed = max(loop.error for found in loops.values() for loop in found) / options.goal
+                if missed < 1.0 or trial + 1 == _TRIES or pass_.found.taken == 1:
+                    self._finish(draft, report)
+                    return report
+            pass_.tighten(missed)
         raise AssertionError("the last try returns")
 
     def _report(

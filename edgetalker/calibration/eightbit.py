@@ -7,8 +7,8 @@ beside it as `PRECISION-host`, which ONNX Runtime plays. Both hold the same numb
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.calibration.network import Network, name_nodes, onnx, read_network
+from edgetalker.calibration.network import Network, name_nodes, read_network
 from edgetalker.calibration.onestep import OneStep, one_step_error
 from edgetalker.calibration.quantise import (
     FP8_LARGEST,
@@ -37,8 +37,9 @@ from edgetalker.calibration.sensitivity import Layer, Point, Prober, cheapest, c
 from edgetalker.calibration.stage import convert_stage
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError, Progress, UserError, unheard
+from edgetalker.engines.lazy import onnx
 
-__all__ = ["EIGHT_BITS", "EightBits", "NothingQuantisedError", "StageForms", "narrow"]
+__all__ = ["EIGHT_BITS", "EightBits", "Narrowing", "NothingQuantisedError", "StageForms"]
 
 EIGHT_BITS = ("int8", "w8", "fp8")
 _LARGE = 8_000_000  # weights; a stage with more is tried as a whole, then in groups of layers, as its ranges are
@@ -106,7 +107,7 @@ class Narrowing:
     progress: Progress = unheard
     found: EightBits = field(default_factory=EightBits)
 
-    def prepare(self, folder: Path) -> None:
+    def prepare(self) -> None:
         """Find the ranges, try every layer alone, order the layers. Raises NothingQuantisedError without any."""
         stages = self.bundle.manifest.stages
         self.networks = {name: read_network(self.bundle.onnx(name)) for name in stages}
@@ -120,24 +121,26 @@ class Narrowing:
             )
         self.largest: dict[str, dict[str, float]] = {name: {} for name in stages}
         self.fitted = {name: self._fit(name) for name in stages}
-        self.prober = Prober(
-            self.bundle,
-            self.networks,
-            self.largest,
-            self.fitted,
-            self.sound,
-            folder,
-            seed=self.seed,
-            progress=self.progress,
-        )
-        tries = sum(min(_GROUPS, len(layer.products)) for layer in self.layers)
-        self._choose_ranges(lambda: self.prober.start(tries + 10, self.budget))
-        self.found.probe_frames = self.prober.frames
-        tried = self._with_weights_alone(self._in_groups(self.prober.try_alone(self.layers)))
-        self.found.layers = cheapest(tried, self.goal * _MARGIN)
-        self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))
-        self.found.taken = self._most(self.goal * _MARGIN)
-        self.prober.close()  # the long closed loop opens its own, and a large network's would not fit beside them
+        with ExitStack() as stack:  # closed here: a large network's engines would not fit beside the long closed loop's
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgetalker-narrow-"))
+            self.prober = Prober(
+                self.bundle,
+                self.networks,
+                self.largest,
+                self.fitted,
+                self.sound,
+                Path(folder),
+                seed=self.seed,
+                progress=self.progress,
+            )
+            stack.callback(self.prober.close)
+            tries = sum(min(_GROUPS, len(layer.products)) for layer in self.layers)
+            self._choose_ranges(lambda: self.prober.start(tries + 10, self.budget))
+            self.found.probe_frames = self.prober.frames
+            tried = self._with_weights_alone(self._in_groups(self.prober.try_alone(self.layers)))
+            self.found.layers = cheapest(tried, self.goal * _MARGIN)
+            self.found.curve = self._measured(curve_of(self.found.layers, self._all_weights()))
+            self.found.taken = self._most(self.goal * _MARGIN)
 
     def _in_groups(self, tried: Sequence[Layer]) -> list[Layer]:
         """Try the groups of those large stages alone that as a whole take more than their share of the goal."""
@@ -334,19 +337,6 @@ class Narrowing:
         model = to_quantised(network, chosen, self.largest[name], "gpu", self.fitted.get(name))
         data: bytes = model.SerializeToString()
         return data
-
-    def close(self) -> None:
-        """Drop the engines."""
-        if hasattr(self, "prober"):
-            self.prober.close()
-
-
-@contextmanager
-def narrow(**given: Any) -> Iterator[Narrowing]:
-    """Yield a prepared pass; it is closed and its trial files are gone when the block ends."""
-    with tempfile.TemporaryDirectory(prefix="edgetalker-narrow-") as folder, closing(Narrowing(**given)) as pass_:
-        pass_.prepare(Path(folder))
-        yield pass_
 
 
 def _parts(layer: Layer, size: int) -> list[Layer]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgetalker.calibration.assign import Assignment
-from edgetalker.calibration.network import FLOAT, HALF, Network, checked, copied, helper, numpy_helper
+from edgetalker.calibration.network import FLOAT, HALF, Network, checked, copied
+from edgetalker.engines.lazy import helper, numpy_helper
 
 __all__ = ["is_linear", "to_mixed"]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgetalker.engines.engine import Array
 from edgetalker.engines.errors import InputError
-from edgetalker.engines.lazy import LazyModule, required
+from edgetalker.engines.lazy import helper, numpy_helper, onnx, required
 
 __all__ = [
     "CURVES",
@@ -23,18 +23,11 @@ __all__ = [
     "Network",
     "checked",
     "copied",
-    "helper",
     "name_nodes",
-    "numpy_helper",
-    "onnx",
     "reached",
     "read_network",
     "relative_error",
 ]
-
-onnx: Any = LazyModule("onnx")
-helper: Any = LazyModule("onnx.helper")
-numpy_helper: Any = LazyModule("onnx.numpy_helper")
 
 FLOAT, HALF, FLOAT8 = 1, 10, 17
 """ONNX's numbers for float32, float16 and float8 E4M3FN."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.network import FLOAT, HALF, MOVES, copied, helper, numpy_helper, onnx
+from edgetalker.calibration.network import FLOAT, HALF, MOVES, copied
 from edgetalker.engines.engine import Array
-from edgetalker.engines.lazy import required
+from edgetalker.engines.lazy import helper, numpy_helper, onnx, required
 from edgetalker.engines.ort import open_session
 
 __all__ = ["OneStep", "emulated", "half_error", "half_runner", "one_step_error"]

@@ -18,20 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from edgetalker.calibration.network import (
-    CURVES,
-    FLOAT,
-    FLOAT8,
-    MOVES,
-    Network,
-    checked,
-    copied,
-    helper,
-    numpy_helper,
-    reached,
-)
+from edgetalker.calibration.network import CURVES, FLOAT, FLOAT8, MOVES, Network, checked, copied, reached
 from edgetalker.calibration.ranges import Rows
 from edgetalker.engines.engine import Array
+from edgetalker.engines.lazy import helper, numpy_helper
 
 __all__ = [
     "FP8_LARGEST",

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edgetalker.calibration.network import FLOAT, FLOAT8, Network, copied, helper, onnx, relative_error
+from edgetalker.calibration.network import FLOAT, FLOAT8, Network, copied, relative_error
 from edgetalker.engines.engine import Array
+from edgetalker.engines.lazy import helper, onnx
 from edgetalker.engines.ort import open_session
 
 __all__ = ["METHODS", "Range", "Rows", "measure_ranges", "range_ends", "range_errors", "rows_of", "sample"]

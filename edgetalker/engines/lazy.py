@@ -7,7 +7,7 @@ from typing import Any
 
 from edgetalker.engines.errors import MissingPackageError
 
-__all__ = ["LazyModule", "required"]
+__all__ = ["LazyModule", "helper", "numpy_helper", "onnx", "required"]
 
 
 class LazyModule:
@@ -21,6 +21,11 @@ class LazyModule:
         value = getattr(importlib.import_module(self._name), attribute)
         setattr(self, attribute, value)
         return value
+
+
+onnx: Any = LazyModule("onnx")
+helper: Any = LazyModule("onnx.helper")
+numpy_helper: Any = LazyModule("onnx.numpy_helper")
 
 
 def required(module: str, purpose: str, *, extra: str, package: str = "") -> Any:

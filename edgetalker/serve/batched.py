@@ -16,11 +16,10 @@ import numpy as np
 
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.lazy import LazyModule, required
+from edgetalker.engines.lazy import onnx, required
 
 __all__ = ["batched_stage", "widened"]
 
-onnx: Any = LazyModule("onnx")
 
 AXIS = "talkers"
 ELEMENTWISE = frozenset(

@@ -23,7 +23,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, OptionError, unknown
 from edgetalker.engines.files import reported
-from edgetalker.engines.lazy import LazyModule
+from edgetalker.engines.lazy import onnx
 from edgetalker.engines.manifest import ROW, Carry, Manifest, Step, Tensor
 from edgetalker.engines.verify import traffic
 from edgetalker.serve.batched import AXIS, batched_stage
@@ -31,7 +31,6 @@ from edgetalker.serve.wide import check_bundle, shared_inputs
 
 __all__ = ["TritonOptions", "export_triton", "frame_model"]
 
-onnx: Any = LazyModule("onnx")
 
 GIVEN = ("audio", "heard", "count", "noise", "control", "input")
 """Roles of the tensors that the client sends with each frame."""

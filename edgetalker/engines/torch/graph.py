@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.engine import DTYPES, TensorSpec
 from edgetalker.engines.errors import EngineError
-from edgetalker.engines.lazy import LazyModule, required
+from edgetalker.engines.lazy import helper, numpy_helper, onnx, required
 from edgetalker.engines.torch import arithmetic, operators
 from edgetalker.engines.torch.operators import Build, Node, Run, torch
 
 __all__ = ["OPERATORS", "OnnxModule"]
-
-onnx: Any = LazyModule("onnx")
-helper: Any = LazyModule("onnx.helper")
-numpy_helper: Any = LazyModule("onnx.numpy_helper")
 
 OPERATORS: Mapping[str, Build] = {**arithmetic.OPERATORS, **operators.OPERATORS}
 """Every ONNX operator that is known here."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from edgetalker.models.online.streams import MARGIN, Corpus, Place, Streams
 from edgetalker.models.online.talker import load_talker, store_talker
 from edgetalker.models.online.train_trunk import carried, save_checkpoint
 from edgetalker.models.online.veto import Veto
+from edgetalker.models.online.wear import below
 
 __all__ = ["Rows", "VetoPlan", "add_scenes", "draw_nobody", "lay_under", "train_veto", "veto_loss"]
 
@@ -37,6 +40,8 @@ _UNHEARD = 0.05
 """What a frame weighs in which the trunk hears no voice: there is nothing to take back."""
 _MURMURED, _OVER = 0.4, 0.45
 """The share of speakers' rows in which others murmur, and of their sessions under which lies a session of nobody."""
+_CROWD = (5.0, 15.0)
+"""Decibels below the speaker at which others murmur and a session of nobody lies."""
 _AVERAGED = 0.5
 """The share of the budget after which weights are averaged; their mean is what the talker gets."""
 _SOFTER = 35.0
@@ -63,13 +68,8 @@ class Rows(Streams):
         if not self.corpus.flags[place.session][:, 2].any():
             place.wear.crowd = place.wear.beside = 0.0
         elif self.rng.random() < _MURMURED:
-            place.wear.crowd = _below(self.rng)
+            place.wear.crowd = below(self.rng, *_CROWD)
         return place
-
-
-def _below(rng: np.random.Generator) -> float:
-    """Return a share of the speaker's power that is 5 to 15 dB below it."""
-    return float(10 ** (-rng.uniform(5, 15) / 10))
 
 
 def _silent(corpus: Corpus) -> NDArray[np.bool_]:
@@ -91,15 +91,16 @@ def draw_nobody(corpus: Corpus) -> None:
 def lay_under(corpus: Corpus, rng: np.random.Generator) -> None:
     """Put a session of nobody 5 to 15 dB below the speaker of nearly half of the others."""
     silent = _silent(corpus)
+    noises = np.flatnonzero(silent)
     for session in np.flatnonzero(~silent):
         if rng.random() < _OVER:
             mel, power = corpus.mel[session], corpus.loud[session].sum()
-            corpus.mel[session] = _over(corpus, mel, power, rng.choice(np.flatnonzero(silent), 1), rng).half()
+            corpus.mel[session] = _over(corpus, mel, power, rng.choice(noises, 1), rng).half()
 
 
 def _over(corpus: Corpus, mel: Tensor, power: Tensor, others: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
     """Return log mel (count, 80) with other sessions below a speaker of that power."""
-    return (mel.float().exp() + _below(rng) * power * _murmur(corpus, others, len(mel), rng) + FLOOR).log()
+    return (mel.float().exp() + below(rng, *_CROWD) * power * _murmur(corpus, others, len(mel), rng) + FLOOR).log()
 
 
 def add_scenes(corpus: Corpus, count: int, rng: np.random.Generator) -> None:
@@ -180,7 +181,8 @@ def train_veto(corpus: Corpus, out: Path, plan: VetoPlan) -> Path:
     trunk, veto = talker.trunk.requires_grad_(False), talker.veto or Veto(talker.trunk.size.width)
     optimizer = torch.optim.AdamW(veto.parameters(), lr=plan.rate, weight_decay=0.01)
     mean = AveragedModel(veto)
-    spent, step = _resume(path, veto, optimizer, mean)
+    parts = {"model": veto, "optimizer": optimizer, "mean": mean}
+    spent, step = _resume(path, parts)
     streams = Rows(corpus, plan.rows, plan.frames, plan.seed + step)
     heard, state, softer = trunk.begin(plan.rows), veto.begin(plan.rows)[..., :-1], _softer(streams.rng, plan.rows)
     budget, begun = plan.minutes * 60, time.monotonic() - spent
@@ -208,8 +210,8 @@ def train_veto(corpus: Corpus, out: Path, plan: VetoPlan) -> Path:
         if step % 50 == 0:
             print(f"veto step {step} {spent:.0f} s loss {loss.item():.3f} {_wrong(nobody, logits, speech)}", flush=True)
         if step % 100 == 0:
-            _store(path, veto, optimizer, mean, spent, step)
-    _store(path, veto, optimizer, mean, budget, step)
+            _store(path, parts, spent, step)
+    _store(path, parts, budget, step)
     if mean.n_averaged:
         veto.load_state_dict(mean.module.state_dict())
     talker.veto = veto.eval()
@@ -230,19 +232,16 @@ def _wrong(nobody: Tensor, logits: Tensor, speech: Tensor) -> str:
     return f"lost {int(lost)} of {int((heard & spoken).sum())} left {int(left)} of {int((heard & ~spoken).sum())}"
 
 
-def _resume(path: Path, veto: Veto, optimizer: torch.optim.Optimizer, mean: AveragedModel) -> tuple[float, int]:
+def _resume(path: Path, parts: Mapping[str, Any]) -> tuple[float, int]:
     if not path.exists():
         return 0.0, 0
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    veto.load_state_dict(stored["model"])
-    optimizer.load_state_dict(stored["optimizer"])
-    mean.load_state_dict(stored["mean"])
+    for name, part in parts.items():
+        part.load_state_dict(stored[name])
     print(f"going on from {path}, step {stored['step']}")
     return float(stored["spent"]), int(stored["step"])
 
 
-def _store(
-    path: Path, veto: Veto, optimizer: torch.optim.Optimizer, mean: AveragedModel, spent: float, step: int
-) -> None:
-    content = {"model": veto.state_dict(), "optimizer": optimizer.state_dict(), "mean": mean.state_dict()}
+def _store(path: Path, parts: Mapping[str, Any], spent: float, step: int) -> None:
+    content = {name: part.state_dict() for name, part in parts.items()}
     save_checkpoint(path, {**content, "spent": spent, "step": step})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgetalker.models.online.features import BANDS, FLOOR
 
-__all__ = ["Wear", "draw", "textured"]
+__all__ = ["Wear", "below", "draw", "textured"]
 
 _WARPS = 48
 _PLAIN = 0  # the warp that is none
@@ -104,6 +104,11 @@ def _reverberate(power: Tensor, rooms: list[tuple[float, float]]) -> Tensor:
     return power + share * (1 - decay) * tail
 
 
+def below(rng: np.random.Generator, least: float, most: float) -> float:
+    """Return a share of power that is `least` to `most` dB below the whole."""
+    return float(10 ** (-rng.uniform(least, most) / 10))
+
+
 def draw(rng: np.random.Generator, loud: Tensor, other: Tensor | None = None, clean: float = 0.15) -> Wear:
     """Draw the wear of one sound. loud: (80,) mean power of its louder frames, other: of another speaker's, whose
     colour it takes on now and then (MixStyle, Zhou et al. 2021); clean: chance of no wear at all."""
@@ -124,12 +129,12 @@ def draw(rng: np.random.Generator, loud: Tensor, other: Tensor | None = None, cl
     spectrum = torch.tensor(10 ** ((slope + _peaks(rng)) / 10), dtype=torch.float32)
     if rng.random() < 0.3:
         spectrum = spectrum * loud
-    noise = spectrum / spectrum.mean() * (loud * gain).mean() * float(10 ** (-rng.uniform(3, 48) / 10))
+    noise = spectrum / spectrum.mean() * (loud * gain).mean() * below(rng, 3, 48)
     room = (float(rng.uniform(0.1, 1.0)), float(rng.uniform(0.75, 0.94))) if rng.random() < 0.35 else (0.0, 0.5)
     swing = float(rng.uniform(0, 0.8)) if rng.random() < 0.5 else 0.0
-    crowd = float(10 ** (-rng.uniform(10, 40) / 10)) if rng.random() < 0.35 else 0.0
+    crowd = below(rng, 10, 40) if rng.random() < 0.35 else 0.0
     texture = (float(rng.uniform(-0.5, 0.8)), float(rng.uniform(-0.3, 0.6))) if rng.random() < 0.6 else (0.0, 0.0)
-    beside = float(10 ** (-rng.uniform(12, 30) / 10)) if rng.random() < 0.2 else 0.0
+    beside = below(rng, 12, 30) if rng.random() < 0.2 else 0.0
     return Wear(int(rng.integers(_WARPS)), gain, noise, swing, room, crowd, texture, beside)
 
 

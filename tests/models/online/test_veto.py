@@ -247,7 +247,7 @@ def test_two_scenes_in_five_have_a_sound_of_nobody_under_all_of_it(crowd: Path) 
 def test_nobody_lies_under_nearly_half_of_the_speakers_and_others_murmur_beside_them(crowd: Path) -> None:
     held = Corpus(crowd / "train")
     plain = [0.0 if flags.any() else 7.0 for flags in held.flags]  # ln of power; nobody's is the louder one
-    below, under, beside = [], 0, []
+    below, beside = [], []
     for seed in range(40):
         for session, power in enumerate(plain):
             held.mel[session] = torch.full((4 * len(held.flags[session]), 80), power).half()
@@ -258,8 +258,7 @@ def test_nobody_lies_under_nearly_half_of_the_speakers_and_others_murmur_beside_
         below += [10 * np.log10(power) for power in more if power > 1e-3]
         draw_nobody(held)
         beside += [place.wear.crowd for place in Rows(held, 6, 32, seed).places if place.session != 3]
-    under = len(below)
-    assert 0.3 * 120 < under < 0.6 * 120
+    assert 0.3 * 120 < len(below) < 0.6 * 120
     assert -15.5 < min(below) < -12
     assert -8 < max(below) < -4.5
     near = np.mean(np.array(beside) >= 10**-1.5)

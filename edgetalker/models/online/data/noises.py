@@ -56,9 +56,9 @@ def _held(count: int, rng: np.random.Generator) -> Array:
             loud[at:ends] = rng.uniform(0.4, 1.0) * np.linspace(1.0, rng.uniform(0.3, 1.5), ends - at)[: steps - at]
             at = end
         first = pitch[0]
-        pitch = first + lfilter([1 / (1 + glide)], [1, 1 / (1 + glide) - 1], pitch - first)
+        pitch = first + _eased(pitch - first, glide)
         pitch += depth * np.sin(pace * np.arange(steps) + rng.uniform(0, 6))
-        loud = lfilter([1 / (1 + attack)], [1, 1 / (1 + attack) - 1], loud)
+        loud = _eased(loud, attack)
         hertz = np.exp(pitch)
         phase = 2 * np.pi * np.cumsum(_fine(hertz, count)) / RATE
         for number in range(1, 25, 1 + odd):
@@ -71,6 +71,11 @@ def _held(count: int, rng: np.random.Generator) -> Array:
             out += _fine(size, count) * np.sin(number * phase)
         out += hiss * _fine(loud, count) * rng.standard_normal(count)
     return _unit(out)
+
+
+def _eased(track: NDArray[np.float64], lag: float) -> NDArray[np.float64]:
+    """Let a track that begins at zero come `lag` of its steps late."""
+    return np.asarray(lfilter([1 / (1 + lag)], [1, 1 / (1 + lag) - 1], track))
 
 
 def _fine(track: NDArray[np.float64], count: int) -> NDArray[np.float64]:
