@@ -209,11 +209,7 @@ class _Conversion:
         if self.options.precision in EIGHT_BITS:
             # Its last third is of another kind, which growth must not be read from.
             sound = mixed(sound, draft.manifest.audio.rate)
-        found = [
-            compare_rollouts(draft, precisions, sound, frames, schedule, seed=seed, progress=self.progress)
-            for schedule in draft.manifest.ladder
-        ]
-        return {name: [loops[name] for loops in found] for name in precisions}
+        return compare_rollouts(draft, precisions, sound, frames, seed=seed, progress=self.progress)
 
     def _finish(self, draft: Bundle, report: ConvertReport) -> None:
         name = report.precision

@@ -196,48 +196,79 @@ class Divergence:
         return float(last / first) if first > 0 else 1.0
 
 
+class _Course:
+    """How the motion of some precisions drifts from FP32's in one schedule, frame by frame."""
+
+    def __init__(self, names: Sequence[str], precisions: int, frames: int) -> None:
+        """names: of the motion's values."""
+        self._sum = self._square = np.zeros(())
+        self._errors = np.zeros((precisions, frames))
+        self._worst = np.zeros(precisions)
+        self._lips = _lips(names)
+        self._gaps = np.zeros((frames, 1 + precisions))
+
+    def add(self, index: int, played: Sequence[NDArray[np.float64]]) -> None:
+        """Take in frame `index`: FP32's motion and each precision's."""
+        motion, differences = played[0], np.array(played[1:]) - played[0]
+        self._sum, self._square = self._sum + motion, self._square + motion * motion
+        self._errors[:, index] = np.square(differences).mean(1)
+        self._worst = np.maximum(self._worst, np.abs(differences).max(1))
+        if self._lips is not None:
+            self._gaps[index] = np.array(played) @ self._lips
+
+    def divergences(self, schedule: str, rate: int) -> list[Divergence]:
+        """Return what came out, precision by precision. rate: frames a second."""
+        frames = len(self._gaps)
+        variance = self._square / frames - np.square(self._sum / frames)
+        deviation = float(np.sqrt(np.mean(np.maximum(variance, 0.0))))
+        unit = deviation or 1.0
+        found = []
+        for place, errors in enumerate(self._errors):
+            seconds = tuple(float(np.sqrt(np.mean(errors[i : i + rate]))) / unit for i in range(0, frames, rate))
+            closures, shut = (None, 0) if self._lips is None else _closures(self._gaps[:, [0, 1 + place]])
+            largest = float(self._worst[place]) / unit
+            found.append(Divergence(schedule, frames, deviation, seconds, largest, closures, shut))
+        return found
+
+
 def compare_rollouts(
     bundle: Bundle,
     precisions: Sequence[str],
     sound: NDArray[np.float32],
     frames: int,
-    schedule: str,
     *,
     seed: int = 0,
     progress: Progress = unheard,
-) -> dict[str, Divergence]:
+) -> dict[str, list[Divergence]]:
     """Play the same sound and noise in FP32 and in each of these precisions, all on their own histories, and return
-    precision -> how far its motion is from FP32's."""
-    what = f"closed loop, {', '.join(precisions)}, schedule {schedule}"
-    sums = squares = np.zeros(())
-    errors = np.zeros((len(precisions), frames))
-    worst = np.zeros(len(precisions))
-    lips = _lips(bundle.manifest.motion.names)
-    gaps = np.zeros((frames, 1 + len(precisions)))
+    precision -> how far its motion is from FP32's, schedule by schedule.
+
+    The schedules play side by side: what they hear alike, most of a large network's time, is computed once a frame.
+    """
+    manifest = bundle.manifest
+    what = f"closed loop, {', '.join(precisions)}, schedules {', '.join(manifest.ladder)}"
+    courses = {name: _Course(manifest.motion.names, len(precisions), frames) for name in manifest.ladder}
     with ExitStack() as stack:
-        names = ("fp32", *precisions)
-        models = [stack.enter_context(Model(bundle, engines=ort_engines(bundle, name))) for name in names]
-        talkers = [model.talker(seed=seed, schedules=[schedule]) for model in models]
+        engines = list[RememberingEngine]()
+        models = list[Model]()
+        for name in ("fp32", *precisions):
+            stages: dict[str, RememberingEngine] = ort_engines(bundle, name, kind=RememberingEngine)
+            engines += stages.values()
+            models.append(stack.enter_context(Model(bundle, engines=stages)))
+        talkers = {
+            schedule: [model.talker(seed=seed, schedules=[schedule]) for model in models] for schedule in courses
+        }
         for index in range(frames):
             progress(what, index / frames)
-            window = _window(talkers[0], bundle, sound, index)
-            played = [talker.make(schedule, window=window).motion.astype(np.float64).reshape(-1) for talker in talkers]
-            motion, differences = played[0], np.array(played[1:]) - played[0]
-            sums, squares = sums + motion, squares + motion * motion
-            errors[:, index] = np.square(differences).mean(1)
-            worst = np.maximum(worst, np.abs(differences).max(1))
-            if lips is not None:
-                gaps[index] = np.array(played) @ lips
-    deviation = float(np.sqrt(np.mean(np.maximum(squares / frames - np.square(sums / frames), 0.0))))
-    unit = deviation or 1.0
-    rate = max(1, round(bundle.manifest.motion.fps))
-    found = {}
-    for place, name in enumerate(precisions):
-        seconds = [float(np.sqrt(np.mean(errors[place, i : i + rate]))) / unit for i in range(0, frames, rate)]
-        closures, shut = (None, 0) if lips is None else _closures(gaps[:, [0, 1 + place]])
-        largest = float(worst[place]) / unit
-        found[name] = Divergence(schedule, frames, deviation, tuple(seconds), largest, closures, shut)
-    return found
+            for schedule, course in courses.items():
+                window = _window(talkers[schedule][0], bundle, sound, index)
+                made = [talker.make(schedule, window=window).motion for talker in talkers[schedule]]
+                course.add(index, [motion.astype(np.float64).reshape(-1) for motion in made])
+            for engine in engines:
+                engine.memory.clear()
+    rate = max(1, round(manifest.motion.fps))
+    by_schedule = [course.divergences(schedule, rate) for schedule, course in courses.items()]
+    return {name: [found[place] for found in by_schedule] for place, name in enumerate(precisions)}
 
 
 _SHUT = 0.05  # lips count as shut where the gap is below this, in units of JawOpen

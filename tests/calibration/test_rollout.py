@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from edgetalker.calibration import rollout
 from edgetalker.calibration.rollout import (
     Divergence,
     RememberingEngine,
@@ -97,7 +99,7 @@ def test_what_was_computed_once_is_remembered_and_nothing_else_is(toy: Bundle) -
 
 
 def test_the_same_precision_does_not_drift_at_all(toy: Bundle) -> None:
-    found = compare_rollouts(toy, ["fp32"], SOUND, 90, "full")["fp32"]
+    found = compare_rollouts(toy, ["fp32"], SOUND, 90)["fp32"][0]
     assert (found.error, found.worst, len(found.seconds)) == (0.0, 0.0, 3)
     assert found.deviation > 0
 
@@ -126,9 +128,9 @@ def doubled_memory(model: bytes) -> bytes:
 def test_a_difference_is_a_share_of_the_motion_s_own_deviation(toy: Bundle, tmp_path: Path) -> None:
     """motion = x + memory, memory = keep * motion: the reference is played by hand for both decoders."""
     bundle = perturbed(toy, tmp_path / "odd", doubled_memory)
-    both = compare_rollouts(bundle, ["odd", "fp32"], SOUND, 30, "full")
-    found = both["odd"]
-    assert both["fp32"].error == 0.0
+    both = compare_rollouts(bundle, ["odd", "fp32"], SOUND, 30)
+    found = both["odd"][0]
+    assert (found.schedule, both["fp32"][0].error) == ("full", 0.0)
     full: list[Array] = []
     other: list[Array] = []
     session, memory = Talker(bundle), np.zeros((2, 4))
@@ -149,6 +151,29 @@ def test_a_difference_is_a_share_of_the_motion_s_own_deviation(toy: Bundle, tmp_
     assert found.deviation == pytest.approx(deviation, rel=1e-4)
     assert found.error == pytest.approx(np.sqrt(np.mean((a - b) ** 2)) / deviation, rel=1e-4)
     assert found.worst == pytest.approx(np.max(np.abs(a - b)) / deviation, rel=1e-4)
+
+
+def test_schedules_play_side_by_side_as_each_does_alone_and_hear_once(
+    toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = perturbed(toy, tmp_path / "odd", doubled_memory)
+    ran = Counter[str]()
+    run = rollout._StepwiseEngine.run
+
+    def counted(engine: rollout._StepwiseEngine, inputs: rollout.Inputs) -> list[Array]:
+        ran[engine.name] += 1
+        assert isinstance(engine, RememberingEngine) and len(engine.memory) < 8  # nothing of the frames before
+        return run(engine, inputs)
+
+    monkeypatch.setattr(rollout._StepwiseEngine, "run", counted)
+    found = compare_rollouts(bundle, ["odd"], SOUND, 30)["odd"]
+    assert [course.schedule for course in found] == list(bundle.manifest.ladder) == ["full", "one"]
+    assert ran["audio"] == 2 * 30 // parts.BLOCK  # every block of sound, for FP32 and for `odd`
+    for course in found:
+        ours, odd = (play(bundle, ort_engines(bundle, name), SOUND, 30, course.schedule) for name in ("fp32", "odd"))
+        deviation = np.sqrt(np.mean(np.var(ours, axis=0, dtype=np.float64)))
+        error = np.sqrt(np.mean(np.square(ours - odd, dtype=np.float64))) / deviation
+        assert course.error == pytest.approx(error, rel=1e-6)
 
 
 def test_controls_stand_at_their_defaults_most_of_the_time_and_go_through_their_ends() -> None:
