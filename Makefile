@@ -21,7 +21,7 @@ FAST = -m "not slow and not gpu"
 # STRICT=1 refuses to go on without what the microphone's tests need, and fails when a test was skipped for want of it.
 STRICT ?=
 
-.PHONY: setup demo fuzz coverage test test-fast test-slow test-all test-pythons test-lowest test-agents test-ray lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
+.PHONY: setup demo fuzz coverage test test-fast test-slow test-all test-pythons test-lowest test-agents test-ray test-arm lint types format test-cuda-bindings test-torch-cuda bench gpu-check wheel wheelhouse clean check-python check-portaudio help
 
 help:
 	@echo "make demo [AUDIO=my.wav]   set up, animate a speech clip into $(OUT)/"
@@ -35,6 +35,7 @@ help:
 	@echo "make test-ray              the fleet on a Ray of this machine, and Triton's files, in an environment of their own"
 	@echo "make test-pythons          the device side on every Python from 3.10 to 3.13 that is here"
 	@echo "make test-lowest           the device side with the oldest versions that pyproject.toml allows"
+	@echo "make test-arm              the talker on an emulated ARM core against this machine (qemu-user, Debian)"
 	@echo "make test-torch-cuda       PyTorch for CUDA on the driver double, without a GPU (2.5 GB of wheels)"
 	@echo "make bench                 latency tables of the bundles that ship with the package"
 	@echo "make gpu-check             everything that needs an NVIDIA GPU; writes benchmarks/results/"
@@ -141,6 +142,10 @@ test-pythons:
 
 test-lowest:
 	sh tests/pythons.sh --lowest
+
+# Python, NumPy and ONNX Runtime as built for ARM, unpacked into a folder that is gone afterwards.
+test-arm: $(VENV)/.dev
+	$(VENV)/bin/python -m tests.arm $(ARM_BUNDLES)
 
 # Every cuda-bindings that pyproject.toml allows, at its floor and a few above, on tests/cuda's stand-in for the driver.
 test-cuda-bindings: $(VENV)/.dev

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.errors import FileFaults, InputError, OptionError
 from edgetalker.engines.files import checked_target, read_text, write_whole
 
 __all__ = ["add_parser", "run"]
@@ -78,17 +78,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         checked_target(args.json)
     ruler = LipRuler(args.face) if args.face is not None else None
-    clips = []
+    clips, faults = list[Clip](), FileFaults()
     for name, motion, sound, text in _pairs(args):
-        samples = read_whole(sound, 16000)
-        read = read_motion(motion, args.fps, args.offset)
-        for shape in read.absent:
-            sys.stderr.write(f"warning: {motion} has no {shape}: it counts as 0\n")
-        try:
-            truth = still(samples) if args.no_speech else hear(samples, text, args.language)
-        except InputError as error:
-            raise InputError(f"{sound}: {error.message}", hint=error.hint) from None
-        clips.append(Clip(name, read, truth))
+        with faults.of(motion):
+            read = read_motion(motion, args.fps, args.offset)
+            for shape in read.absent:
+                sys.stderr.write(f"warning: {motion} has no {shape}: it counts as 0\n")
+            with faults.of(sound):
+                samples = read_whole(sound, 16000)
+                truth = still(samples) if args.no_speech else hear(samples, text, args.language)
+                clips.append(Clip(name, read, truth))
+    faults.tell()
     found = score(clips, ruler)
     found["phones"] = "none" if args.no_speech else "words" if args.words is not None else "phone loop"
     if args.json == "-":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ __all__ = [
     "BundleError",
     "DeviceError",
     "EngineError",
+    "FileFaults",
     "InputError",
     "MissingPackageError",
     "OptionError",
@@ -77,6 +79,31 @@ class InputError(UserError):
     """An input (sound, file, checkpoint) that cannot be read or used."""
 
     exit_code = 65
+
+
+class FileFaults:
+    """What is wrong with each of many files, gathered so that it is said of all of them at once."""
+
+    def __init__(self) -> None:
+        self._found: list[InputError] = []
+
+    @contextmanager
+    def of(self, path: Path) -> Iterator[None]:
+        """Note an InputError of this block as one of the file, and go on behind it."""
+        try:
+            yield
+        except InputError as error:
+            named = error.message if str(path) in error.message else f"{path}: {error.message}"
+            self._found.append(InputError(named, hint=error.hint))
+
+    def tell(self) -> None:
+        """Raise InputError when any was noted: the only one, or one that lists them all."""
+        if len(self._found) == 1:
+            raise self._found[0]
+        if self._found:
+            listed = "\n".join(f"  - {error.message}" for error in self._found)
+            hints = dict.fromkeys(error.hint for error in self._found if error.hint)
+            raise InputError(f"{len(self._found)} files cannot be used:\n{listed}", hint="; ".join(hints) or None)
 
 
 class OutputError(UserError):

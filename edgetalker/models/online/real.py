@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.errors import FileFaults, InputError, OptionError
 from edgetalker.models.online.data.align import align
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import Session, targets
@@ -47,7 +47,10 @@ def recordings(audio: Path | None, transcript: str | None, folders: Sequence[Pat
     spoken = {folder.name: _pairs(folder) for folder in folders}
     if audio and transcript:
         spoken[audio.name] = [(audio, transcript)]
-    return {name: _recording(pairs) for name, pairs in spoken.items()}
+    faults = FileFaults()
+    found = {name: _recording(pairs, faults) for name, pairs in spoken.items()}
+    faults.tell()
+    return {name: made for name, made in found.items() if made is not None}
 
 
 def _pairs(folder: Path) -> list[tuple[Path, str]]:
@@ -60,26 +63,26 @@ def _pairs(folder: Path) -> list[tuple[Path, str]]:
     return [(path, path.with_suffix(".txt").read_text(encoding="utf-8").strip()) for path in clips]
 
 
-def _recording(pairs: Sequence[tuple[Path, str]]) -> Recording:
+def _recording(pairs: Sequence[tuple[Path, str]], faults: FileFaults) -> Recording | None:
+    """Return one speaker's clips, aligned; None where none of them is of use."""
     rng = np.random.default_rng(_SEED)
     pieces: list[Array] = []
     segments: list[Segment] = []
     spoken = 0
     for path, transcript in pairs:
-        samples = read_whole(path, RATE)
-        if pieces:
-            pieces.append(_quiet(rng))
-        start = sum(piece.size for piece in pieces) / RATE
-        try:
+        with faults.of(path):
+            samples = read_whole(path, RATE)
             aligned = align(samples, transcript)
-        except InputError as error:
-            raise InputError(f"{path}: {error}", hint=error.hint) from error
-        segments += [Segment(s.phone, s.start + start, s.end + start) for s in aligned]
-        pieces.append(samples)
-        spoken += samples.size
+            if pieces:
+                pieces.append(_quiet(rng))
+            start = sum(piece.size for piece in pieces) / RATE
+            segments += [Segment(s.phone, s.start + start, s.end + start) for s in aligned]
+            pieces.append(samples)
+            spoken += samples.size
+    if not pieces:
+        return None
     sound = np.concatenate(pieces)
-    session = targets(sound, sound, segments, rng, keep_sound=True)
-    return Recording(session, len(pairs), spoken / RATE)
+    return Recording(targets(sound, sound, segments, rng, keep_sound=True), len(pairs), spoken / RATE)
 
 
 def _quiet(rng: np.random.Generator) -> Array:

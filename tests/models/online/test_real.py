@@ -81,3 +81,14 @@ def test_what_is_no_sound_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("no sound")
     with pytest.raises(InputError, match=r"a\.wav"):
         real.recordings(tmp_path / "a.wav", "no sound", [])
+
+
+@needs_tools
+def test_every_clip_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None:
+    for name, said in (("a", "bob met the zzyx"), ("b", "my mother"), ("c", "the qqph of bob")):
+        clip(tmp_path / "anna", name, "bob")
+        (tmp_path / "anna" / f"{name}.txt").write_text(said)
+    (tmp_path / "anna" / "b.wav").write_text("no sound")
+    with pytest.raises(InputError, match=r"(?s)3 files.*a\.wav: .*`zzyx`.*b\.wav.*c\.wav: .*`qqph`") as caught:
+        real.recordings(None, None, [tmp_path / "anna"])
+    assert str(caught.value).count("spell it in words it has") == 1, "a hint once"
