@@ -26,7 +26,7 @@ from edgetalker.models.online.rollout import Heard, Runner, hear_many, sampler
 from edgetalker.models.online.talker import Talker, load_talker
 from edgetalker.models.online.trunk import LOOKAHEADS
 
-__all__ = ["add_arguments", "drift", "play", "run"]
+__all__ = ["add_arguments", "cut", "drift", "play", "run", "truth_of"]
 
 Array = NDArray[np.float32]
 SCHEDULES = ("full", "fast", "one")
@@ -95,7 +95,7 @@ def evaluate(talker: Talker, data: Path, seed: int, minutes: float) -> dict[str,
     }
     scores: dict[str, Any] = {}
     for name, sessions in groups.items():
-        truths = [_truth(s) for s in sessions]
+        truths = [truth_of(s) for s in sessions]
         scores[name] = {key: summary([b(s) for s in sessions], truths) for key, b in baselines.items()}
         scores[name] |= _talker_scores(talker, sessions, truths, seed)
         print(f"scored {name}", flush=True)
@@ -116,11 +116,13 @@ def _group(folder: Path) -> list[Session]:
     return [load(path) for path in sorted(folder.glob("*.npz"))]
 
 
-def _truth(session: Session) -> Truth:
+def truth_of(session: Session) -> Truth:
+    """Return what a session asks of a mouth."""
     return session.mouth, session.touch[:, 0], session.phone, session.speech
 
 
-def _cut(truths: Sequence[Truth], frames: int) -> list[Truth]:
+def cut(truths: Sequence[Truth], frames: int) -> list[Truth]:
+    """Return the first frames of what sessions ask for."""
     return [(mouth[:frames], lips[:frames], phone[:frames], speech[:frames]) for mouth, lips, phone, speech in truths]
 
 
@@ -148,14 +150,14 @@ def _talker_scores(talker: Talker, sessions: Sequence[Session], truths: Sequence
     for schedule in SCHEDULES:
         motion = play(talker, mels, schedule, seed)
         mouths = [mouth_of(m) for m in motion]
-        found[schedule] = summary(mouths, _cut(truths, mouths[0].shape[0]))
+        found[schedule] = summary(mouths, cut(truths, mouths[0].shape[0]))
         if schedule == "one":
             found[schedule]["by_phone"] = _by_phone(mouths, sessions)
             found[schedule]["told_apart"] = told_apart(mouths, [s.times for s in sessions])
     rng = np.random.default_rng(seed)
     noisy = [log_mel(add_noise(s.samples, 15.0, rng, slope=1.0), s.phone.size) for s in sessions]
     mouths = [mouth_of(m) for m in play(talker, noisy, "one", seed)]
-    found["one, 15 dB noise"] = summary(mouths, _cut(truths, mouths[0].shape[0]))
+    found["one, 15 dB noise"] = summary(mouths, cut(truths, mouths[0].shape[0]))
     return found
 
 
@@ -171,11 +173,11 @@ def _by_phone(mouths: Sequence[Array], sessions: Sequence[Session]) -> dict[str,
 
 def _curve(talker: Talker, sessions: Sequence[Session]) -> dict[str, Any]:
     """Score the trunk alone at each look-ahead: its regressed mouth with contacts blended in."""
-    mels, truths = [s.mel for s in sessions], [_truth(s) for s in sessions]
+    mels, truths = [s.mel for s in sessions], [truth_of(s) for s in sessions]
     found = {}
     for lookahead in LOOKAHEADS:
         mouths = trunk_mouths(talker, mels, lookahead)
-        found[str(lookahead)] = summary(mouths, _cut(truths, mouths[0].shape[0]))
+        found[str(lookahead)] = summary(mouths, cut(truths, mouths[0].shape[0]))
     return found
 
 
@@ -275,7 +277,7 @@ def _nonspeech(talker: Talker, seed: int) -> dict[str, Any]:
 def real_scores(talker: Talker, recording: real.Recording, seed: int) -> dict[str, Any]:
     """Score real speech against faces animated from pocketsphinx's alignment of what is said."""
     session = recording.session
-    truth = [_truth(session)]
+    truth = [truth_of(session)]
     found: dict[str, Any] = {"seconds": recording.seconds, "clips": recording.clips}
     for schedule in ("full", "one"):
         mouth = mouth_of(play(talker, [session.mel], schedule, seed)[0])

@@ -1,4 +1,4 @@
-"""Recordings of people, with the faces that belong to what pocketsphinx hears in them: to score, never to train on."""
+"""Recordings of people, with the faces that belong to what pocketsphinx hears in them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import FileFaults, InputError, OptionError
-from edgetalker.models.online.data.align import align
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import Session, targets
 from edgetalker.models.online.data.utterance import RATE
+from edgetalker.models.online.score import place
 from edgetalker.runtime.sources.file import read_whole
 
-__all__ = ["Recording", "recordings"]
+__all__ = ["Recording", "dealt", "recordings"]
 
 Array = NDArray[np.float32]
 _BETWEEN = 0.5
@@ -53,17 +53,30 @@ def recordings(audio: Path | None, transcript: str | None, folders: Sequence[Pat
     return {name: made for name, made in found.items() if made is not None}
 
 
+def dealt(folder: Path, parts: int, language: str = "en") -> list[Recording]:
+    """Return one speaker's clips, dealt out to so many parts. language: as espeak-ng names it. Raises InputError."""
+    pairs, faults = _pairs(folder), FileFaults()
+    if len(pairs) < parts:
+        raise InputError(
+            f"{folder} has {len(pairs)} clips; at least {parts} were wanted",
+            hint="a clip for each sentence, CLIP.wav with CLIP.txt",
+        )
+    made = [_recording(pairs[part::parts], faults, language) for part in range(parts)]
+    faults.tell()
+    return [part for part in made if part is not None]
+
+
 def _pairs(folder: Path) -> list[tuple[Path, str]]:
     clips = sorted(path for path in folder.glob("*") if path.suffix in (".wav", ".flac"))
     if not clips:
         raise InputError(f"{folder} has no .wav or .flac", hint="a folder for each speaker, CLIP.wav with CLIP.txt")
     silent = [path.name for path in clips if not path.with_suffix(".txt").exists()]
     if silent:
-        raise InputError(f"{folder}: no .txt beside {', '.join(silent)}", hint="write there what is said, in English")
+        raise InputError(f"{folder}: no .txt beside {', '.join(silent)}", hint="write there what is said")
     return [(path, path.with_suffix(".txt").read_text(encoding="utf-8").strip()) for path in clips]
 
 
-def _recording(pairs: Sequence[tuple[Path, str]], faults: FileFaults) -> Recording | None:
+def _recording(pairs: Sequence[tuple[Path, str]], faults: FileFaults, language: str = "en") -> Recording | None:
     """Return one speaker's clips, aligned; None where none of them is of use."""
     rng = np.random.default_rng(_SEED)
     pieces: list[Array] = []
@@ -72,7 +85,7 @@ def _recording(pairs: Sequence[tuple[Path, str]], faults: FileFaults) -> Recordi
     for path, transcript in pairs:
         with faults.of(path):
             samples = read_whole(path, RATE)
-            aligned = align(samples, transcript)
+            aligned = place(samples, transcript, language)
             if pieces:
                 pieces.append(_quiet(rng))
             start = sum(piece.size for piece in pieces) / RATE

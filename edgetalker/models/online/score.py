@@ -24,7 +24,7 @@ from edgetalker.models.online.data.utterance import RATE
 from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts, phone_track
 from edgetalker.models.online.lipgap import LipRuler
 
-__all__ = ["Clip", "Truth", "hear", "score", "still"]
+__all__ = ["Clip", "Truth", "hear", "place", "score", "still"]
 
 Array = NDArray[np.float32]
 REACH = 15
@@ -54,16 +54,16 @@ class Clip:
 def hear(samples: Array, words: str | None, language: str = "en") -> Truth:
     """Return what 16 kHz sound asks of a face.
 
-    words: what is said, in a language that espeak-ng names; None: the phone loop listens. Raises InputError for what is
-    not installed or does not fit.
+    words: what is said; None: the phone loop listens. Raises InputError for what is not installed or does not fit.
     """
-    if words is None:
-        segments = align.listen(samples)
-    elif language == "en":
-        segments = align.align(samples, words)
-    else:
-        segments = align.align_phones(samples, _pronounced(language, words))
-    return of_phones(samples, segments)
+    return of_phones(samples, align.listen(samples) if words is None else place(samples, words, language))
+
+
+def place(samples: Array, words: str, language: str = "en") -> list[Segment]:
+    """Return the phones of these words in 16 kHz sound. language: as espeak-ng names it. Raises InputError."""
+    if language == "en":
+        return align.align(samples, words)
+    return align.align_phones(samples, _pronounced(language, words))
 
 
 def _pronounced(language: str, words: str) -> list[list[str]]:
