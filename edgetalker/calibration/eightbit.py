@@ -330,7 +330,8 @@ class Narrowing:
 
     def _for_gpu(self, name: str, path: Path, inputs: Sequence[Inputs], chosen: Mapping[str, Kind]) -> bytes:
         """FP16 first, by its own rules; then 8 bits where they were chosen."""
-        half = convert_stage(name, path, inputs, self.limit)
+        narrow = [product for product, kind in chosen.items() if kind != "w8"]  # which computes in FP16 on a GPU
+        half = convert_stage(name, path, inputs, self.limit, narrow=narrow)
         if not chosen:
             return half.onnx
         network = Network(onnx.load_from_string(half.onnx)) if half.onnx else self.networks[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +41,14 @@ class ConvertedStage:
     error: OneStep
 
 
-def convert_stage(name: str, path: Path, inputs: Sequence[Inputs], limit: float) -> ConvertedStage:
+def convert_stage(
+    name: str, path: Path, inputs: Sequence[Inputs], limit: float, *, narrow: Collection[str] = ()
+) -> ConvertedStage:
     """Convert a stage's ONNX file so that one run's relative error stays below `limit`, if need be with more FP32.
 
-    inputs: what rollouts recorded. Raises InputError for a file that is no ONNX or that is not finite in FP32 either.
+    inputs: what rollouts recorded. narrow: products that will read and hold 8 bits; what FP16 would do to them is not
+    counted, and none of them is held in FP32 for it. Raises InputError for a file that is no ONNX or that is not finite
+    in FP32 either.
     """
     network = read_network(path)
     ranges = measure_ranges(network, inputs)
@@ -53,15 +57,19 @@ def convert_stage(name: str, path: Path, inputs: Sequence[Inputs], limit: float)
     order: list[str] = []
     held = 0
     while True:
+        judged = assign(network, ranges, [*narrow, *order[:held]])
+        model = to_mixed(network, judged) if judged.half else None
+        rounding = b"" if model is None else emulated(model, judged.half)
+        error = one_step_error(full, rounding or full, inputs)
+        if error.error <= limit or not judged.half:
+            break
+        order = order or _by_harm(network, judged, full, inputs)
+        held = max(1, 2 * held)  # one, two, four, …: each try is a whole conversion
+    assignment = judged
+    if narrow:
         assignment = assign(network, ranges, order[:held])
         model = to_mixed(network, assignment) if assignment.half else None
-        onnx = b"" if model is None else model.SerializeToString()
-        rounding = b"" if model is None else emulated(model, assignment.half)
-        error = one_step_error(full, rounding or full, inputs)
-        if error.error <= limit or not assignment.half:
-            break
-        order = order or _by_harm(network, assignment, full, inputs)
-        held = max(1, 2 * held)  # one, two, four, …: each try is a whole conversion
+    onnx = b"" if model is None else model.SerializeToString()
     largest = max((seen.largest for seen in ranges.values()), default=0.0)
     kept = _products_kept(network, assignment)
     return ConvertedStage(

@@ -212,6 +212,10 @@ def test_a_limit_that_fp16_misses_holds_the_most_sensitive_products(tmp_path: Pa
     assert tight.half == ("c",)
     assert tight.kept["a"] == "held by the user or by its sensitivity"
     assert tight.error.error < loose.error.error / 3
+    narrow = convert_stage("stage", path, inputs, limit=loose.error.error / 3, narrow=("a",))
+    assert narrow.half == loose.half, "what will be in 8 bits is not held in FP32 for what FP16 does to it"
+    assert narrow.onnx == loose.onnx
+    assert narrow.error.error < loose.error.error / 3
 
 
 @pytest.mark.usefixtures("without_torch")
