@@ -45,6 +45,9 @@ DROP = 0.2
 TETHER = 1e-3
 """What a squared change of the layer's weights costs."""
 MOUTH_WEIGHT = 20.0
+CLOSURE = 2.0
+"""What a frame of contact weighs against one without: lips that stay open are seen sooner than lips that shut once more
+than they should. With 1 the studio voice of docs/talker.md shows 0.85 of its closures at 0.79, with 2 0.92 at 0.75."""
 _SEED = 5
 _SHOWN = {
     "recall": "closures shown",
@@ -73,7 +76,8 @@ def fit(talker: Talker, sessions: Sequence[Session]) -> Talker:
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         out = layer(F.dropout(features, DROP))
-        loss = F.binary_cross_entropy_with_logits(out[:, len(MOUTH) : fitted], contacts)
+        told = out[:, len(MOUTH) : fitted]
+        loss = F.binary_cross_entropy_with_logits(told, contacts, pos_weight=torch.tensor(CLOSURE))
         loss = loss + MOUTH_WEIGHT * ((out[:, : len(MOUTH)] - mouth) ** 2 * speech[:, None]).mean()
         loss = loss + TETHER * ((layer.weight - old.weight.detach()) ** 2).sum()
         optimizer.zero_grad()
