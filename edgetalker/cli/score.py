@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.errors import FileFaults, InputError, OptionError
-from edgetalker.engines.files import checked_target, read_text, write_whole
+from edgetalker.engines.files import checked_target, write_whole
 
 __all__ = ["add_parser", "run"]
 
@@ -72,20 +72,20 @@ def run(args: argparse.Namespace) -> int:
     """Print the scores as a table, or write them as JSON. Raises UserError subclasses for what does not fit."""
     from edgetalker.models.online.anymotion import read_motion
     from edgetalker.models.online.lipgap import LipRuler
-    from edgetalker.models.online.score import Clip, hear, score, still
+    from edgetalker.models.online.score import Clip, hear, said, score, still
     from edgetalker.runtime.sources.file import read_whole
 
     if args.json:
         checked_target(args.json)
     ruler = LipRuler(args.face) if args.face is not None else None
     clips, faults = list[Clip](), FileFaults()
-    for name, motion, sound, text in _pairs(args):
+    for name, motion, sound, words in _pairs(args):
         with faults.of(motion):
             read = read_motion(motion, args.fps, args.offset)
             for shape in read.absent:
                 sys.stderr.write(f"warning: {motion} has no {shape}: it counts as 0\n")
             with faults.of(sound):
-                samples = read_whole(sound, 16000)
+                samples, text = read_whole(sound, 16000), None if words is None else said(words)
                 truth = still(samples) if args.no_speech else hear(samples, text, args.language)
                 clips.append(Clip(name, read, truth))
     faults.tell()
@@ -102,12 +102,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path, str | None]]:
-    """Yield name, motion, sound and words of every clip."""
+def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path, Path | None]]:
+    """Yield name, motion, sound and the file of the words of every clip."""
     if args.motion.is_dir() != args.speech.is_dir():
         raise OptionError(f"{args.motion} and {args.speech}: two files, or two folders, were wanted")
     if not args.motion.is_dir():
-        yield args.motion.name, args.motion, args.speech, _text(args.words)
+        yield args.motion.name, args.motion, args.speech, args.words
         return
     sounds, motions = _by_stem(args.speech, _SOUND), _by_stem(args.motion, _MOTION)
     if not motions or (lost := sorted(set(motions) ^ set(sounds))):
@@ -116,7 +116,7 @@ def _pairs(args: argparse.Namespace) -> Iterator[tuple[str, Path, Path, str | No
     if args.words is not None and not args.words.is_dir():
         raise OptionError(f"--words {args.words}: a folder with CLIP.txt for every clip was wanted")
     for name, motion in motions.items():
-        yield name, motion, sounds[name], _text(args.words and args.words / f"{name}.txt")
+        yield name, motion, sounds[name], args.words and args.words / f"{name}.txt"
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -126,16 +126,6 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     if twice := [path.name for path in files if named[path.stem] > 1]:
         raise InputError(f"{folder}: which file is meant? {', '.join(twice)}", hint="one file for each CLIP")
     return found
-
-
-def _text(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return read_text(path).strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be read as text: {reason}", hint="the words that are said, in UTF-8") from None
 
 
 def table(found: dict[str, Any]) -> Iterator[str]:

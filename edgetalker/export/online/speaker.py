@@ -21,8 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from edgetalker.engines.bundle import check_target
 from edgetalker.engines.errors import InputError, UserError
-from edgetalker.engines.files import write_whole
+from edgetalker.engines.files import checked_target, try_folder, write_whole
 from edgetalker.export.online.exporter import export_talker
 from edgetalker.models.online.data.sessions import Session
 from edgetalker.models.online.data.visemes import MOUTH
@@ -118,6 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    check_target(options.out, replace=True)
+    try_folder(options.out)
+    if options.report is not None:
+        checked_target(options.report)
     talker = recover(find_bundle(options.bundle))
     parts = dealt(options.clips, PARTS, options.language)
     seconds, clips = sum(part.seconds for part in parts), sum(part.clips for part in parts)

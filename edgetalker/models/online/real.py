@@ -13,7 +13,7 @@ from edgetalker.engines.errors import FileFaults, InputError, OptionError
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import Session, targets
 from edgetalker.models.online.data.utterance import RATE
-from edgetalker.models.online.score import place
+from edgetalker.models.online.score import place, said
 from edgetalker.runtime.sources.file import read_whole
 
 __all__ = ["Recording", "dealt", "recordings"]
@@ -73,7 +73,15 @@ def _pairs(folder: Path) -> list[tuple[Path, str]]:
     silent = [path.name for path in clips if not path.with_suffix(".txt").exists()]
     if silent:
         raise InputError(f"{folder}: no .txt beside {', '.join(silent)}", hint="write there what is said")
-    return [(path, path.with_suffix(".txt").read_text(encoding="utf-8").strip()) for path in clips]
+    pairs, faults = list[tuple[Path, str]](), FileFaults()
+    for path in clips:
+        words = path.with_suffix(".txt")
+        with faults.of(words):
+            pairs.append((path, said(words)))
+            if not pairs[-1][1]:
+                raise InputError(f"{words} is empty", hint="write there what is said")
+    faults.tell()
+    return pairs
 
 
 def _recording(pairs: Sequence[tuple[Path, str]], faults: FileFaults, language: str = "en") -> Recording | None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import read_text
 from edgetalker.models.online import metrics
 from edgetalker.models.online.anymotion import AnyMotion
 from edgetalker.models.online.data import align
@@ -24,7 +26,7 @@ from edgetalker.models.online.data.utterance import RATE
 from edgetalker.models.online.data.visemes import FPS, blend, compose, contacts, phone_track
 from edgetalker.models.online.lipgap import LipRuler
 
-__all__ = ["Clip", "Truth", "hear", "place", "score", "still"]
+__all__ = ["Clip", "Truth", "hear", "place", "said", "score", "still"]
 
 Array = NDArray[np.float32]
 REACH = 15
@@ -64,6 +66,15 @@ def place(samples: Array, words: str, language: str = "en") -> list[Segment]:
     if language == "en":
         return align.align(samples, words)
     return align.align_phones(samples, _pronounced(language, words))
+
+
+def said(path: Path) -> str:
+    """Read what is said in a clip. Raises InputError."""
+    try:
+        return read_text(path).strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read as text: {reason}", hint="the words that are said, in UTF-8") from None
 
 
 def _pronounced(language: str, words: str) -> list[list[str]]:

@@ -92,3 +92,11 @@ def test_every_clip_that_cannot_be_used_is_named_at_once(tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"(?s)3 files.*a\.wav: .*`zzyx`.*b\.wav.*c\.wav: .*`qqph`") as caught:
         real.recordings(None, None, [tmp_path / "anna"])
     assert str(caught.value).count("spell it in words it has") == 1, "a hint once"
+
+
+def test_words_that_cannot_be_read_or_are_none_are_named_at_once(tmp_path: Path) -> None:
+    for name, words in (("a", b"caf\xe9"), ("b", b" \n"), ("c", b"my mother")):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(1600, np.float32), RATE)
+        (tmp_path / f"{name}.txt").write_bytes(words)
+    with pytest.raises(InputError, match=r"(?s)2 files.*a\.txt cannot be read as text.*b\.txt is empty"):
+        real.dealt(tmp_path, 2)

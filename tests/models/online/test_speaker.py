@@ -86,6 +86,18 @@ def test_too_little_of_a_speaker_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_written_is_said_before_the_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    assert speaker.main(["--clips", str(tmp_path / "none"), "--out", str(tmp_path / "mine")]) == 2
+    assert "is not a bundle, so it is not replaced" in capsys.readouterr().err
+    out = ["--clips", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    assert speaker.main([*out, "--report", str(tmp_path / "nowhere" / "r.json")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert speaker.main(out) == 2
+    assert "has no .wav or .flac" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @needs_tools
 def test_a_fitted_talker_is_a_bundle_with_another_audio_stage(
