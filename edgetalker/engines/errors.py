@@ -85,7 +85,7 @@ class FileFaults:
     """What is wrong with each of many files, gathered so that it is said of all of them at once."""
 
     def __init__(self) -> None:
-        self._found: list[InputError] = []
+        self._found: list[tuple[Path, InputError]] = []
 
     @contextmanager
     def of(self, path: Path) -> Iterator[None]:
@@ -93,17 +93,20 @@ class FileFaults:
         try:
             yield
         except InputError as error:
-            named = error.message if str(path) in error.message else f"{path}: {error.message}"
-            self._found.append(InputError(named, hint=error.hint))
+            self._found.append((path, error))
 
     def tell(self) -> None:
-        """Raise InputError when any was noted: the only one, or one that lists them all."""
-        if len(self._found) == 1:
-            raise self._found[0]
-        if self._found:
-            listed = "\n".join(f"  - {error.message}" for error in self._found)
-            hints = dict.fromkeys(error.hint for error in self._found if error.hint)
-            raise InputError(f"{len(self._found)} files cannot be used:\n{listed}", hint="; ".join(hints) or None)
+        """Raise InputError when any was noted: one that lists all files, or says once what is wrong with each."""
+        if not self._found:
+            return
+        alike = {error.message for _, error in self._found}
+        named = [e.message if str(path) in e.message else f"{path}: {e.message}" for path, e in self._found]
+        hints = "; ".join(dict.fromkeys(error.hint for _, error in self._found if error.hint)) or None
+        if len(named) == 1:
+            raise InputError(named[0], hint=hints)
+        if len(alike) == 1:
+            raise InputError(f"{alike.pop()} ({len(named)} files)", hint=hints)
+        raise InputError("\n  - ".join([f"{len(named)} files cannot be used:", *named]), hint=hints)
 
 
 class OutputError(UserError):

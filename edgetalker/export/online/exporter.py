@@ -49,10 +49,16 @@ def lookahead_samples(lookahead: int) -> int:
 
 
 def export_talker(
-    talker: Talker, out: Path, *, notes: Mapping[str, Any] | None = None, replace: bool = False
+    talker: Talker,
+    out: Path,
+    *,
+    notes: Mapping[str, Any] | None = None,
+    fitted: str = "",
+    replace: bool = False,
 ) -> Bundle:
     """Write the bundle and return it opened; weights are stored in half precision, computed in single.
 
+    fitted: what it learnt from beside the project's own training, a sentence for its origin.
     Raises ExportError when a stage computes something else than PyTorch does.
     """
     rounded = round_weights
@@ -70,7 +76,7 @@ def export_talker(
     files["history.npy"] = rest.numpy()
     files["ring.npy"] = torch.randn(1, RING, NOISE, generator=dice).numpy()
     files["full.npy"], files["fast.npy"] = rows(FULL).numpy(), rows(FAST).numpy()
-    return pack(out, describe(talker, stages, notes or {}), files, replace=replace)
+    return pack(out, describe(talker, stages, notes or {}, fitted), files, replace=replace)
 
 
 def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
@@ -127,12 +133,12 @@ def _tensor(role: str, *shape: int, **more: Any) -> dict[str, Any]:
     return {"role": role, "dtype": "float32", "shape": list(shape), **more}
 
 
-def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any]) -> dict[str, Any]:
+def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any], fitted: str = "") -> dict[str, Any]:
     """Return the manifest of a talker without digests."""
     return {
         "name": "talker",
         "family": "online",
-        "origin": f"{ORIGIN} {_NOBODY}" if talker.veto else ORIGIN,
+        "origin": " ".join(filter(None, (ORIGIN, _NOBODY if talker.veto else "", fitted))),
         "audio": {"rate": RATE, "window": SPAN, "lookahead": lookahead_samples(talker.lookahead), "block": 1},
         "motion": {
             "tensor": "motion",

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ from edgetalker.engines.files import checked_target, try_folder, write_whole
 from edgetalker.export.online.exporter import export_talker
 from edgetalker.models.online.data.sessions import Session
 from edgetalker.models.online.data.visemes import MOUTH
-from edgetalker.models.online.evaluate import cut, play, truth_of
+from edgetalker.models.online.evaluate import cut, plain, play, truth_of
 from edgetalker.models.online.metrics import Truth, mouth_of, summary
 from edgetalker.models.online.real import dealt
 from edgetalker.models.online.recover import recover
@@ -144,17 +143,15 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{meaning:<36}{found['before'][name]:>8.3f}{found['after'][name]:>8.3f}")
     if options.report is not None:
         with write_whole(options.report) as file:
-            file.write(json.dumps(found, indent=1).encode())
+            file.write(json.dumps(plain(found), indent=1).encode())
     if not found["after"]["f1"] > found["before"]["f1"]:
         raise InputError(
             f"closures are no better on clips that were not fitted to (F1 {found['before']['f1']:.3f} before, "
             f"{found['after']['f1']:.3f} after); no bundle was written",
             hint="more clips, without noise and exactly with these words",
         )
-    notes: dict[str, Any] = {
-        "speaker": f"mouth, lips and teeth were fitted to {clips} clips, {seconds:.0f} s, of one speaker"
-    }
-    bundle = export_talker(fit(talker, sessions), options.out, notes=notes, replace=True)
+    fitted = f"Mouth, lips and teeth were then fitted to {clips} clips, {seconds:.0f} s, of one speaker."
+    bundle = export_talker(fit(talker, sessions), options.out, fitted=fitted, replace=True)
     print(f"{bundle.path}: play it with --bundle {options.out}")
     return 0
 

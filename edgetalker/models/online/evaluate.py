@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from edgetalker.models.online.rollout import Heard, Runner, hear_many, sampler
 from edgetalker.models.online.talker import Talker, load_talker
 from edgetalker.models.online.trunk import LOOKAHEADS
 
-__all__ = ["add_arguments", "cut", "drift", "play", "run", "truth_of"]
+__all__ = ["add_arguments", "cut", "drift", "plain", "play", "run", "truth_of"]
 
 Array = NDArray[np.float32]
 SCHEDULES = ("full", "fast", "one")
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if recordings:
         results["real"] = {name: real_scores(talker, made, options.seed) for name, made in recordings.items()}
     with write_whole(options.work / "results.json") as file:
-        file.write(json.dumps(results, indent=1).encode())
+        file.write(json.dumps(plain(results), indent=1).encode())
     from edgetalker.models.online.report import tables
 
     print(tables(results))
@@ -67,6 +68,15 @@ def run(options: argparse.Namespace) -> int:
         draw_all(results, options.plots)
         _draw_example(talker, options)
     return 0
+
+
+def plain(scores: Any) -> Any:
+    """Return scores as JSON has them: what could not be measured (not a number) as null."""
+    if isinstance(scores, dict):
+        return {key: plain(value) for key, value in scores.items()}
+    if isinstance(scores, (list, tuple)):
+        return [plain(value) for value in scores]
+    return None if isinstance(scores, float) and not math.isfinite(scores) else scores
 
 
 def _draw_example(talker: Talker, options: argparse.Namespace) -> None:

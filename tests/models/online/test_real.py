@@ -100,3 +100,12 @@ def test_words_that_cannot_be_read_or_are_none_are_named_at_once(tmp_path: Path)
         (tmp_path / f"{name}.txt").write_bytes(words)
     with pytest.raises(InputError, match=r"(?s)2 files.*a\.txt cannot be read as text.*b\.txt is empty"):
         real.dealt(tmp_path, 2)
+
+
+def test_what_is_wrong_with_every_clip_alike_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align, "available", lambda: False)
+    for name in ("a", "b"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(1600, np.float32), RATE)
+        (tmp_path / f"{name}.txt").write_text("my mother")
+    with pytest.raises(InputError, match=r"^pocketsphinx or its English model is not installed \(2 files\)"):
+        real.dealt(tmp_path, 2)

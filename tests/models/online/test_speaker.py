@@ -16,6 +16,7 @@ from edgetalker.models.online.data import align
 from edgetalker.models.online.data.sessions import Session, targets
 from edgetalker.models.online.data.synths import available, speak
 from edgetalker.models.online.data.utterance import RATE, Voice
+from edgetalker.models.online.evaluate import plain
 from edgetalker.models.online.rollout import hear_many
 from edgetalker.models.online.talker import Talker
 from edgetalker.runtime.model import find_bundle
@@ -86,6 +87,12 @@ def test_too_little_of_a_speaker_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_could_not_be_measured_is_null_in_the_report() -> None:
+    assert json.dumps(plain({"a": [float("nan"), 1.5], "b": {"c": float("inf"), "d": 3}})) == (
+        '{"a": [null, 1.5], "b": {"c": null, "d": 3}}'
+    )
+
+
 def test_what_cannot_be_written_is_said_before_the_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
@@ -114,8 +121,12 @@ def test_a_fitted_talker_is_a_bundle_with_another_audio_stage(
     assert (found["before"]["f1"], found["after"]["f1"]) == (0.0, 1.0)
     assert found["before"]["mae"] != found["after"]["mae"]
     assert "closures shown" in capsys.readouterr().out
+    seconds = sum(soundfile.info(path).duration for path in folder.glob("*.wav"))
     ours, shipped = Bundle.open(out).manifest, Bundle.open(find_bundle("talker")).manifest
-    assert "6 clips" in ours.notes["speaker"]
+    assert (
+        ours.origin
+        == f"{shipped.origin} Mouth, lips and teeth were then fitted to 6 clips, {seconds:.0f} s, of one speaker."
+    )
     assert {name for name, digest in shipped.files.items() if ours.files[name] != digest} >= {"audio.onnx"}
     assert ours.stages == shipped.stages
     gains += [0.5, 0.5]
