@@ -87,11 +87,11 @@ def test_a_receiver_that_dies_and_comes_back_gets_frames_again() -> None:
 
 def test_a_name_that_does_not_resolve_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     with receiver() as bound:
-        real, asked = socket.getaddrinfo, list[object]()
+        real, asked, given = socket.getaddrinfo, list[object](), threading.Event()
 
         def getaddrinfo(host: str, port: int, **options: int) -> object:
             asked.append(host)
-            if len(asked) < 4:
+            if len(asked) < 4 or not given.is_set():
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
             return real("127.0.0.1", port, **options)
 
@@ -100,10 +100,11 @@ def test_a_name_that_does_not_resolve_is_retried(monkeypatch: pytest.MonkeyPatch
         sink.open(LAYOUT)
         for index in range(20):
             sink.send(frame(index))
+        given.set()
         assert read_live_link(bound.recv(2048)).values[0] == 19  # what waited meanwhile was old
         sink.close()
-    assert asked == ["avatar.invalid"] * 4
-    assert sink.statistics.errors == 3
+    assert asked == ["avatar.invalid"] * len(asked)
+    assert sink.statistics.errors == len(asked) - 1 >= 3
     assert "avatar.invalid" in sink.statistics.last_error
     assert (sink.statistics.sent, sink.statistics.dropped) == (1, 19)
 
