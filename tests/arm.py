@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from edgetalker.calibration.rollout import play
 from edgetalker.engines.bundle import Bundle
-from edgetalker.runtime.model import Model, find_bundle
+from edgetalker.engines.ort import ort_engines
+from edgetalker.runtime.model import find_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES, CORE = 60, "cortex-a76"
@@ -65,16 +67,9 @@ def main(bundles: list[str]) -> int:
 
 
 def _play(path: str, precision: str, sound: str, out: str) -> None:
-    heard = np.load(sound)
-    with Model(path, precision=precision) as model:
-        schedule = model.bundle.manifest.ladder[-1]
-        talker, size = model.talker(seed=0, schedules=[schedule]), model.bundle.manifest.audio.window
-        motion = []
-        for index in range(FRAMES):
-            places = np.arange(talker.end(index) - size, talker.end(index))
-            window = np.where(places >= 0, heard[places % len(heard)], 0).astype(np.float32)
-            motion.append(talker.make(schedule, window=window).motion.reshape(-1).copy())
-    np.save(out, np.stack(motion))
+    bundle = Bundle.open(Path(path))
+    engines, schedule = ort_engines(bundle, precision, host=True), bundle.manifest.ladder[-1]
+    np.save(out, play(bundle, engines, np.load(sound), FRAMES, schedule))
 
 
 def _narrow(path: Path) -> Path:

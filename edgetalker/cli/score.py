@@ -80,16 +80,14 @@ def run(args: argparse.Namespace) -> int:
     ruler = LipRuler(args.face) if args.face is not None else None
     clips, faults = list[Clip](), FileFaults()
     for name, motion, sound, words in _pairs(args):
-        with faults.of(words or sound):
+        with faults.of(sound, motion, words):
             text = None if words is None else said(words)
-            with faults.of(motion):
-                read = read_motion(motion, args.fps, args.offset)
-                for shape in read.absent:
-                    sys.stderr.write(f"warning: {motion} has no {shape}: it counts as 0\n")
-                with faults.of(sound):
-                    samples = read_whole(sound, 16000)
-                    truth = still(samples) if args.no_speech else hear(samples, text, args.language)
-                    clips.append(Clip(name, read, truth))
+            read = read_motion(motion, args.fps, args.offset)
+            for shape in read.absent:
+                sys.stderr.write(f"warning: {motion} has no {shape}: it counts as 0\n")
+            samples = read_whole(sound, 16000)
+            truth = still(samples) if args.no_speech else hear(samples, text, args.language)
+            clips.append(Clip(name, read, truth))
     faults.tell()
     found = score(clips, ruler)
     found["phones"] = "none" if args.no_speech else "words" if args.words is not None else "phone loop"

@@ -85,22 +85,23 @@ class FileFaults:
     """What is wrong with each of many files, gathered so that it is said of all of them at once."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[Path, InputError]] = []
+        self._found: list[tuple[str, InputError]] = []
 
     @contextmanager
-    def of(self, path: Path) -> Iterator[None]:
-        """Note an InputError of this block as one of the file, and go on behind it."""
+    def of(self, path: Path, *others: Path | None) -> Iterator[None]:
+        """Note an InputError of this block as one of the file, or of the others that it names, and go on behind it."""
         try:
             yield
         except InputError as error:
-            self._found.append((path, error))
+            told = any(str(name) in error.message for name in (path, *filter(None, others)))
+            self._found.append((error.message if told else f"{path}: {error.message}", error))
 
     def tell(self) -> None:
         """Raise InputError when any was noted: one that lists all files, or says once what is wrong with each."""
         if not self._found:
             return
         alike = {error.message for _, error in self._found}
-        named = [e.message if str(path) in e.message else f"{path}: {e.message}" for path, e in self._found]
+        named = [message for message, _ in self._found]
         hints = "; ".join(dict.fromkeys(error.hint for _, error in self._found if error.hint)) or None
         if len(named) == 1:
             raise InputError(named[0], hint=hints)

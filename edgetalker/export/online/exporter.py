@@ -48,14 +48,7 @@ def lookahead_samples(lookahead: int) -> int:
     return -(-lookahead * RATE // FPS)
 
 
-def export_talker(
-    talker: Talker,
-    out: Path,
-    *,
-    notes: Mapping[str, Any] | None = None,
-    fitted: str = "",
-    replace: bool = False,
-) -> Bundle:
+def export_talker(talker: Talker, out: Path, *, fitted: str = "", replace: bool = False) -> Bundle:
     """Write the bundle and return it opened; weights are stored in half precision, computed in single.
 
     fitted: what it learnt from beside the project's own training, a sentence for its origin.
@@ -76,7 +69,7 @@ def export_talker(
     files["history.npy"] = rest.numpy()
     files["ring.npy"] = torch.randn(1, RING, NOISE, generator=dice).numpy()
     files["full.npy"], files["fast.npy"] = rows(FULL).numpy(), rows(FAST).numpy()
-    return pack(out, describe(talker, stages, notes or {}, fitted), files, replace=replace)
+    return pack(out, describe(talker, stages, fitted), files, replace=replace)
 
 
 def _inputs(name: str, talker: Talker) -> tuple[dict[str, Tensor], list[str]]:
@@ -133,7 +126,7 @@ def _tensor(role: str, *shape: int, **more: Any) -> dict[str, Any]:
     return {"role": role, "dtype": "float32", "shape": list(shape), **more}
 
 
-def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any], fitted: str = "") -> dict[str, Any]:
+def describe(talker: Talker, stages: list[StageFile], fitted: str = "") -> dict[str, Any]:
     """Return the manifest of a talker without digests."""
     return {
         "name": "talker",
@@ -156,7 +149,7 @@ def describe(talker: Talker, stages: list[StageFile], notes: Mapping[str, Any], 
             "one": {"rank": 2},
         },
         "skipped": "repeat",
-        "notes": dict(notes),
+        "notes": {},
     }
 
 

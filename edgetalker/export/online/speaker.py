@@ -20,9 +20,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgetalker.engines.bundle import check_target
 from edgetalker.engines.errors import InputError, UserError
-from edgetalker.engines.files import checked_target, try_folder, write_whole
+from edgetalker.engines.files import checked_target, write_whole
+from edgetalker.export.draft import try_target
 from edgetalker.export.online.exporter import export_talker
 from edgetalker.models.online.data.sessions import Session
 from edgetalker.models.online.data.visemes import MOUTH
@@ -118,8 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    check_target(options.out, replace=True)
-    try_folder(options.out)
+    try_target(options.out, replace=True)
     if options.report is not None:
         checked_target(options.report)
     talker = recover(find_bundle(options.bundle))

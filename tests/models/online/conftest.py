@@ -11,7 +11,7 @@ import torch
 from edgetalker.models.online.data import aligned, synths
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import save, targets
-from edgetalker.models.online.data.utterance import Voice
+from edgetalker.models.online.data.utterance import RATE, Voice
 from edgetalker.models.online.head import Head, HeadSize
 from edgetalker.models.online.layout import CHANNELS, MADE, Decoder
 from edgetalker.models.online.talker import Talker
@@ -71,6 +71,17 @@ def buzz(seconds: float, seed: int) -> tuple[np.ndarray, list[Segment]]:
                 samples[int(at * 16000) : int((at + length) * 16000)] *= 0.1
             at += length
     return samples.astype(np.float32), segments
+
+
+def clip(folder: Path, name: str, text: str) -> float:
+    """Write a clip with its words; return its length in seconds."""
+    soundfile = pytest.importorskip("soundfile")
+    folder.mkdir(exist_ok=True)
+    (spoken,) = synths.speak(Voice("flite", "slt"), [text], 1.0, 50)
+    samples = spoken.samples
+    soundfile.write(folder / f"{name}.wav", samples, RATE)
+    (folder / f"{name}.txt").write_text(text)
+    return samples.size / RATE
 
 
 @pytest.fixture

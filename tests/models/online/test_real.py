@@ -11,24 +11,15 @@ from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.models.online import real
 from edgetalker.models.online.data import align
 from edgetalker.models.online.data.phones import PHONE_INDEX
-from edgetalker.models.online.data.synths import available, speak
-from edgetalker.models.online.data.utterance import RATE, Voice
+from edgetalker.models.online.data.synths import available
+from edgetalker.models.online.data.utterance import RATE
+from tests.models.online.conftest import clip
 
 soundfile = pytest.importorskip("soundfile")
 
 needs_tools = pytest.mark.skipif(
     not (align.available() and available("flite")), reason="pocketsphinx or flite is not installed"
 )
-
-
-def clip(folder: Path, name: str, text: str) -> float:
-    """Write a clip with its words; return its length in seconds."""
-    folder.mkdir(exist_ok=True)
-    (spoken,) = speak(Voice("flite", "slt"), [text], 1.0, 50)
-    samples = spoken.samples
-    soundfile.write(folder / f"{name}.wav", samples, RATE)
-    (folder / f"{name}.txt").write_text(text)
-    return samples.size / RATE
 
 
 @needs_tools

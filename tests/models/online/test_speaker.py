@@ -14,13 +14,12 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.export.online import speaker
 from edgetalker.models.online.data import align
 from edgetalker.models.online.data.sessions import Session, targets
-from edgetalker.models.online.data.synths import available, speak
-from edgetalker.models.online.data.utterance import RATE, Voice
+from edgetalker.models.online.data.synths import available
 from edgetalker.models.online.evaluate import plain
 from edgetalker.models.online.rollout import hear_many
 from edgetalker.models.online.talker import Talker
 from edgetalker.runtime.model import find_bundle
-from tests.models.online.conftest import buzz
+from tests.models.online.conftest import buzz, clip
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -63,12 +62,9 @@ def test_only_the_layer_of_mouth_lips_and_teeth_is_fitted(talker: Talker) -> Non
     assert lips_error(fitted, held_out) < 0.7 * lips_error(talker, held_out)
 
 
-def clips(folder: Path, sentences: tuple[str, ...], rate: float) -> Path:
-    folder.mkdir()
+def clips(folder: Path, sentences: tuple[str, ...]) -> Path:
     for number, text in enumerate(sentences):
-        (spoken,) = speak(Voice("flite", "slt"), [text], rate, 50)
-        soundfile.write(folder / f"{number:02}.wav", spoken.samples, RATE)
-        (folder / f"{number:02}.txt").write_text(text)
+        clip(folder, f"{number:02}", text)
     return folder
 
 
@@ -79,7 +75,7 @@ def clips(folder: Path, sentences: tuple[str, ...], rate: float) -> Path:
 def test_too_little_of_a_speaker_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, wanted: str
 ) -> None:
-    folder = clips(tmp_path / "anna", SENTENCES[:count], 1.0)
+    folder = clips(tmp_path / "anna", SENTENCES[:count])
     assert speaker.main(["--clips", str(folder), "--out", str(tmp_path / "out")]) == 2
     told = capsys.readouterr().err
     assert told.startswith("speaker: ") and "hint: " in told
@@ -112,7 +108,7 @@ def test_a_fitted_talker_is_a_bundle_with_another_audio_stage(
 ) -> None:
     monkeypatch.setattr(speaker, "LEAST", 10.0)
     scores = speaker.scores
-    folder, out, report = clips(tmp_path / "anna", SENTENCES, 1.0), tmp_path / "out", tmp_path / "report.json"
+    folder, out, report = clips(tmp_path / "anna", SENTENCES), tmp_path / "out", tmp_path / "report.json"
     arguments = ["--clips", str(folder), "--out", str(out), "--report", str(report)]
     gains = [0.0, 1.0]
     monkeypatch.setattr(speaker, "scores", lambda talkers, sessions: {**scores(talkers, sessions), "f1": gains.pop(0)})
