@@ -54,6 +54,9 @@ def run(options: argparse.Namespace) -> int:
     recordings = real.recordings(options.audio, options.transcript, options.clips)
     torch.manual_seed(options.seed)
     talker = load_talker(options.work / "talker.pt")
+    if copies := sorted(set(LOOKAHEADS) - set(learnt(talker))):
+        left = " and ".join(map(str, copies))
+        print(f"not scored: look-ahead {left}, whose heads are copies (a bundle holds those of one look-ahead)")
     results = evaluate(talker, options.data, options.seed, options.minutes)
     if recordings:
         results["real"] = {name: real_scores(talker, made, options.seed) for name, made in recordings.items()}
@@ -182,13 +185,20 @@ def _by_phone(mouths: Sequence[Array], sessions: Sequence[Session]) -> dict[str,
 
 
 def _curve(talker: Talker, sessions: Sequence[Session]) -> dict[str, Any]:
-    """Score the trunk alone at each look-ahead: its regressed mouth with contacts blended in."""
+    """Score the trunk alone at each look-ahead it has learnt: its regressed mouth with contacts blended in."""
     mels, truths = [s.mel for s in sessions], [truth_of(s) for s in sessions]
     found = {}
-    for lookahead in LOOKAHEADS:
+    for lookahead in learnt(talker):
         mouths = trunk_mouths(talker, mels, lookahead)
         found[str(lookahead)] = summary(mouths, cut(truths, mouths[0].shape[0]))
     return found
+
+
+def learnt(talker: Talker) -> list[int]:
+    """Return the look-aheads whose heads are no copies: out of a bundle (`recover`) comes one."""
+    heads = talker.trunk.heads
+    own = heads[talker.lookahead].weight
+    return [d for d in LOOKAHEADS if d == talker.lookahead or not torch.equal(heads[d].weight, own)]
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def _lookahead(results: Mapping[str, Any], path: Path) -> None:
     titles = {"mae": "mouth error (MAE)", "f1": "closures, F1", "delay": "delay past the look-ahead (frames)"}
     for axis, (key, title) in zip(axes[0], titles.items(), strict=True):
         for colour, (group, curve) in zip(_COLOURS, results["curve"].items(), strict=False):
-            axis.plot([0, 1, 2], [curve[str(d)][key] for d in (0, 1, 2)], "o-", color=colour, label=group)
+            axis.plot([int(d) for d in curve], [row[key] for row in curve.values()], "o-", color=colour, label=group)
         axis.set_title(title, fontsize=10)
         axis.set_xticks([0, 1, 2])
         axis.set_xlabel("look-ahead (frames of 33 ms)")

@@ -12,11 +12,13 @@ import torch
 import edgetalker
 from edgetalker.engines.ort import open_session
 from edgetalker.export.online import export_talker
+from edgetalker.models.online.evaluate import learnt
 from edgetalker.models.online.recover import recover
 from edgetalker.models.online.streams import Corpus, Streams
 from edgetalker.models.online.talker import load_talker
 from edgetalker.models.online.train import main
 from edgetalker.models.online.train_trunk import load_trunk
+from edgetalker.models.online.trunk import LOOKAHEADS
 from tests.models.online.conftest import small_talker
 
 SHIPPED = Path(edgetalker.__file__).parent / "bundles" / "talker"
@@ -69,6 +71,7 @@ def test_a_small_talker_comes_back_with_its_sizes_and_thresholds(tmp_path: Path)
     weights = found.trunk.state_dict()
     torch.testing.assert_close(weights["heads.2.weight"], weights["heads.1.weight"])
     assert not weights["phones.0.weight"].any()
+    assert (learnt(found), learnt(talker)) == ([1], list(LOOKAHEADS))
 
 
 @pytest.mark.slow
