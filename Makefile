@@ -12,7 +12,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # hundreds of processes that tests start.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = $(PIP) install --quiet --no-compile
-TEST_EXTRAS = cpu,audio,net,view,serve,a2f-client,export,calibration,cuda,rtx,dev
+TEST_EXTRAS = cpu,audio,net,view,serve,a2f-client,train,calibration,cuda,rtx,dev
 # As many tests at a time as the machine has cores. Each process begins with a stretch of files, so that most files' tests
 # stay together, and takes from the others when it has done its own.
 JOBS ?= auto

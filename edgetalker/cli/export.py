@@ -19,6 +19,7 @@ from edgetalker.cli.checkpoints import (
 )
 from edgetalker.cli.compare import add_comparison, check_comparison, compare_bundle
 from edgetalker.cli.export_artalk import add_artalk
+from edgetalker.cli.export_online import add_eye_cameras, add_speaker
 from edgetalker.cli.options import add_bundle, bundle_path, natural, positive
 from edgetalker.engines.errors import MissingPackageError, OptionError
 
@@ -33,6 +34,8 @@ def add_parser(subparsers: Any) -> None:
     families = parser.add_subparsers(dest="family", metavar="FAMILY", required=True, title="model families")
     _add_streamingtalker(families)
     add_artalk(families)
+    add_speaker(families)
+    add_eye_cameras(families)
     _add_triton(families)
 
 
@@ -48,6 +51,7 @@ def _add_triton(families: Any) -> None:
     parser.add_argument("--schedule", default="", metavar="NAME", help="which one (default: the fullest)")
     parser.add_argument("--talkers", type=positive, default=16, metavar="N", help="frames in one run at most (16)")
     parser.add_argument("--on-gpu", action="store_true", help="Triton runs it on GPUs")
+    parser.set_defaults(make=_export_triton)
 
 
 def _export_triton(args: argparse.Namespace) -> int:
@@ -138,8 +142,8 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
-    if args.family == "triton":
-        return _export_triton(args)
+    if hasattr(args, "make"):
+        return int(args.make(args))
     if (speech := getattr(args, "compare", None)) is not None:
         args.speech = speech
         check_comparison(args)

@@ -1,4 +1,4 @@
-"""A talker that hears two eye cameras: `python -m edgetalker.export.online.eyecameras --out BUNDLE`.
+"""A talker that hears two eye cameras: `edgetalker export eye-cameras -o BUNDLE`.
 
 Renders our own head as a headset's cameras see it, trains the encoder and the layers that follow it, adds both to a
 bundle as stages, plays a session that was held out (other light, another fit, another motion) through the runtime, and
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgetalker.engines.bundle import MANIFEST, Bundle, pack
-from edgetalker.engines.errors import InputError, UserError
+from edgetalker.engines.errors import InputError
+from edgetalker.engines.files import checked_target, write_whole
+from edgetalker.export.draft import try_target
 from edgetalker.export.onnx_stage import ExportError, StageFile, compare, export_stage, runner
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.eyecameras import (
@@ -40,7 +41,7 @@ from edgetalker.models.online.eyecameras import (
 from edgetalker.runtime.model import find_bundle
 from edgetalker.runtime.talker import Talker
 
-__all__ = ["PICTURES", "add_eye_cameras", "main", "play", "report"]
+__all__ = ["PICTURES", "add_eye_cameras", "play", "report", "run"]
 
 PICTURES = "eye_pictures"
 """The input that the bundle gets: (1, 2, 48, 48), grey in [0, 1], the left eye's first."""
@@ -157,42 +158,27 @@ def report(sessions: Sequence[Session], shown: Sequence[Array], blind: Sequence[
     return found
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as `python -m edgetalker.export.online.eyecameras`. A user's mistake is one line, status 2."""
-    parser = argparse.ArgumentParser(prog="python -m edgetalker.export.online.eyecameras", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an older bundle is replaced")
-    parser.add_argument("--bundle", help="the talker that gets cameras (default: the one that ships)")
-    parser.add_argument("--sessions", type=int, default=240, help="wearings to train on, ten pictures an eye each")
-    parser.add_argument("--steps", type=int, default=2500, help="steps of training")
-    parser.add_argument("--report", type=Path, help="file for the errors, JSON")
-    parser.add_argument("--picture", type=Path, help="file for a PNG of what was seen and what was shown")
-    options = parser.parse_args(arguments)
-    try:
-        return _run(options)
-    except UserError as error:
-        print(f"eye cameras: {error}", file=sys.stderr)
-        return 2
-
-
-def _run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Train, write a bundle and report, as the options of `edgetalker export eye-cameras` say. Raises UserError."""
+    try_target(options.out, replace=options.force)
+    for file in (options.report, options.picture):
+        if file is not None:
+            checked_target(file)
     source = Bundle.open(find_bundle(options.bundle))
     torch.set_num_threads(1)
     views = EyeViews()
     sessions = [Session.render(views, seed, 10, moving=False) for seed in range(options.sessions)]
     print(f"{sum(len(s.truth) for s in sessions)} frames of {len(sessions)} wearings rendered", flush=True)
     encoder = train_encoder(sessions, options.steps)
-    bundle = add_eye_cameras(source, encoder, fit_follow(encoder, sessions), options.out, replace=True)
+    bundle = add_eye_cameras(source, encoder, fit_follow(encoder, sessions), options.out, replace=options.force)
     held_out = [Session.render(views, _HELD_OUT + seed, 200, moving=True) for seed in range(3)]
     shown = [play(bundle, session) for session in held_out]
     errors = report(held_out, shown, [play(bundle, session, blind=True) for session in held_out])
     text = json.dumps(errors, indent=1)
     print(text)
     if options.report is not None:
-        options.report.write_text(text + "\n", encoding="utf-8")
+        with write_whole(options.report) as file:
+            file.write(f"{text}\n".encode())
     if options.picture is not None:
         write_sheet(options.picture, views, held_out[0], shown[0])
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""A talker fitted to one speaker: `python -m edgetalker.export.online.speaker --clips FOLDER --out BUNDLE`.
+"""A talker fitted to one speaker: `edgetalker export speaker --clips FOLDER -o BUNDLE`.
 
 A recorded voice is another voice, not too hard a one: the trunk's features tell its p, b and m, by a rule of its own.
 So the one layer that reads mouth, lips and teeth out of them is fitted to recordings of that speaker, with what is said
@@ -11,16 +11,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgetalker.engines.errors import InputError, UserError
+from edgetalker.engines.errors import InputError
 from edgetalker.engines.files import checked_target, write_whole
 from edgetalker.export.draft import try_target
 from edgetalker.export.online.exporter import export_talker
@@ -34,7 +32,7 @@ from edgetalker.models.online.rollout import hear_many
 from edgetalker.models.online.talker import Talker
 from edgetalker.runtime.model import find_bundle
 
-__all__ = ["fit", "main", "scores"]
+__all__ = ["fit", "run", "scores"]
 
 PARTS = 5
 LEAST = 60.0
@@ -100,25 +98,9 @@ def scores(talkers: Sequence[Talker], sessions: Sequence[Session]) -> dict[str, 
     return summary(mouths, truths)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run as `python -m edgetalker.export.online.speaker`. A user's mistake is one line, status 2."""
-    parser = argparse.ArgumentParser(prog="python -m edgetalker.export.online.speaker", description=__doc__)
-    parser.add_argument(
-        "--clips", type=Path, required=True, help="folder with CLIP.wav or .flac, what is said in CLIP.txt"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder of the bundle; an older bundle is replaced")
-    parser.add_argument("--bundle", help="the talker that is fitted (default: the one that ships)")
-    parser.add_argument("--language", default="en", help="what is spoken, as espeak-ng names it (default %(default)s)")
-    parser.add_argument("--report", type=Path, help="file for the scores, JSON")
-    try:
-        return _run(parser.parse_args(arguments))
-    except UserError as error:
-        print(f"speaker: {error}", file=sys.stderr)
-        return 2
-
-
-def _run(options: argparse.Namespace) -> int:
-    try_target(options.out, replace=True)
+def run(options: argparse.Namespace) -> int:
+    """Fit, score and write a bundle, as the options of `edgetalker export speaker` say. Raises UserError."""
+    try_target(options.out, replace=options.force)
     if options.report is not None:
         checked_target(options.report)
     talker = recover(find_bundle(options.bundle))
@@ -150,10 +132,6 @@ def _run(options: argparse.Namespace) -> int:
             hint="more clips, without noise and exactly with these words",
         )
     fitted = f"Mouth, lips and teeth were then fitted to {clips} clips, {seconds:.0f} s, of one speaker."
-    bundle = export_talker(fit(talker, sessions), options.out, fitted=fitted, replace=True)
+    bundle = export_talker(fit(talker, sessions), options.out, fitted=fitted, replace=options.force)
     print(f"{bundle.path}: play it with --bundle {options.out}")
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

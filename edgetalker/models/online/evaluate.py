@@ -196,9 +196,9 @@ def _curve(talker: Talker, sessions: Sequence[Session]) -> dict[str, Any]:
 
 def learnt(talker: Talker) -> list[int]:
     """Return the look-aheads whose heads are no copies: out of a bundle (`recover`) comes one."""
-    heads = talker.trunk.heads
-    own = heads[talker.lookahead].weight
-    return [d for d in LOOKAHEADS if d == talker.lookahead or not torch.equal(heads[d].weight, own)]
+    weights = [head.state_dict()["weight"] for head in talker.trunk.heads]
+    own = talker.lookahead
+    return [d for d in LOOKAHEADS if d == own or not torch.equal(weights[d], weights[own])]
 
 
 @torch.no_grad()

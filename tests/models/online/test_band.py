@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import mido
 import numpy as np
 import pytest
 
@@ -14,38 +16,32 @@ from edgetalker.models.online.data import band, noises
 from edgetalker.models.online.data.band import _composed, _excerpt, _Tune
 
 
-def events(score: bytes) -> list[tuple[int, bytes]]:
-    """Return (tick, message) of a MIDI file with one track: three bytes for notes, two for programs, metas apart."""
-    assert score[:14] == b"MThd\x00\x00\x00\x06\x00\x00\x00\x01\x01\xe0"
-    assert score[14:18] == b"MTrk"
-    assert int.from_bytes(score[18:22], "big") == len(score) - 22
-    found, at, tick = [], 22, 0
-    while at < len(score):
-        step = 0
-        while True:
-            step, at = step << 7 | score[at] & 0x7F, at + 1
-            if score[at - 1] < 0x80:
-                break
-        tick += step
-        kind = score[at]
-        size = 3 + score[at + 2] if kind == 0xFF else 2 if kind >> 4 == 0xC else 3
-        found.append((tick, score[at : at + size]))
-        at += size
+def events(tune: _Tune) -> list[tuple[int, mido.Message]]:
+    """Return (tick, message) of a tune's file as a reader of MIDI finds them."""
+    whole = io.BytesIO()
+    tune.file(0.5).save(file=whole)
+    file = mido.MidiFile(file=io.BytesIO(whole.getvalue()))
+    (track,), tick, found = file.tracks, 0, []
+    assert file.ticks_per_beat == 480
+    assert file.length > 3
+    for message in track:
+        tick += message.time
+        found.append((tick, message))
     return found
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_note_ends_and_nothing_sings(seed: int) -> None:
-    found = events(_composed(32, np.random.default_rng(seed)).file(0.5))
-    assert found[-1][1] == b"\xff\x2f\x00"
-    programs = {message[1] for _, message in found if message[0] >> 4 == 0xC}
+    found = events(_composed(32, np.random.default_rng(seed)))
+    assert found[-1][1].type == "end_of_track"
+    programs = {message.program for _, message in found if message.type == "program_change"}
     assert programs
     assert not programs & {52, 53, 54, 85, 91}
     sounding: dict[tuple[int, int], int] = {}
     for _, message in found:
-        if message[0] >> 4 in (8, 9):
-            key = (message[0] & 15, message[1])
-            sounding[key] = sounding.get(key, 0) + (1 if message[0] >> 4 == 9 else -1)
+        if message.type in ("note_on", "note_off"):
+            key = (message.channel, message.note)
+            sounding[key] = sounding.get(key, 0) + (1 if message.type == "note_on" else -1)
     assert sounding
     assert not any(sounding.values())
 
@@ -53,9 +49,10 @@ def test_every_note_ends_and_nothing_sings(seed: int) -> None:
 def test_one_tune_in_four_is_a_melody_alone_and_never_two_notes_at_once() -> None:
     alone = 0
     for seed in range(60):
-        notes = [m for _, m in events(_composed(16, np.random.default_rng(seed)).file(0.5)) if m[0] >> 4 in (8, 9)]
-        if {message[0] & 15 for message in notes} == {0}:
-            assert all(message[0] >> 4 == (9, 8)[n % 2] for n, message in enumerate(notes))
+        found = events(_composed(16, np.random.default_rng(seed)))
+        notes = [m for _, m in found if m.type in ("note_on", "note_off")]
+        if {message.channel for message in notes} == {0}:
+            assert all(message.type == ("note_on", "note_off")[n % 2] for n, message in enumerate(notes))
             alone += 1
     assert 9 < alone < 28
 
@@ -63,9 +60,9 @@ def test_one_tune_in_four_is_a_melody_alone_and_never_two_notes_at_once() -> Non
 def test_a_lead_in_two_glides_to_its_notes_and_swells() -> None:
     held, glided = 0, 0
     for seed in range(60):
-        found = events(_composed(16, np.random.default_rng(seed)).file(0.5))
-        bends = [(m[1] | m[2] << 7) - 8192 for _, m in found if m[0] == 0xE0]
-        swells = {m[2] for _, m in found if m[:2] == b"\xb0\x0b"}
+        found = events(_composed(16, np.random.default_rng(seed)))
+        bends = [m.pitch for _, m in found if m.type == "pitchwheel"]
+        swells = {m.value for _, m in found if m.is_cc(11)}
         assert bool(bends) == bool(swells)
         held += bool(bends) and len(swells) > 5
         glided += max(map(abs, bends), default=0) > 3000  # three quarters of a semitone: no trembling
@@ -91,19 +88,19 @@ CHOIR = piece(
 def test_a_part_of_a_piece_begins_as_the_piece_is_set_there_and_ends_in_silence(seed: int) -> None:
     tune = _excerpt(CHOIR, 8, np.random.default_rng(seed))
     assert tune is not None
-    found = events(tune.file(0.5))
-    assert (0, bytes((0xC0, 48))) in found, "strings, no choir"
-    assert (0, b"\xb0\x07\x50") in found
-    notes = [(tick, m) for tick, m in found if m[0] == 0x90 and m[2]]
+    found = events(tune)
+    set_up = {(m.type, getattr(m, "program", getattr(m, "value", 0))) for tick, m in found if tick == 0}
+    assert {("program_change", 48), ("control_change", 80)} <= set_up, "strings, no choir; as loud as the piece"
+    notes = [(tick, m) for tick, m in found if m.type == "note_on" and m.velocity]
     assert 7 <= len(notes) <= 8
     assert [b[0] - a[0] for a, b in pairwise(notes)] == [480] * (len(notes) - 1)
-    assert [b[1][1] - a[1][1] for a, b in pairwise(notes)] == [1] * (len(notes) - 1)
-    assert found[-2][1][1:] == b"\x78\x00", "all sound off"
+    assert [b[1].note - a[1].note for a, b in pairwise(notes)] == [1] * (len(notes) - 1)
+    assert found[-2][1].is_cc(120), "all sound off"
     begun = set()
     for _, message in found:
-        if message[0] == 0x90 and message[2]:
-            begun.add(message[1])
-        assert message[0] != 0x90 or message[1] in begun, "no end of a note that did not begin"
+        if message.type == "note_on" and message.velocity:
+            begun.add(message.note)
+        assert message.type != "note_on" or message.note in begun, "no end of a note that did not begin"
 
 
 def test_a_part_with_hardly_a_note_is_no_music() -> None:
@@ -121,10 +118,10 @@ def test_pieces_are_found_where_a_collection_lies(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(band, "COLLECTIONS", (tmp_path / "a.wad", tmp_path / "none.wad"))
     band.pieces.cache_clear()
     assert band.pieces() == (CHOIR, CHOIR + b"\x00")
-    played: list[bytes] = []
+    played: list[mido.Message] = []
 
-    def kept(self: _Tune, beat: float) -> bytes:
-        played.append(bytes(self.events[-1][2]))
+    def kept(self: _Tune, beat: float) -> mido.MidiFile:
+        played.append(self.events[-1][2])
         raise RuntimeError
 
     monkeypatch.setattr(_Tune, "file", kept)
@@ -132,7 +129,7 @@ def test_pieces_are_found_where_a_collection_lies(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(RuntimeError):
             band.band(8 * 16000, np.random.default_rng(seed))
     band.pieces.cache_clear()
-    assert 3 < sum(message[1] == 120 for message in played) < 20, "one in three"
+    assert 3 < sum(message.is_cc(120) for message in played) < 20, "one in three"
 
 
 @pytest.mark.skipif(not band.available(), reason="fluidsynth or fluid-soundfont-gm is not installed")

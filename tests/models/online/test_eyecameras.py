@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import InputError
 from edgetalker.export.online.eyecameras import PICTURES, add_eye_cameras, play, report
@@ -138,3 +140,22 @@ def test_what_is_shown_is_nearer_to_what_was_rendered_than_the_mean(views: EyeVi
     errors = report(held_out, shown, blind)
     assert errors["cameras"]["gaze"] < 0.6 * errors["mean"]["gaze"]
     assert errors["cameras"]["EyeBlink"] < 0.7 * errors["mean"]["EyeBlink"]
+
+
+def test_what_cannot_be_written_is_said_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["export", "eye-cameras", "-o", str(tmp_path / "out"), "--report"]
+    assert main([*command, str(tmp_path / "nowhere" / "r.json")]) == 74
+    assert "nowhere" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    assert main([*command, str(tmp_path / "r.json")]) == 65
+    assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_writes_bundle_report_and_picture(tmp_path: Path) -> None:
+    out, report, picture = tmp_path / "out", tmp_path / "r.json", tmp_path / "seen.png"
+    command = ["export", "eye-cameras", "-o", str(out), "--sessions", "4", "--steps", "3"]
+    assert main([*command, "--report", str(report), "--picture", str(picture)]) == 0
+    assert PICTURES in Bundle.open(out).manifest.tensors
+    assert set(json.loads(report.read_text())) == {"cameras", "mean", "talker alone"}
+    assert picture.read_bytes().startswith(b"\x89PNG")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from edgetalker.cli.main import main
 from edgetalker.engines.bundle import Bundle
 from edgetalker.export.online import speaker
 from edgetalker.models.online.data import align
@@ -76,9 +79,9 @@ def test_too_little_of_a_speaker_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], count: int, wanted: str
 ) -> None:
     folder = clips(tmp_path / "anna", SENTENCES[:count])
-    assert speaker.main(["--clips", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert main(["export", "speaker", "--clips", str(folder), "-o", str(tmp_path / "out")]) == 65
     told = capsys.readouterr().err
-    assert told.startswith("speaker: ") and "hint: " in told
+    assert told.startswith("error: ") and "\nhint: " in told
     assert re.search(wanted, told)
     assert not (tmp_path / "out").exists()
 
@@ -92,13 +95,24 @@ def test_what_could_not_be_measured_is_null_in_the_report() -> None:
 def test_what_cannot_be_written_is_said_before_the_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    assert speaker.main(["--clips", str(tmp_path / "none"), "--out", str(tmp_path / "mine")]) == 2
+    command = ["export", "speaker", "--clips", str(tmp_path / "none"), "-o"]
+    assert main([*command, str(tmp_path / "mine")]) == 65
+    assert "exists" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "mine"), "--force"]) == 65
     assert "is not a bundle, so it is not replaced" in capsys.readouterr().err
-    out = ["--clips", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    assert speaker.main([*out, "--report", str(tmp_path / "nowhere" / "r.json")]) == 2
+    assert main([*command, str(tmp_path / "out"), "--report", str(tmp_path / "nowhere" / "r.json")]) == 74
     assert "nowhere" in capsys.readouterr().err
-    assert speaker.main(out) == 2
+    assert main([*command, str(tmp_path / "out")]) == 65
     assert "has no .wav or .flac" in capsys.readouterr().err
+
+
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
+    command = ["export", "speaker", "--clips", str(tmp_path), "-o", str(tmp_path / "out")]
+    code = f"import sys; sys.modules['torch'] = None; from edgetalker.cli.main import main; sys.exit(main({command}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 69
+    assert done.stderr.startswith("error: fitting a talker to a speaker needs the package `torch`")
+    assert "[train]" in done.stderr
 
 
 @pytest.mark.slow
@@ -109,10 +123,10 @@ def test_a_fitted_talker_is_a_bundle_with_another_audio_stage(
     monkeypatch.setattr(speaker, "LEAST", 10.0)
     scores = speaker.scores
     folder, out, report = clips(tmp_path / "anna", SENTENCES), tmp_path / "out", tmp_path / "report.json"
-    arguments = ["--clips", str(folder), "--out", str(out), "--report", str(report)]
+    command = ["export", "speaker", "--clips", str(folder), "--report", str(report), "-o"]
     gains = [0.0, 1.0]
     monkeypatch.setattr(speaker, "scores", lambda talkers, sessions: {**scores(talkers, sessions), "f1": gains.pop(0)})
-    assert speaker.main(arguments) == 0
+    assert main([*command, str(out)]) == 0
     found = json.loads(report.read_text())
     assert (found["before"]["f1"], found["after"]["f1"]) == (0.0, 1.0)
     assert found["before"]["mae"] != found["after"]["mae"]
@@ -126,6 +140,6 @@ def test_a_fitted_talker_is_a_bundle_with_another_audio_stage(
     assert {name for name, digest in shipped.files.items() if ours.files[name] != digest} >= {"audio.onnx"}
     assert ours.stages == shipped.stages
     gains += [0.5, 0.5]
-    assert speaker.main([*arguments[:2], "--out", str(tmp_path / "none")]) == 2
+    assert main([*command, str(tmp_path / "none")]) == 65
     assert "no bundle was written" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import struct
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import mido
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,43 +45,31 @@ def available() -> bool:
 
 @dataclass
 class _Tune:
-    """MIDI events as (tick, order, bytes)."""
+    """Messages of MIDI as (tick, order, message)."""
 
-    events: list[tuple[int, int, bytes]] = field(default_factory=list)
+    events: list[tuple[int, int, mido.Message]] = field(default_factory=list)
 
-    def program(self, channel: int, number: int) -> None:
-        self.events.append((0, 0, bytes((0xC0 | channel, number))))
+    def add(self, at: float, order: int, kind: str, **values: int) -> None:
+        self.events.append((int(at * _TICKS), order, mido.Message(kind, **values)))
 
     def bend(self, channel: int, at: float, semitones: float) -> None:
-        value = int(np.clip(8192 + 4096 * semitones, 0, 16383))
-        self.events.append((int(at * _TICKS), 0, bytes((0xE0 | channel, value & 0x7F, value >> 7))))
+        self.add(at, 0, "pitchwheel", channel=channel, pitch=int(np.clip(4096 * semitones, -8192, 8191)))
 
     def swell(self, channel: int, at: float, loud: float) -> None:
-        self.events.append((int(at * _TICKS), 0, bytes((0xB0 | channel, 11, int(np.clip(loud, 1, 127))))))
+        self.add(at, 0, "control_change", channel=channel, control=11, value=int(np.clip(loud, 1, 127)))
 
     def note(self, channel: int, key: int, start: float, beats: float, loud: float) -> None:
-        first, last = int(start * _TICKS), int((start + beats) * _TICKS)
         key, velocity = int(np.clip(key, 0, 127)), int(np.clip(loud, 1, 127))
-        self.events.append((first, 2, bytes((0x90 | channel, key, velocity))))
-        self.events.append((max(last, first + 1), 1, bytes((0x80 | channel, key, 0))))
+        self.add(start, 2, "note_on", channel=channel, note=key, velocity=velocity)
+        self.add(start + beats, 1, "note_off", channel=channel, note=key)
 
-    def file(self, beat: float) -> bytes:
+    def file(self, beat: float) -> mido.MidiFile:
         """Return a MIDI file of format 0. beat: seconds."""
-        out, now = bytearray(b"\x00\xff\x51\x03" + int(beat * 1e6).to_bytes(3, "big")), 0
-        for tick, _, event in sorted(self.events):
-            out += _length(tick - now) + event
+        track, now = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=int(beat * 1e6))]), 0
+        for tick, _, message in sorted(self.events, key=lambda event: event[:2]):
+            track.append(message.copy(time=tick - now))
             now = tick
-        out += b"\x00\xff\x2f\x00"
-        head = b"MThd" + struct.pack(">IHHH", 6, 0, 1, _TICKS)
-        return head + b"MTrk" + struct.pack(">I", len(out)) + bytes(out)
-
-
-def _length(value: int) -> bytes:
-    """Return a number as MIDI's groups of seven bits."""
-    out = [value & 0x7F]
-    while value := value >> 7:
-        out.insert(0, 0x80 | (value & 0x7F))
-    return bytes(out)
+        return mido.MidiFile(type=0, ticks_per_beat=_TICKS, tracks=[track])
 
 
 def band(count: int, rng: np.random.Generator) -> Array:
@@ -93,7 +83,7 @@ def band(count: int, rng: np.random.Generator) -> Array:
     fonts = [font for font in SOUNDFONTS if font.exists()]
     with tempfile.TemporaryDirectory() as name:
         score, sound = Path(name) / "tune.mid", Path(name) / "tune.wav"
-        score.write_bytes(tune.file(beat))
+        tune.file(beat).save(score)
         done = subprocess.run(
             ["fluidsynth", "-niq", "-g", "0.5", "-r", str(RATE), "-o", "synth.dynamic-sample-loading=1",
              "-F", str(sound), str(fonts[-1 if rng.random() < 0.25 else 0]), str(score)],
@@ -117,55 +107,39 @@ def pieces() -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _number(score: bytes, at: int) -> tuple[int, int]:
-    """Read one of MIDI's numbers in groups of seven bits; return it and the place after it."""
-    value = score[at] & 0x7F
-    while score[at] & 0x80:
-        at += 1
-        value = value << 7 | score[at] & 0x7F
-    return value, at + 1
-
-
-def _messages(score: bytes) -> list[tuple[int, bytes]]:
+def _messages(score: bytes) -> list[tuple[int, mido.Message]]:
     """Return (tick, message of a channel) of all tracks of a MIDI file, in order of time."""
-    found, at = [], 14
-    tracks, division = struct.unpack(">HH", score[10:14])
-    for _ in range(tracks):
-        end, at = at + 8 + int.from_bytes(score[at + 4 : at + 8], "big"), at + 8
-        tick = status = 0
-        while at < end:
-            step, at = _number(score, at)
-            tick += step
-            if score[at] & 0x80:
-                status, at = score[at], at + 1
-            if status >= 0xF0:
-                size, at = _number(score, at + (status == 0xFF))
-            else:
-                size = 1 if status >> 4 in (0xC, 0xD) else 2
-                found.append((tick * _TICKS // division, bytes((status, *score[at : at + size]))))
-            at += size
-    return sorted(found, key=lambda event: event[0])
+    file, found, now = mido.MidiFile(file=io.BytesIO(score)), [], 0
+    for message in mido.merge_tracks(file.tracks):
+        now += message.time
+        if not message.is_meta and hasattr(message, "channel"):
+            found.append((now * _TICKS // file.ticks_per_beat, message))
+    return found
 
 
 def _excerpt(score: bytes, beats: int, rng: np.random.Generator) -> _Tune | None:
     """Return a part of a piece, with strings in the place of programs that sing; None where few notes are in it."""
     messages = _messages(score)
     start = int(rng.integers(max(messages[-1][0] - beats * _TICKS, 1)))
-    tune, before, sounding = _Tune(), dict[bytes, bytes](), set[tuple[int, int]]()
+    tune, before, sounding = _Tune(), dict[tuple[str, int, int], mido.Message](), set[tuple[int, int]]()
     for tick, message in messages:
-        kind, place = message[0] >> 4, (message[0] & 15, message[1])
-        if kind == 0xC and message[1] in _VOICES:
-            message = bytes((message[0], _STRINGS))
+        if message.type == "program_change" and message.program in _VOICES:
+            message = message.copy(program=_STRINGS)
         if tick >= start + beats * _TICKS:
             break
-        if kind not in (8, 9, 0xA) and tick < start:
-            before[message[: 2 if kind == 0xB else 1]] = message
-        elif tick >= start and (kind not in (8, 9) or place in sounding or (kind == 9 and message[2] > 0)):
-            sounding |= {place} if kind == 9 else set()
+        if message.type not in ("note_on", "note_off"):
+            if tick >= start:
+                tune.events.append((tick - start, len(tune.events), message))
+            elif message.type != "polytouch":
+                before[message.type, message.channel, getattr(message, "control", 0)] = message
+            continue
+        place, begins = (message.channel, message.note), message.type == "note_on" and message.velocity > 0
+        if tick >= start and (begins or place in sounding):
+            sounding |= {place} if begins else set()
             tune.events.append((tick - start, len(tune.events), message))
     tune.events += [(0, -1, message) for message in before.values()]
     for channel in range(16):  # all sound off: FluidSynth waits for every note
-        tune.events.append((beats * _TICKS, len(tune.events), bytes((0xB0 | channel, 120, 0))))
+        tune.add(beats, len(tune.events), "control_change", channel=channel, control=120)
     return tune if len(sounding) > 3 else None
 
 
@@ -175,9 +149,9 @@ def _composed(beats: int, rng: np.random.Generator) -> _Tune:
     lead, bass, pad, drums = (rng.random() < share for share in shares)
     held = rng.random() < 0.5
     slower, glides, depth = float(rng.choice((1.0, 2.0, 4.0))) if held else 1.0, rng.random() < 0.5, rng.uniform(0, 0.5)
-    tune.program(0, int(rng.choice(_HELD if held else _LEADS)))
-    tune.program(1, int(rng.choice(_BASSES)))
-    tune.program(2, int(rng.choice(_PADS)))
+    tune.add(0, 0, "program_change", channel=0, program=int(rng.choice(_HELD if held else _LEADS)))
+    tune.add(0, 0, "program_change", channel=1, program=int(rng.choice(_BASSES)))
+    tune.add(0, 0, "program_change", channel=2, program=int(rng.choice(_PADS)))
     octave, lengths = 12 * int(rng.integers(0, 3)), rng.dirichlet(np.ones(4))
     kit = [[int(rng.choice((35, 36, 38, 39, 42, 44, 46, 54, 70))), *rng.choice(8, 3)] for _ in range(3)]
 
