@@ -47,8 +47,8 @@ _CURES: tuple[tuple[type[UserError], str, str, str], ...] = (
         EngineError,
         r"Turing \(SM75\): FP32 GEMM is not supported",
         "TensorRT-RTX has no FP32 matrix products for sm75",
-        "build FP16 stages for sm75 (`edgetalker convert BUNDLE --precision fp16`; with a higher --limit, where they "
-        "hold products in FP32), or leave sm75 out",
+        "build FP16 or INT8 stages for sm75 (`edgetalker convert BUNDLE --precision fp16`; where they hold products in "
+        "FP32, anew with a higher --limit, such as 0.5), or leave sm75 out",
     ),
     (
         EngineError,
