@@ -1,4 +1,4 @@
-"""`edgetalker export`: a trained PyTorch checkpoint becomes a bundle."""
+"""`edgetalker export`: a trained PyTorch checkpoint, or another bundle, becomes a bundle."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _COMPARISON = ("json", "png", "lips", "upper_face")
 
 def add_parser(subparsers: Any) -> None:
     """Register the command and one subcommand a model family."""
-    parser = subparsers.add_parser("export", help="turn a PyTorch checkpoint into a bundle")
-    families = parser.add_subparsers(dest="family", metavar="FAMILY", required=True, title="model families")
+    parser = subparsers.add_parser("export", help="turn a PyTorch checkpoint, or a talker, into a bundle")
+    families = parser.add_subparsers(dest="family", metavar="WHAT", required=True, title="what to export")
     _add_streamingtalker(families)
     add_artalk(families)
     add_speaker(families)
