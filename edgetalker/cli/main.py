@@ -31,7 +31,7 @@ COMMANDS = {
     "inspect": "show what a bundle holds",
     "bench": "measure latency, frame by frame and stage by stage",
     "doctor": "show what this machine has and what will therefore run",
-    "export": "turn a PyTorch checkpoint into a bundle",
+    "export": "turn a PyTorch checkpoint, or a talker, into a bundle",
     "score": "measure how well any ARKit motion fits its speech",
     "compare": "measure a bundle against the published paths, or sweep its windows",
     "offline": "play a whole clip as a published paper evaluates it, not frame by frame",
