@@ -29,7 +29,7 @@ _COMPARISON = ("json", "png", "lips", "upper_face")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Register the command and one subcommand a model family."""
+    """Register the command and a subcommand for each thing that it exports."""
     parser = subparsers.add_parser("export", help="turn a PyTorch checkpoint, or a talker, into a bundle")
     families = parser.add_subparsers(dest="family", metavar="WHAT", required=True, title="what to export")
     _add_streamingtalker(families)
