@@ -14,6 +14,7 @@ from edgetalker.engines.errors import OptionError
 __all__ = [
     "add_export",
     "add_face",
+    "add_out",
     "add_talker",
     "add_talker_face",
     "add_tolerance",
@@ -50,10 +51,15 @@ def untold(args: argparse.Namespace) -> Any:
     return Untold(args.audio_heads, args.vae_heads, args.condition_heads, args.fps, args.period, args.activation)
 
 
-def add_export(parser: argparse.ArgumentParser) -> None:
-    """Add where a bundle is written, and how much is said of a checkpoint that is none."""
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add where a bundle is written."""
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
     parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Add where a bundle is written, and how much is said of a checkpoint that is none."""
+    add_out(parser)
     parser.add_argument("--all", action="store_true", help="show every fault of a checkpoint, not the first ten")
 
 

@@ -32,6 +32,7 @@ def add_parser(subparsers: Any) -> None:
     """Register the command and a subcommand for each thing that it exports."""
     parser = subparsers.add_parser("export", help="turn a PyTorch checkpoint, or a talker, into a bundle")
     families = parser.add_subparsers(dest="family", metavar="WHAT", required=True, title="what to export")
+    parser.set_defaults(make=_export_checkpoint)  # of what has no `make` of its own
     _add_streamingtalker(families)
     add_artalk(families)
     add_speaker(families)
@@ -141,9 +142,12 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export and print one line a stage. Raises UserError subclasses for whatever cannot be exported."""
-    if hasattr(args, "make"):
-        return int(args.make(args))
+    """Make what was asked for. Raises UserError subclasses for whatever cannot be exported."""
+    return int(args.make(args))
+
+
+def _export_checkpoint(args: argparse.Namespace) -> int:
+    """Export and print one line a stage."""
     if (speech := getattr(args, "compare", None)) is not None:
         args.speech = speech
         check_comparison(args)

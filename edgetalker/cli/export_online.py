@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgetalker.cli.checkpoints import add_out
 from edgetalker.cli.options import add_bundle, positive
 from edgetalker.engines.errors import MissingPackageError
 
@@ -50,8 +51,7 @@ def add_eye_cameras(families: Any) -> None:
 
 def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
     add_bundle(parser)
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="BUNDLE", help="the folder to write")
-    parser.add_argument("--force", action="store_true", help="replace the bundle if the folder exists")
+    add_out(parser)
     parser.add_argument("--report", type=Path, metavar="JSON", help=f"write {what}")
 
 

@@ -127,15 +127,12 @@ def _excerpt(score: bytes, beats: int, rng: np.random.Generator) -> _Tune | None
             message = message.copy(program=_STRINGS)
         if tick >= start + beats * _TICKS:
             break
-        if message.type not in ("note_on", "note_off"):
-            if tick >= start:
-                tune.events.append((tick - start, len(tune.events), message))
-            elif message.type != "polytouch":
+        begins = message.type == "note_on" and message.velocity > 0
+        if tick < start:
+            if not hasattr(message, "note"):
                 before[message.type, message.channel, getattr(message, "control", 0)] = message
-            continue
-        place, begins = (message.channel, message.note), message.type == "note_on" and message.velocity > 0
-        if tick >= start and (begins or place in sounding):
-            sounding |= {place} if begins else set()
+        elif begins or message.type not in ("note_on", "note_off") or (message.channel, message.note) in sounding:
+            sounding |= {(message.channel, message.note)} if begins else set()
             tune.events.append((tick - start, len(tune.events), message))
     tune.events += [(0, -1, message) for message in before.values()]
     for channel in range(16):  # all sound off: FluidSynth waits for every note
