@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgetalker.models.online.data import aligned, synths
+from edgetalker.models.online.data import aligned, mbrola, synths
 from edgetalker.models.online.data.phones import Segment
 from edgetalker.models.online.data.sessions import save, targets
 from edgetalker.models.online.data.utterance import RATE, Voice
@@ -27,6 +27,8 @@ def here(voice: Voice) -> bool:
     """Tell whether a voice can speak on this machine."""
     if voice.engine == "rhvoice":
         return synths.available("rhvoice") and (aligned.RHVOICES / voice.name).exists()
+    if voice.engine == "mbrola":
+        return synths.available("mbrola") and mbrola.has_voice(voice.name)
     return synths.available(voice.engine) and (voice.engine != "festival" or any(FESTIVAL.glob(f"*/{voice.name}")))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgetalker.models.online.data import jtalk
-from edgetalker.models.online.data.phones import PHONES, VOWELS
+from edgetalker.models.online.data.phones import PHONES, VOWELS, fold_sampa
 from edgetalker.models.online.data.synths import available, speak
 from edgetalker.models.online.data.text import practice
 from edgetalker.models.online.data.utterance import RATE, Voice, faster
@@ -18,7 +18,8 @@ VOICES = [
     Voice("espeak", "en-us"), Voice("flite", "slt"), Voice("festival", "kal_diphone"),
     Voice("festival", "hindi_NSK_diphone", "hi"), Voice("festival", "telugu_NSK_diphone", "te"),
     Voice("rhvoice", "bdl"), Voice("rhvoice", "anna", "ru"), Voice("pico", "en-GB"), Voice("pico", "de-DE", "de"),
-    Voice("jtalk", "nitech", "ja"), Voice("kokoro", "60 0 40 0 0"), Voice("piper", "en_US-joe-medium"),
+    Voice("jtalk", "nitech", "ja"), Voice("mbrola", "us1"), Voice("mbrola", "br1", "pt"),
+    Voice("kokoro", "60 0 40 0 0"), Voice("piper", "en_US-joe-medium"),
 ]  # fmt: skip
 
 
@@ -89,3 +90,38 @@ def _centre(samples: np.ndarray) -> float:
     """Return the spectrum's centre below 3 kHz, Hz."""
     power, hertz = np.abs(np.fft.rfft(samples)) ** 2, np.fft.rfftfreq(samples.size, 1 / RATE)
     return float((power * hertz)[hertz < 3000].sum() / power[hertz < 3000].sum())
+
+
+@pytest.mark.skipif(not here(Voice("mbrola", "us1")), reason="mbrola with mbrola-us1 is not installed")
+def test_mbrola_shuts_its_lips_when_it_says_so() -> None:
+    voice = Voice("mbrola", "us1")
+    (once,), (again,), (fast,) = (speak(voice, ["papa happily pays apples"], rate, 50) for rate in (1.0, 1.0, 1.4))
+    assert once.segments == again.segments
+    assert np.array_equal(once.samples, again.samples)
+    assert fast.samples.size < 0.85 * once.samples.size
+    stops = [s for s in once.segments if s.phone == "p" and s.start > 0.1]
+    assert len(stops) >= 4
+    whole = np.sqrt(np.mean(once.samples**2))
+    for stop in stops:  # the middle is the hold, between the sound before and the burst
+        first, last = (int((stop.start + share * (stop.end - stop.start)) * RATE) for share in (0.4, 0.6))
+        assert np.sqrt(np.mean(once.samples[first:last] ** 2)) < 0.15 * whole
+    with pytest.raises(RuntimeError, match="MBROLA has no voice xx1"):
+        next(speak(Voice("mbrola", "xx1"), ["no"], 1.0, 50))
+
+
+@pytest.mark.parametrize(
+    ("symbol", "language", "phones"),
+    [
+        ("_", "en", "sil"), ("p_h", "en", "p"), ("@U", "en", "ax uh"), ("r=", "en", "r"), ("l/", "en", "l"),
+        ("2:", "de", "oe"), ("E2", "it", "eh"), ("9~", "fr", "oe"), ("R", "fr", "x"), ("am", "pt", "aa"),
+        ("um", "pt", "uw"), ("kh", "sv", "k"), ("rs", "sv", "sh"), ("n'", "pl", "ny"), ("ts'", "pl", "t sh"),
+        ("h\\", "cs", "h"), ("?U", "de", "q uh"), ("tS", "en", "t sh"),
+    ],
+)  # fmt: skip
+def test_sampa_is_folded_into_our_phones(symbol: str, language: str, phones: str) -> None:
+    assert " ".join(fold_sampa(symbol, language)) == phones
+
+
+def test_a_sound_that_nobody_knows_is_not_guessed() -> None:
+    with pytest.raises(KeyError):
+        fold_sampa(";")

@@ -6,9 +6,21 @@ Festival's Czech, Finnish, Catalan, Russian and Italian sets are folded into abo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-__all__ = ["BILABIALS", "LABIODENTALS", "PHONES", "PHONE_INDEX", "SIBILANTS", "VOWELS", "Segment", "fold", "fold_ipa"]
+__all__ = [
+    "BILABIALS",
+    "LABIODENTALS",
+    "PHONES",
+    "PHONE_INDEX",
+    "SIBILANTS",
+    "VOWELS",
+    "Segment",
+    "fold",
+    "fold_ipa",
+    "fold_sampa",
+]
 
 VOWELS = frozenset(["aa", "ae", "ah", "ao", "eh", "er", "ih", "iy", "ix", "uh", "uw", "ue", "oe", "ax"])
 BILABIALS = frozenset(["p", "b", "m"])
@@ -134,3 +146,31 @@ def fold(name: str, language: str = "en") -> list[str]:
 def fold_ipa(symbol: str) -> list[str]:
     """Return the phones of one IPA string, letter by letter; letters without an entry are left out."""
     return [_IPA[letter] for letter in symbol if letter in _IPA]
+
+
+# SAMPA's letters beside those that are IPA's, too.
+_SAMPA: dict[str, str] = {
+    "@": "ə", "A": "ɑ", "{": "æ", "O": "ɔ", "E": "ɛ", "I": "ɪ", "U": "ʊ", "V": "ʌ", "Q": "ɒ", "3": "ɜ", "6": "ɐ",
+    "2": "ø", "9": "œ", "Y": "ʏ", "}": "ʉ", "8": "ɵ", "4": "ɾ", "5": "ɫ", "S": "ʃ", "Z": "ʒ", "T": "θ", "D": "ð",
+    "N": "ŋ", "J": "ɲ", "L": "ʎ", "R": "ʁ", "H": "ɥ", "B": "β", "G": "ɣ", "X": "χ", "C": "ç", "?": "ʔ",
+}  # fmt: skip
+# What speakers' own lists of sounds call differently. Brazilian `am` is a nasal vowel, over which no lips shut.
+_OF_SPEAKERS: dict[str, dict[str, str]] = {
+    "pt": {
+        **{f"{vowel}{n}": phone for vowel, phone in zip("aeiou", "aa eh iy ao uw".split(), strict=True) for n in "mn"},
+        "nh": "ny", "lh": "l", "x": "sh", "rr": "x", "j": "zh", "J": "ny", "oo": "ao", "ee": "eh",
+    },
+    "pl": {"s'": "sh", "z'": "zh", "ts'": "t sh", "dz'": "d zh", "n'": "ny", "I": "ix"},
+    "sv": {"rs": "sh"},
+}  # fmt: skip
+# Length, stress, breath and place, and digits that only tell variants of a letter apart.
+_MARKS = re.compile(r"(?<=[A-Za-z{}@&])[0-9]+|_h|(?<=[ptkbdg])h|[:~'#.^/\\*=-]")
+
+
+def fold_sampa(symbol: str, language: str = "en") -> list[str]:
+    """Return the phones of one sound in SAMPA, as MBROLA's speakers use it; unknown sounds raise KeyError."""
+    if symbol == "_":
+        return ["sil"]
+    if (special := _OF_SPEAKERS.get(language, {}).get(symbol)) is not None:
+        return special.split()
+    return [_IPA[_SAMPA.get(letter, letter)] for letter in _MARKS.sub("", symbol)]

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from edgetalker.models.online.data import aligned, espeak, jtalk, neural
+from edgetalker.models.online.data import aligned, espeak, jtalk, mbrola, neural
 from edgetalker.models.online.data.utterance import Utterance, Voice, from_ends, read_sound
 
 __all__ = ["ENGINES", "available", "speak"]
@@ -23,6 +23,7 @@ ENGINES: dict[str, Callable[[], bool]] = {
     "rhvoice": aligned.has_rhvoice,
     "pico": aligned.has_pico,
     "jtalk": jtalk.available,
+    "mbrola": mbrola.available,
     "kokoro": neural.has_kokoro,
     "piper": neural.has_piper,
 }
@@ -35,10 +36,11 @@ def available(engine: str) -> bool:
 
 
 def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> Iterator[Utterance]:
-    """Speak the sentences at `rate` times the usual speed; `pitch` (0..99, 50 usual) is for espeak and jtalk.
+    """Speak the sentences at `rate` times the usual speed; `pitch` (0..99, 50 usual) is for espeak, jtalk and mbrola.
 
     Sentences are spoken when they are asked for, where the synthesizer takes one at a time. A sentence that it cannot
-    speak, or whose phones cannot be timed, is left out. Raises RuntimeError where espeak-ng or RHVoice lacks the voice.
+    speak, or whose phones cannot be timed, is left out. Raises RuntimeError where espeak-ng, RHVoice or MBROLA lacks
+    the voice.
     """
     if voice.engine == "espeak":
         # espeak-ng's breath and flutter go on from call to call and cannot be seeded: a fresh process starts them anew.
@@ -49,6 +51,8 @@ def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> Iterat
         yield from (_flite(voice, text, rate) for text in texts)
     elif voice.engine == "jtalk":
         yield from (jtalk.speak(text, rate, pitch) for text in texts)
+    elif voice.engine == "mbrola":
+        yield from mbrola.speak(voice, texts, rate, pitch)
     elif voice.engine in ("rhvoice", "pico"):
         yield from aligned.speak(voice, texts, rate)
     elif voice.engine in ("kokoro", "piper"):

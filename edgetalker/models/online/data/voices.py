@@ -21,8 +21,8 @@ _ESPEAK = (
     ("en-us", "en"), ("en-us", "en"), ("en-gb-x-rp", "en"), ("en-gb-scotland", "en"), ("de", "de"), ("fr", "fr"),
     ("es", "es"), ("pt-br", "pt"), ("pl", "pl"), ("nl", "nl"), ("tr", "tr"), ("sv", "sv"), ("hu", "hu"),
 )  # fmt: skip
-# Recorded speakers count for more than formant synthesis: their weight is about two thirds of the sessions.
-_RECORDED = (
+# Recorded speakers count for more than formant synthesis: their weight is about three quarters of the sessions.
+_RECORDED: tuple[tuple[Voice, float], ...] = (
     (Voice("flite", "slt"), 5.0), (Voice("flite", "awb"), 6.0), (Voice("flite", "kal16"), 4.0),
     (Voice("festival", "kal_diphone"), 3.0), (Voice("festival", "ked_diphone"), 5.0),
     (Voice("festival", "czech_ph", "cs"), 2.0), (Voice("festival", "czech_dita", "cs"), 2.0),
@@ -38,8 +38,18 @@ _RECORDED = (
     (Voice("rhvoice", "elena", "ru"), 2.0), (Voice("rhvoice", "irina", "ru"), 2.0),
     (Voice("rhvoice", "spomenka", "eo"), 2.0),
 )  # fmt: skip
+# MBROLA's speakers by the language of their text. Left out: whose stops come much before or after their rows, whose
+# sounds espeak-ng names otherwise than their list does, and Italian ones, whose language is held out.
+_DIPHONES = {
+    "en": "en1 us1 us2 us3", "fr": "ca1 fr1 fr2 fr3 fr4 fr5 fr7", "de": "de1 de2 de3 de4 de5 de6 de7",
+    "es": "es1 es2 mx1 mx2 vz1", "pt": "br1 br2 br3 br4 pt1", "cs": "cr1 cz2", "fi": "ee1", "hu": "hu1", "it": "la1",
+    "nl": "nl2 nl3", "pl": "pl1", "sv": "ic1 sw1 sw2",
+}  # fmt: skip
+_RECORDED += tuple(
+    (Voice("mbrola", name, language), 2.0) for language, names in _DIPHONES.items() for name in names.split()
+)
 _ESPEAK_WEIGHT = 22.0
-_MIXED_WEIGHT = 20.0
+_MIXED_WEIGHT = 30.0
 
 HELD_OUT: dict[str, tuple[Voice, ...]] = {
     "rms": (Voice("flite", "rms"),),

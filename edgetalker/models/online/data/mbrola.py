@@ -1,0 +1,83 @@
+"""MBROLA's voices: recorded speakers of many languages, cut into diphones, with exactly the times that were asked for.
+
+espeak-ng says which phones a sentence has, how long and at which pitch; MBROLA plays the speaker's diphones like that.
+Both come from Debian: `mbrola` (AGPL), and a package for each speaker (`mbrola-us1`, ...; non-free: free to synthesize
+speech with MBROLA alone, not to be sold). Nothing of the databases is kept here.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgetalker.models.online.data.phones import Segment, fold_sampa
+from edgetalker.models.online.data.utterance import Utterance, Voice, at_rate, spread
+
+__all__ = ["available", "has_voice", "speak"]
+
+_FOLDER = Path("/usr/share/mbrola")
+_SWAY = 0.25
+"""Deviation of a phone's log length around espeak-ng's rules, which give every consonant nearly the same."""
+
+_LATE = {"us3": 0.02, "mx1": 0.025}
+"""Seconds by which a speaker's stops come after their rows, where it is more than ten milliseconds (medians)."""
+
+
+def available() -> bool:
+    """Tell whether MBROLA, espeak-ng and at least one of the voices are installed."""
+    return all(shutil.which(name) for name in ("mbrola", "espeak-ng")) and _FOLDER.is_dir() and any(_FOLDER.iterdir())
+
+
+def has_voice(name: str) -> bool:
+    """Tell whether the package of a voice is installed."""
+    return (_FOLDER / name / name).is_file()
+
+
+def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> Iterator[Utterance]:
+    """Speak the sentences at `rate` times the usual speed; `pitch` is 0..99, 50 usual.
+
+    A sentence with a sound that has no phone of ours is left out. Raises RuntimeError where the voice is missing.
+    """
+    if not has_voice(voice.name):
+        raise RuntimeError(f"MBROLA has no voice {voice.name}")
+    for text in texts:
+        rows = _rows(voice, text, rate, pitch)
+        try:
+            phones = [fold_sampa(row[0], voice.language) for row in rows]
+        except KeyError:
+            continue
+        yield _play(voice, rows, phones)
+
+
+def _rows(voice: Voice, text: str, rate: float, pitch: int) -> list[list[str]]:
+    """Return espeak-ng's rows: a sound, its length in ms, and pairs of place in percent and pitch in Hz."""
+    command = ["espeak-ng", "-v", f"mb-{voice.name}", "-q", "--pho", "-s", str(int(170 * rate)), "-p", str(pitch), text]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in printed.splitlines() if line.strip()]
+    sway = random.Random(f"{voice.name} {text}")
+    for row in rows:
+        row[0] = row[0].rstrip("/*") or row[0]  # espeak-ng's variants that no speaker recorded
+        if row[0] != "_":
+            row[1] = str(max(20, round(float(row[1]) * np.exp(sway.gauss(0.0, _SWAY)))))
+    return rows
+
+
+def _play(voice: Voice, rows: Sequence[Sequence[str]], phones: Sequence[Sequence[str]]) -> Utterance:
+    # -e: a diphone that the speaker never recorded is left out, its time stays.
+    command = ["mbrola", "-e", str(_FOLDER / voice.name / voice.name), "-", "-.au"]
+    score = "".join(" ".join(row) + "\n" for row in rows).encode()
+    made = subprocess.run(command, input=score, capture_output=True, check=True).stdout
+    start, rate = int.from_bytes(made[4:8], "big"), int.from_bytes(made[16:20], "big")
+    sound = np.frombuffer(made[start:], ">i2", (len(made) - start) // 2).astype(np.float32) / 32768
+    segments: list[Segment] = []
+    at = _LATE.get(voice.name, 0.0)
+    for row, names in zip(rows, phones, strict=True):
+        end = at + float(row[1]) / 1000
+        segments += spread(names, at, end)
+        at = end
+    return Utterance(at_rate(sound, rate), tuple(segments))
