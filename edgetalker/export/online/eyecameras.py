@@ -56,10 +56,8 @@ def add_eye_cameras(bundle: Bundle, encoder: Encoder, follow: Follow, out: Path,
 
     Raises InputError for a bundle that has them or makes other motion, ExportError for a stage that differs.
     """
-    document = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
+    document = _talker(bundle)
     shown, stages, tensors = document["motion"]["tensor"], document["stages"], document["tensors"]
-    if PICTURES in tensors or tuple(document["motion"]["names"]) != MOTION_NAMES or "precisions" in document:
-        raise InputError(f"{bundle.path}: the project's own talker, in one precision and without cameras, was wanted")
     held = torch.zeros(1, 1 + len(VALUES))
     made, features, presence = torch.zeros(1, len(MOTION_NAMES)), torch.zeros(1, FEATURES), torch.ones(1, 1)
     seeing = {"pictures": torch.zeros(1, 2, SIZE, SIZE)}
@@ -91,6 +89,26 @@ def add_eye_cameras(bundle: Bundle, encoder: Encoder, follow: Follow, out: Path,
     files |= {f"{stage.name}.onnx": stage.content for stage in exported}
     kept = {key: value for key, value in document.items() if key not in ("format", "version", "files")}
     return pack(out, {**kept, "name": f"{document['name']}-eye-cameras"}, files, replace=replace)
+
+
+def _talker(bundle: Bundle) -> dict[str, Any]:
+    """Return a bundle's manifest as JSON. Raises InputError for one that cannot be given cameras."""
+    document: dict[str, Any] = json.loads((bundle.path / MANIFEST).read_text(encoding="utf-8"))
+    faults = [
+        fault
+        for fault, found in (
+            (f"it has `{PICTURES}` already", PICTURES in document["tensors"]),
+            ("its motion is not this project's", tuple(document["motion"].get("names", ())) != MOTION_NAMES),
+            ("it has other precisions", "precisions" in document),
+        )
+        if found
+    ]
+    if faults:
+        raise InputError(
+            f"{bundle.path} cannot be given eye cameras: {'; '.join(faults)}",
+            hint="the talker that ships, or one exported by `edgetalker export`; convert it afterwards",
+        )
+    return document
 
 
 def _stage(name: str, module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> StageFile:
@@ -165,6 +183,7 @@ def run(options: argparse.Namespace) -> int:
         if file is not None:
             checked_target(file)
     source = Bundle.open(find_bundle(options.bundle))
+    _talker(source)  # before the training, not after it
     torch.set_num_threads(1)
     views = EyeViews()
     sessions = [Session.render(views, seed, 10, moving=False) for seed in range(options.sessions)]

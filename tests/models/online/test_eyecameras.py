@@ -124,7 +124,7 @@ def test_cameras_that_come_and_go_are_taken_over_softly(bundle: Bundle, views: E
 
 
 def test_a_second_pair_of_cameras_and_other_bundles_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="without cameras"):
+    with pytest.raises(InputError, match=f"`{PICTURES}` already"):
         add_eye_cameras(bundle, Encoder(2), Follow(), tmp_path / "again")
 
 
@@ -142,13 +142,19 @@ def test_what_is_shown_is_nearer_to_what_was_rendered_than_the_mean(views: EyeVi
     assert errors["cameras"]["EyeBlink"] < 0.7 * errors["mean"]["EyeBlink"]
 
 
-def test_what_cannot_be_written_is_said_before_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_written_is_said_before_the_training(
+    toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "render", None)
     command = ["export", "eye-cameras", "-o", str(tmp_path / "out"), "--report"]
     assert main([*command, str(tmp_path / "nowhere" / "r.json")]) == 74
     assert "nowhere" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     assert main([*command, str(tmp_path / "r.json")]) == 65
     assert "exists" in capsys.readouterr().err
+    assert main(["export", "eye-cameras", "-o", str(tmp_path / "new"), "--bundle", str(toy.path)]) == 65
+    assert f"{toy.path} cannot be given eye cameras: its motion is not this project's" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow
