@@ -241,3 +241,27 @@ def test_nothing_is_imported_before_an_interrupt_can_be_answered() -> None:
     code += "; print(*sorted(set(sys.modules) - before))"
     done = run([sys.executable, "-I", "-S", "-c", code])
     assert done.stdout.split() == [b"__future__", b"edgetalker", b"edgetalker.__main__"], done
+
+
+@pytest.mark.parametrize(
+    ("words", "purpose", "extra"),
+    [
+        ("export streamingtalker x.ckpt -o out", "exporting a model", "export"),
+        ("export artalk x.pt -o out", "exporting a model", "export"),
+        ("export speaker --clips . -o out", "fitting a talker to a speaker", "train"),
+        ("export eye-cameras -o out", "training an encoder of eye cameras", "train"),
+        ("compare b x.ckpt a.wav", "comparing with PyTorch", "export"),
+        ("offline x.ckpt a.wav -o a.csv", "running PyTorch", "export"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
+    words: str, purpose: str, extra: str, tmp_path: Path
+) -> None:
+    code = "import sys; sys.modules['torch'] = None; from edgetalker.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    done = run([sys.executable, "-c", code, *words.split()], cwd=tmp_path)
+    assert done.stderr.decode().startswith(
+        f"error: {purpose} needs the package `torch`, which is not installed\nhint: "
+    )
+    assert f"[{extra}]" in done.stderr.decode()
+    assert done.returncode == 69
+    assert not any(tmp_path.iterdir())

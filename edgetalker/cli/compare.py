@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgetalker.cli.options import bundle_path, natural, positive
-from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
+from edgetalker.engines.errors import InputError, OptionError
 from edgetalker.engines.files import checked_target, write_whole
+from edgetalker.engines.lazy import packages_for
 
 __all__ = ["add_comparison", "add_parser", "check_comparison", "compare_bundle", "run"]
 
@@ -105,13 +106,11 @@ def check_comparison(args: argparse.Namespace) -> None:
 
 def compare_bundle(path: Path, args: argparse.Namespace, choices: Mapping[str, Sequence[Any]] | None = None) -> int:
     """Print the distances of a bundle, or of the contracts of a sweep, and write what was asked for."""
-    try:
+    with packages_for("comparing with PyTorch", extra="export"):
         import torch
 
         from edgetalker.export.streamingtalker import compare as comparing
         from edgetalker.models.streamingtalker import load_checkpoint, make_schedule
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), "comparing with PyTorch", extra="export") from None
     from edgetalker.engines.bundle import Bundle
     from edgetalker.runtime.sources.file import read_whole
 

@@ -21,7 +21,8 @@ from edgetalker.cli.compare import add_comparison, check_comparison, compare_bun
 from edgetalker.cli.export_artalk import add_artalk
 from edgetalker.cli.export_online import add_eye_cameras, add_speaker
 from edgetalker.cli.options import add_bundle, bundle_path, natural, positive
-from edgetalker.engines.errors import MissingPackageError, OptionError
+from edgetalker.engines.errors import OptionError
+from edgetalker.engines.lazy import packages_for
 
 __all__ = ["add_parser", "run"]
 
@@ -162,10 +163,8 @@ def _export_checkpoint(args: argparse.Namespace) -> int:
 
 
 def _export_streamingtalker(args: argparse.Namespace) -> Any:
-    try:
+    with packages_for("exporting a model", extra="export"):
         from edgetalker.export.streamingtalker import ExportOptions, export_streamingtalker
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     options = ExportOptions(
         block_ms=args.block,
         lookahead_ms=args.lookahead,

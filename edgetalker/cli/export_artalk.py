@@ -10,7 +10,7 @@ from typing import Any
 
 from edgetalker.cli.checkpoints import add_export, add_face, add_tolerance, exported, face_options
 from edgetalker.cli.options import natural, positive
-from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.lazy import packages_for
 
 __all__ = ["add_artalk"]
 
@@ -67,11 +67,9 @@ def fraction(text: str) -> Fraction:
 
 def _run(args: argparse.Namespace) -> Any:
     """Return the report of an export. Raises UserError subclasses for whatever cannot be exported."""
-    try:
+    with packages_for("exporting a model", extra="export"):
         from edgetalker.export.artalk import ExportOptions, export_artalk
         from edgetalker.models.artalk import HeadCounts, read_settings
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     heads = read_settings(args.config).heads if args.config else HeadCounts()
     options = ExportOptions(
         heads=HeadCounts(

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgetalker.cli.checkpoints import add_out
 from edgetalker.cli.options import add_bundle, positive
-from edgetalker.engines.errors import MissingPackageError
+from edgetalker.engines.lazy import packages_for
 
 __all__ = ["add_eye_cameras", "add_speaker"]
 
@@ -56,8 +56,6 @@ def _add_common(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _made(module: str, purpose: str, args: argparse.Namespace) -> int:
-    try:
+    with packages_for(purpose, extra="train"):
         made = import_module(f"edgetalker.export.online.{module}")
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), purpose, extra="train") from None
     return int(made.run(args))

@@ -11,7 +11,8 @@ from typing import Any
 
 from edgetalker.cli.checkpoints import add_talker, add_talker_face, untold
 from edgetalker.cli.options import natural, positive
-from edgetalker.engines.errors import InputError, MissingPackageError, OptionError
+from edgetalker.engines.errors import InputError, OptionError
+from edgetalker.engines.lazy import packages_for
 from edgetalker.outputs import is_receiver, sink_for
 
 __all__ = ["add_parser", "run"]
@@ -44,14 +45,12 @@ def run(args: argparse.Namespace) -> int:
     if receivers := [target for target in args.output if is_receiver(target)]:
         raise OptionError(f"{', '.join(receivers)}: a clip made offline goes into files")
     sinks = [sink_for(target) for target in args.output]
-    try:
+    with packages_for("running PyTorch", extra="export"):
         import torch
 
         from edgetalker.export.streamingtalker.compare import Clip, published
         from edgetalker.export.streamingtalker.template import read_template
         from edgetalker.models.streamingtalker import load_checkpoint, make_schedule
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), "running PyTorch", extra="export") from None
     from edgetalker.runtime.frame import Frame, MotionLayout
     from edgetalker.runtime.sources.file import read_whole
 

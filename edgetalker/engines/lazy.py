@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from edgetalker.engines.errors import MissingPackageError
 
-__all__ = ["LazyModule", "helper", "numpy_helper", "onnx", "required"]
+__all__ = ["LazyModule", "helper", "numpy_helper", "onnx", "packages_for", "required"]
 
 
 class LazyModule:
@@ -37,3 +39,15 @@ def required(module: str, purpose: str, *, extra: str, package: str = "") -> Any
         return importlib.import_module(module)
     except ImportError:
         raise MissingPackageError(package or module.partition(".")[0], purpose, extra=extra) from None
+
+
+@contextmanager
+def packages_for(purpose: str, *, extra: str) -> Iterator[None]:
+    """Around imports that `purpose` needs: `with packages_for("exporting a model", extra="export"): import ...`.
+
+    Raises MissingPackageError for the package that is missing, whichever of the imports wanted it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(str(error.name), purpose, extra=extra) from None

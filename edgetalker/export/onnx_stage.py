@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgetalker.engines.errors import MissingPackageError, UserError
+from edgetalker.engines.errors import UserError
+from edgetalker.engines.lazy import packages_for
 from edgetalker.engines.ort import open_session
 
 __all__ = ["OPSET", "Check", "ExportError", "StageFile", "compare", "export_stage", "runner"]
@@ -98,11 +99,9 @@ def export_stage(name: str, module: nn.Module, inputs: Mapping[str, Tensor], out
 
 
 def _exported(name: str, module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Any:
-    try:
+    with packages_for("exporting a model", extra="export"):
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), "exporting a model", extra="export") from None
     try:
         with _quiet(), _one_registry(), torch.no_grad():
             program = torch.onnx.export(

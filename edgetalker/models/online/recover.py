@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.errors import MissingPackageError, UserError
+from edgetalker.engines.errors import UserError
+from edgetalker.engines.lazy import packages_for
 from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.head import Head, HeadSize
 from edgetalker.models.online.layout import LEAK, MADE, MOVING, Decoder, column
@@ -63,11 +64,9 @@ def _weights(path: Path) -> dict[str, Tensor]:
 
     What the first GELU reads is called `moment`, if it is a constant: the student knows only one moment.
     """
-    try:
+    with packages_for("reading a bundle's weights", extra="export"):
         import onnx
         from onnx import numpy_helper
-    except ImportError as error:
-        raise MissingPackageError(str(error.name), "reading a bundle's weights", extra="export") from None
 
     graph = onnx.load(path).graph
     found: dict[str, Tensor] = {}

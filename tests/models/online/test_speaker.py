@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,15 +102,6 @@ def test_what_cannot_be_written_is_said_before_the_minutes(tmp_path: Path, capsy
     assert "nowhere" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "out")]) == 65
     assert "has no .wav or .flac" in capsys.readouterr().err
-
-
-def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(tmp_path: Path) -> None:
-    command = ["export", "speaker", "--clips", str(tmp_path), "-o", str(tmp_path / "out")]
-    code = f"import sys; sys.modules['torch'] = None; from edgetalker.cli.main import main; sys.exit(main({command}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 69
-    assert done.stderr.startswith("error: fitting a talker to a speaker needs the package `torch`")
-    assert "[train]" in done.stderr
 
 
 @pytest.mark.slow
