@@ -15,6 +15,9 @@ __all__ = ["Wear", "below", "draw", "textured"]
 
 _WARPS = 48
 _PLAIN = 0  # the warp that is none
+_NEAR, _FAR = (-12.0, 12.0), (-36.0, -12.0)
+_FAR_SHARE = 0.15
+"""Decibels by which a microphone hears a voice: usually, and how often it is far away."""
 _TAPS = 36  # of the exponential room tail, 120 Hz: 0.3 s
 
 
@@ -116,7 +119,8 @@ def draw(rng: np.random.Generator, loud: Tensor, other: Tensor | None = None, cl
         return Wear(_PLAIN, torch.ones(BANDS), torch.zeros(BANDS), 0.0, (0.0, 0.5))
     axis = np.linspace(-1, 1, BANDS)
     knots = np.interp(axis, np.linspace(-1, 1, 8), rng.normal(0, 4.0, 8))
-    decibels = rng.uniform(-12, 12) + rng.normal(0, 5.0) * axis + knots
+    level = rng.uniform(*(_FAR if rng.random() < _FAR_SHARE else _NEAR))
+    decibels = level + rng.normal(0, 5.0) * axis + knots
     if other is not None and rng.random() < 0.4:
         colour = 10 * np.log10((other / loud.clamp_min(1e-12)).clamp(1e-4, 1e4).numpy())
         decibels = decibels + rng.uniform(0.3, 1.0) * np.clip(colour - colour.mean(), -20, 20)

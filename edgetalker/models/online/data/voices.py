@@ -39,9 +39,10 @@ _RECORDED: tuple[tuple[Voice, float], ...] = (
     (Voice("rhvoice", "spomenka", "eo"), 2.0),
 )  # fmt: skip
 # MBROLA's speakers by the language of their text. Left out: whose stops come much before or after their rows, whose
-# sounds espeak-ng names otherwise than their list does, and Italian ones, whose language is held out.
+# sounds espeak-ng names otherwise than their list does, whose terms forbid some uses (de4), and Italian ones, whose
+# language is held out.
 _DIPHONES = {
-    "en": "en1 us1 us2 us3", "fr": "ca1 fr1 fr2 fr3 fr4 fr5 fr7", "de": "de1 de2 de3 de4 de5 de6 de7",
+    "en": "en1 us1 us2 us3", "fr": "ca1 fr1 fr2 fr3 fr4 fr5 fr7", "de": "de1 de2 de3 de5 de6 de7",
     "es": "es1 es2 mx1 mx2 vz1", "pt": "br1 br2 br3 br4 pt1", "cs": "cr1 cz2", "fi": "ee1", "hu": "hu1", "it": "la1",
     "nl": "nl2 nl3", "pl": "pl1", "sv": "ic1 sw1 sw2",
 }  # fmt: skip
