@@ -6,6 +6,7 @@ heads of other look-aheads start as copies of the bundle's, the heads that name 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from edgetalker.models.online.data.shapes import MOTION_NAMES
 from edgetalker.models.online.head import Head, HeadSize
 from edgetalker.models.online.layout import LEAK, MADE, MOVING, Decoder, column
 from edgetalker.models.online.talker import Talker, store_talker
-from edgetalker.models.online.train_trunk import save_checkpoint
+from edgetalker.models.online.train_trunk import load_trunk, save_checkpoint
 from edgetalker.models.online.trunk import LOOKAHEADS, Trunk, TrunkSize
 from edgetalker.models.online.veto import Veto
 
@@ -30,21 +31,50 @@ __all__ = ["recover", "store"]
 _STAGES = ("audio", "condition", "denoise", "student", "decode")
 
 
-def store(path: Path, out: Path) -> Talker:
+def store(path: Path, out: Path, trunks: Sequence[Path] = (), share: float = 0.5) -> Talker:
     """Write trunk.pt, teacher.pt and talker.pt of a bundle to `out`: each training stage goes on from its own.
 
-    Raises UserError where `path` is no talker of this family, or `out` has checkpoints already.
+    trunks: checkpoints whose mean is mixed into the bundle's trunk by `share`, 0 to 1 (`_mix`).
+    Raises UserError where `path` is no talker of this family, `out` has checkpoints already, a trunk is of another
+    size or `share` is none, FileNotFoundError where a trunk is not there.
     """
     there = [name for name in ("trunk.pt", "teacher.pt", "talker.pt") if (out / name).exists()]
     if there:
         raise UserError(f"{out} has {', '.join(there)} already", hint="name another folder, or move them away")
     talker = recover(path)
+    if trunks:
+        _mix(talker, trunks, share)
     out.mkdir(parents=True, exist_ok=True)
     begun = {"size": asdict(talker.trunk.size), "spent": 0.0, "step": 0}
     save_checkpoint(out / "trunk.pt", {"model": talker.trunk.state_dict(), **begun})
     for name in ("teacher.pt", "talker.pt"):
         store_talker(out / name, talker, 0.0, 0)
     return talker
+
+
+def _mix(talker: Talker, files: Sequence[Path], share: float) -> None:
+    """Mix trunks that went on from this talker's into it (Wortsman et al. 2022, both papers: of runs, and with the
+    start): what lies between keeps more of the voices that it knew, and hears others as well.
+
+    The heads of look-aheads that a bundle does not have stay copies of the one that it has.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise UserError(f"a share of {share:g} was given", hint="0 (the bundle's trunk alone) to 1 (none of it)")
+    trunks = [load_trunk(file) for file in files]
+    if others := [str(file) for file, trunk in zip(files, trunks, strict=True) if trunk.size != talker.trunk.size]:
+        raise UserError(
+            f"{', '.join(others)} cannot be mixed into {talker.trunk.size}: of another size",
+            hint="trunks that went on from this bundle's (`train from-bundle`, `train trunk`)",
+        )
+    states = [trunk.state_dict() for trunk in trunks]
+    mixed = {
+        name: (1.0 - share) * value + share * torch.stack([state[name] for state in states]).mean(0)
+        for name, value in talker.trunk.state_dict().items()
+    }
+    talker.trunk.load_state_dict(mixed)
+    known = talker.trunk.heads[talker.lookahead].state_dict()
+    for lookahead in LOOKAHEADS:
+        talker.trunk.heads[lookahead].load_state_dict(known)
 
 
 def recover(path: Path) -> Talker:

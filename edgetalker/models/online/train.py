@@ -43,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     bundle = stages.add_parser("from-bundle", help="begin with the weights of a bundle")
     bundle.add_argument("--bundle", type=Path, required=True, help="folder of the bundle, as `export` writes it")
     bundle.add_argument("--work", type=Path, required=True, help="folder of the checkpoints; none may be there")
+    bundle.add_argument(
+        "--trunks", type=Path, nargs="+", default=[], metavar="TRUNK.pt",
+        help="mix the mean of these into the bundle's trunk: runs that went on from it",
+    )  # fmt: skip
+    bundle.add_argument(
+        "--share", type=float, default=0.5, metavar="S", help="by how much, 0 to 1 (default %(default)s)"
+    )
     _people(stages.add_parser("people", help="label and animate recorded people"))
     trunk = stages.add_parser("trunk", help="train the audio trunk")
     _training(trunk, minutes=72.0, rows=32, rate=1.3e-3)
@@ -160,7 +167,7 @@ def _generate(options: argparse.Namespace) -> int:
 def _begin(options: argparse.Namespace) -> int:
     from edgetalker.models.online.recover import store
 
-    talker = store(options.bundle, options.work)
+    talker = store(options.bundle, options.work, options.trunks, options.share)
     print(f"{options.work}: trunk.pt, teacher.pt, talker.pt; go on with --lookahead {talker.lookahead}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from edgetalker.models.online.recover import recover
 from edgetalker.models.online.streams import Corpus, Streams
 from edgetalker.models.online.talker import load_talker
 from edgetalker.models.online.train import main
-from edgetalker.models.online.train_trunk import load_trunk
+from edgetalker.models.online.train_trunk import load_trunk, save_checkpoint
 from edgetalker.models.online.trunk import LOOKAHEADS
 from tests.models.online.conftest import small_talker
 
@@ -93,6 +94,35 @@ def test_every_stage_goes_on_from_what_was_read(work: Path, corpus: Path, tmp_pa
         change = float((after - before).abs().max())
         assert 0.0 < change < 0.05, f"{part} goes on from what was read"
     assert not torch.equal(begun.trunk.state_dict()["heads.0.weight"], trunk.state_dict()["heads.0.weight"])
+
+
+def test_trunks_that_went_on_are_mixed_into_the_bundles(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / f"{name}.pt" for name in "ab"]
+    start = load_trunk(work / "trunk.pt")
+    for place, file in enumerate(files):
+        trunk = load_trunk(work / "trunk.pt")
+        for weight in trunk.parameters():
+            weight.data += 0.1 * (1 + place)
+        trunk.heads[0].bias.data += 1.0
+        save_checkpoint(file, {"model": trunk.state_dict(), "size": asdict(trunk.size), "step": 1})
+    command = ["from-bundle", "--bundle", str(SHIPPED), "--trunks", *map(str, files), "--work"]
+    assert main([*command, str(tmp_path / "mixed"), "--share", "0.4"]) == 0
+    for talker in (load_talker(tmp_path / "mixed" / name) for name in ("teacher.pt", "talker.pt")):
+        for name, value in talker.trunk.state_dict().items():
+            torch.testing.assert_close(value, start.state_dict()[name] + 0.4 * 0.15, msg=name)
+        assert learnt(talker) == [1], "of the others' heads nothing is known"
+    assert main([*command, str(tmp_path / "other"), "--share", "1.5"]) == 2
+    assert "a share of 1.5" in capsys.readouterr().err
+    small = small_talker().trunk
+    save_checkpoint(files[1], {"model": small.state_dict(), "size": asdict(small.size), "step": 1})
+    assert main([*command, str(tmp_path / "other")]) == 2
+    assert f"{files[1]} cannot be mixed" in capsys.readouterr().err
+    files[0].unlink()
+    assert main([*command, str(tmp_path / "other")]) == 2
+    assert files[0].name in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_cannot_be_read_is_one_line(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
