@@ -179,6 +179,7 @@ def test_it_learns_where_nobody_speaks(crowd: Path) -> None:
     rows, veto = Rows(held, 6, 32, 1), Veto(8, 16)
     assert all(p.wear.crowd == p.wear.beside == 0.0 for p in rows.places if p.session == 3)
     optimizer = torch.optim.AdamW(veto.parameters(), lr=1e-2)
+    told = []
     for _ in range(40):
         speech = rows.next().flags[:, 1:33, 2:]
         features = torch.randn(6, 32, 8)
@@ -188,6 +189,8 @@ def test_it_learns_where_nobody_speaks(crowd: Path) -> None:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        told.append((nobody.detach(), speech))
+    nobody, speech = (torch.cat(parts) for parts in zip(*told[-8:], strict=True))
     apart = (nobody[speech < 0.5].mean() - nobody[speech > 0.5].mean()).item()
     assert apart > 2.0
 

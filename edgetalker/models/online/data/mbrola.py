@@ -25,7 +25,7 @@ _SWAY = 0.25
 """Deviation of a phone's log length around espeak-ng's rules, which give every consonant nearly the same."""
 
 _LATE = {"us3": 0.02, "mx1": 0.025}
-"""Seconds by which a speaker's stops come after their rows, where it is more than ten milliseconds (medians)."""
+"""Seconds by which the stops of the two latest speakers come after their rows (medians of when a p grows quiet)."""
 
 
 def available() -> bool:

@@ -43,7 +43,7 @@ _RECORDED: tuple[tuple[Voice, float], ...] = (
 # language is held out.
 _DIPHONES = {
     "en": "en1 us1 us2 us3", "fr": "ca1 fr1 fr2 fr3 fr4 fr5 fr7", "de": "de1 de2 de3 de5 de6 de7",
-    "es": "es1 es2 mx1 mx2 vz1", "pt": "br1 br2 br3 br4 pt1", "cs": "cr1 cz2", "fi": "ee1", "hu": "hu1", "it": "la1",
+    "es": "es1 es2 mx1 mx2 vz1", "pt": "br1 br2 br3 br4 pt1", "cs": "cr1 cz2", "fi": "ee1 la1", "hu": "hu1",
     "nl": "nl2 nl3", "pl": "pl1", "sv": "ic1 sw1 sw2",
 }  # fmt: skip
 _RECORDED += tuple(
