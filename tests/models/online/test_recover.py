@@ -105,8 +105,9 @@ def test_trunks_that_went_on_are_mixed_into_the_bundles(
         trunk = load_trunk(work / "trunk.pt")
         for weight in trunk.parameters():
             weight.data += 0.1 * (1 + place)
-        trunk.heads[0].bias.data += 1.0
-        save_checkpoint(file, {"model": trunk.state_dict(), "size": asdict(trunk.size), "step": 1})
+        weights = trunk.state_dict()
+        weights["heads.0.bias"] += 1.0
+        save_checkpoint(file, {"model": weights, "size": asdict(trunk.size), "step": 1})
     command = ["from-bundle", "--bundle", str(SHIPPED), "--trunks", *map(str, files), "--work"]
     assert main([*command, str(tmp_path / "mixed"), "--share", "0.4"]) == 0
     for talker in (load_talker(tmp_path / "mixed" / name) for name in ("teacher.pt", "talker.pt")):
