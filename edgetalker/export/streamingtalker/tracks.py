@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import MissingPackageError
 from edgetalker.engines.files import write_whole
+from edgetalker.engines.lazy import packages_for
 
 __all__ = ["plot_tracks"]
 
@@ -24,13 +24,11 @@ def plot_tracks(
     takes: name -> (F, V, 3); the last is drawn first and thick. Returns the vertices that were drawn. Raises
     MissingPackageError without matplotlib.
     """
-    try:
+    with packages_for("drawing tracks", extra="view"):
         import matplotlib as mpl
 
         mpl.use("Agg")
         import matplotlib.pyplot as plt
-    except ImportError:
-        raise MissingPackageError("matplotlib", "drawing tracks", extra="view") from None
     first = next(iter(takes.values()))
     candidates = np.arange(first.shape[1]) if vertices is None else vertices
     spread = first[:, candidates].std(axis=0)

@@ -110,16 +110,17 @@ def test_mbrola_shuts_its_lips_when_it_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("symbol", "language", "phones"),
+    ("symbol", "speaker", "phones"),
     [
-        ("_", "en", "sil"), ("p_h", "en", "p"), ("@U", "en", "ax uh"), ("r=", "en", "r"), ("l/", "en", "l"),
-        ("2:", "de", "oe"), ("E2", "it", "eh"), ("9~", "fr", "oe"), ("R", "fr", "x"), ("am", "pt", "aa"),
-        ("um", "pt", "uw"), ("kh", "sv", "k"), ("rs", "sv", "sh"), ("n'", "pl", "ny"), ("ts'", "pl", "t sh"),
-        ("h\\", "cs", "h"), ("?U", "de", "q uh"), ("tS", "en", "t sh"),
+        ("_", "en1", "sil"), ("p_h", "en1", "p"), ("@U", "en1", "ax uh"), ("r=", "en1", "r"), ("l/", "en1", "l"),
+        ("2:", "de1", "oe"), ("E2", "it1", "eh"), ("9~", "fr1", "oe"), ("R", "fr1", "x"), ("am", "br1", "aa"),
+        ("um", "br1", "uw"), ("kh", "sw1", "k"), ("rs", "sw1", "sh"), ("n'", "pl1", "ny"), ("ts'", "pl1", "t sh"),
+        ("y", "br1", "y"), ("j", "br1", "zh"), ("j", "pt1", "y"), ("y:", "sw1", "ue"),
+        ("h\\", "cz1", "h"), ("?U", "de1", "q uh"), ("tS", "en1", "t sh"),
     ],
 )  # fmt: skip
-def test_sampa_is_folded_into_our_phones(symbol: str, language: str, phones: str) -> None:
-    assert " ".join(fold_sampa(symbol, language)) == phones
+def test_sampa_is_folded_into_our_phones(symbol: str, speaker: str, phones: str) -> None:
+    assert " ".join(fold_sampa(symbol, speaker)) == phones
 
 
 def test_a_sound_that_nobody_knows_is_not_guessed() -> None:

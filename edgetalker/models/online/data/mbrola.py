@@ -10,13 +10,15 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgetalker.models.online.data.phones import Segment, fold_sampa
-from edgetalker.models.online.data.utterance import Utterance, Voice, at_rate, spread
+from edgetalker.models.online.data.phones import fold_sampa
+from edgetalker.models.online.data.utterance import Utterance, Voice, from_ends, read_sound
 
 __all__ = ["available", "has_voice", "speak"]
 
@@ -47,11 +49,14 @@ def speak(voice: Voice, texts: Sequence[str], rate: float, pitch: int) -> Iterat
         raise RuntimeError(f"MBROLA has no voice {voice.name}")
     for text in texts:
         rows = _rows(voice, text, rate, pitch)
+        late = _LATE.get(voice.name, 0.0)
+        ends = late + np.cumsum([float(row[1]) / 1000 for row in rows])
+        named = [(row[0], float(end)) for row, end in zip(rows, ends, strict=True)]
         try:
-            phones = [fold_sampa(row[0], voice.language) for row in rows]
+            segments = from_ends(named, voice.name, start=late, folded=fold_sampa)
         except KeyError:
             continue
-        yield _play(voice, rows, phones)
+        yield Utterance(_played(voice, rows), segments)
 
 
 def _rows(voice: Voice, text: str, rate: float, pitch: int) -> list[list[str]]:
@@ -67,17 +72,11 @@ def _rows(voice: Voice, text: str, rate: float, pitch: int) -> list[list[str]]:
     return rows
 
 
-def _play(voice: Voice, rows: Sequence[Sequence[str]], phones: Sequence[Sequence[str]]) -> Utterance:
-    # -e: a diphone that the speaker never recorded is left out, its time stays.
-    command = ["mbrola", "-e", str(_FOLDER / voice.name / voice.name), "-", "-.au"]
-    score = "".join(" ".join(row) + "\n" for row in rows).encode()
-    made = subprocess.run(command, input=score, capture_output=True, check=True).stdout
-    start, rate = int.from_bytes(made[4:8], "big"), int.from_bytes(made[16:20], "big")
-    sound = np.frombuffer(made[start:], ">i2", (len(made) - start) // 2).astype(np.float32) / 32768
-    segments: list[Segment] = []
-    at = _LATE.get(voice.name, 0.0)
-    for row, names in zip(rows, phones, strict=True):
-        end = at + float(row[1]) / 1000
-        segments += spread(names, at, end)
-        at = end
-    return Utterance(at_rate(sound, rate), tuple(segments))
+def _played(voice: Voice, rows: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        # -e: a diphone that the speaker never recorded is left out, its time stays.
+        command = ["mbrola", "-e", str(_FOLDER / voice.name / voice.name), "-", str(path)]
+        score = "".join(" ".join(row) + "\n" for row in rows)
+        subprocess.run(command, input=score, text=True, capture_output=True, check=True, errors="replace")
+        return read_sound(path)

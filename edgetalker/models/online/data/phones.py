@@ -154,23 +154,24 @@ _SAMPA: dict[str, str] = {
     "2": "ø", "9": "œ", "Y": "ʏ", "}": "ʉ", "8": "ɵ", "4": "ɾ", "5": "ɫ", "S": "ʃ", "Z": "ʒ", "T": "θ", "D": "ð",
     "N": "ŋ", "J": "ɲ", "L": "ʎ", "R": "ʁ", "H": "ɥ", "B": "β", "G": "ɣ", "X": "χ", "C": "ç", "?": "ʔ",
 }  # fmt: skip
-# What speakers' own lists of sounds call differently. Brazilian `am` is a nasal vowel, over which no lips shut.
+# What speakers' own lists of sounds call differently, by the letters of their names. Brazilian `am` is a nasal vowel,
+# over which no lips shut.
 _OF_SPEAKERS: dict[str, dict[str, str]] = {
-    "pt": {
+    "br": {
         **{f"{vowel}{n}": phone for vowel, phone in zip("aeiou", "aa eh iy ao uw".split(), strict=True) for n in "mn"},
-        "nh": "ny", "lh": "l", "x": "sh", "rr": "x", "j": "zh", "J": "ny", "oo": "ao", "ee": "eh",
+        "nh": "ny", "lh": "l", "x": "sh", "rr": "x", "j": "zh", "y": "y", "oo": "ao", "ee": "eh",
     },
     "pl": {"s'": "sh", "z'": "zh", "ts'": "t sh", "dz'": "d zh", "n'": "ny", "I": "ix"},
-    "sv": {"rs": "sh"},
+    "sw": {"rs": "sh"},
 }  # fmt: skip
 # Length, stress, breath and place, and digits that only tell variants of a letter apart.
 _MARKS = re.compile(r"(?<=[A-Za-z{}@&])[0-9]+|_h|(?<=[ptkbdg])h|[:~'#.^/\\*=-]")
 
 
-def fold_sampa(symbol: str, language: str = "en") -> list[str]:
-    """Return the phones of one sound in SAMPA, as MBROLA's speakers use it; unknown sounds raise KeyError."""
+def fold_sampa(symbol: str, speaker: str = "") -> list[str]:
+    """Return the phones of one sound in SAMPA, as an MBROLA speaker (`br1`) uses it; unknown sounds raise KeyError."""
     if symbol == "_":
         return ["sil"]
-    if (special := _OF_SPEAKERS.get(language, {}).get(symbol)) is not None:
+    if (special := _OF_SPEAKERS.get(speaker[:2], {}).get(symbol)) is not None:
         return special.split()
     return [_IPA[_SAMPA.get(letter, letter)] for letter in _MARKS.sub("", symbol)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edgetalker.models.online.data.phones import Segment, fold
 __all__ = ["RATE", "Utterance", "Voice", "at_rate", "faster", "from_ends", "read_sound", "spread"]
 
 RATE = 16000
+Fold = Callable[[str, str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,16 @@ def spread(phones: Sequence[str], start: float, end: float) -> list[Segment]:
     return [Segment(phone, float(a), float(b)) for phone, a, b in zip(phones, edges[:-1], edges[1:], strict=True)]
 
 
-def from_ends(ends: Sequence[tuple[str, float]], language: str) -> tuple[Segment, ...]:
-    """Return the segments of a synthesizer's (phone, end in seconds) pairs, phones folded into ours."""
+def from_ends(
+    ends: Sequence[tuple[str, float]], which: str, *, start: float = 0.0, folded: Fold = fold
+) -> tuple[Segment, ...]:
+    """Return the segments of a synthesizer's (sound, end in seconds) pairs, from `start` s on.
+
+    folded: makes our phones of a sound and `which`, a language for `fold`. Unknown sounds raise KeyError.
+    """
     segments: list[Segment] = []
-    before = 0.0
+    before = start
     for name, end in ends:
-        segments += spread(fold(name, language), before, end)
+        segments += spread(folded(name, which), before, end)
         before = end
     return tuple(segments)
