@@ -15,9 +15,10 @@ import pytest
 from edgetalker.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[str]:
@@ -65,10 +66,19 @@ def _check_extras(words: list[str]) -> None:
 def test_every_link_of_the_pages_leads_somewhere() -> None:
     looked = 0
     for page in PAGES:
-        for target in LINK.findall(page.read_text(encoding="utf-8")):
+        for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
             looked += 1
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in _anchors(there), f"{page.name} links to {target}#{anchor}"
     assert looked > 5
+
+
+def _anchors(page: Path) -> set[str]:
+    """The names that a code host gives a page's headings."""
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
 def test_every_command_is_in_the_readme() -> None:

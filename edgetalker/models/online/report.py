@@ -27,7 +27,7 @@ def _number(value: Any) -> str:
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """Return every table of an evaluation, as docs/talker.md shows them."""
+    """Return every table of an evaluation, as docs/talker-results.md shows them."""
     parts = []
     for group, scores in results["scores"].items():
         parts.append(f"### {group} ({results['minutes'][group]:.1f} min)\n\n" + _table("", scores, _COLUMNS))
