@@ -54,7 +54,7 @@ _LEAST_ON_HOST = 1 << 15  # weights; two rows cost ONNX Runtime seven small node
 _CLIPS = np.linspace(0.75, 1.0, 11, dtype=np.float32)
 _LEAST_TOP = 127.0 * 2.0**-24  # a column of zeros has a scale too, which FP16 must hold: TensorRT refuses a zero
 _BLOCK = 128
-_DAMPING = 0.1  # of the inputs' mean power: less fits what was heard better, and other sound worse (plans.md)
+_DAMPING = 0.1  # of the inputs' mean power: less fits what was heard better, and other sound worse (docs/precision.md)
 _HALF_SUFFIX, _AGAIN = "__fp16", "__again"
 _TO_A_LOGARITHM = (*MOVES, "Add", "Mul", "Max", "Clip")  # a filter bank's sums must not even become negative
 
