@@ -150,10 +150,12 @@ class Spread:
         host: bool,
         fill: Fill,
         restart: Callable[[], None],
+        wait: Callable[[], None],
     ) -> None:
-        """fill: makes ready what a block hears. restart: puts the talker's states back to their start."""
+        """fill: makes ready what a block hears. restart: puts the talker's states back to their start. wait: until the
+        device has done what it was given."""
         self._groups, self._clock, self.slots, self._host = tuple(groups), clock, slots, host
-        self._fill, self._restart, self._stale = fill, restart, False
+        self._fill, self._restart, self._wait, self._stale = fill, restart, wait, False
         self.plan: Mapping[str, Plan] = {}
         self.aside = Aside()
         self.done = self.shown = self._block = -1
@@ -244,6 +246,8 @@ class Spread:
         for group in self._groups:
             if group.hold is not None:
                 group.hold.launch()
+        if not self._host:
+            self._wait()  # the next frame's fill writes over what a GPU may not have read yet
         self.done, self._block, self._schedule = 0, block, schedule
 
     def _run(self, until: int, plan: Plan | None, *, wait: bool) -> None:

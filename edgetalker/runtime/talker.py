@@ -104,7 +104,13 @@ class Talker(Captured):
         self.spread: Spread | None = None
         if spread := [group for group in self._groups if group.spread]:
             self.spread = Spread(
-                spread, self.clock, audio.spread, host=host, fill=self._fill_block, restart=self._put_back
+                spread,
+                self.clock,
+                audio.spread,
+                host=host,
+                fill=self._fill_block,
+                restart=self._put_back,
+                wait=self.device.synchronize,
             )
         self.rest = self.mouth_rest() if options.rest else None
         self.player = _player(options.play, self.layout)

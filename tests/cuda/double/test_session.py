@@ -14,11 +14,13 @@ import pytest
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.cuda import CudaDevice, CudaError
 from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.program import Granularity
 from edgetalker.runtime.talker import Talker
 from tests.cuda.double.control import Double, start_over
 from tests.cuda.double.hostwork import host_engines
+from tests.support.chunk import chunk_bundle
 from tests.support.toy import toy_bundle
 
 FRAMES = 12
@@ -58,12 +60,15 @@ def frames(talker: Talker, schedules: tuple[str, ...] = ("full", "one")) -> np.n
     return np.stack(made)
 
 
-@pytest.mark.parametrize("graphs", ["step", "frame", "eager"])
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     "settings",
     [{}, {"at_once": 1}, {"integrated": 1}, {"integrated": 1, "unified": 1}],
     ids=lambda kind: "+".join(kind),
 )
+
+
+@pytest.mark.parametrize("graphs", ["step", "frame", "eager"])
+@KINDS
 def test_frames_are_the_hosts_frames(
     bundle: Bundle, play: Callable[..., Talker], double: Double, graphs: Granularity, settings: dict[str, int]
 ) -> None:
@@ -160,3 +165,34 @@ def test_a_lost_gpu_ends_the_session(play: Callable[..., Talker], double: Double
         talker.make(window=SILENCE)
     talker.device.close()
     start_over(double)
+
+
+def spread_frames(talker: Talker) -> np.ndarray:
+    """Frames as the loop plays them: a block's sound is there early, and its work is done after frames."""
+    rehearse(talker)
+    sound = np.linspace(0, 1, 40 * 534, dtype=np.float32)
+    made = []
+    for _ in range(20):
+        end = max(talker.next_block_needs, talker.needs)
+        talker.take(sound[talker.window.total : end])
+        made.append(talker.make().motion.copy())
+        talker.work()
+    return np.stack(made)
+
+
+@pytest.mark.parametrize("graphs", ["step", "frame", "eager"])
+@KINDS
+def test_a_spread_block_hears_what_was_there_when_it_was_begun(
+    tmp_path: Path,
+    double: Double,
+    open_device: Callable[..., CudaDevice],
+    graphs: Granularity,
+    settings: dict[str, int],
+) -> None:
+    for name, value in settings.items():
+        double.set(name, value)
+    bundle = chunk_bundle(tmp_path / "chunk", block=5, spread=3, scales=2, frames_hear=True)
+    device = open_device(poison=True)
+    model = Model(bundle, engines=host_engines(bundle, device, double), device=device)
+    with model.talker(seed=0, graphs=graphs) as talker, Talker(bundle, poison=True, seed=0) as with_host:
+        np.testing.assert_array_equal(spread_frames(talker), spread_frames(with_host))
