@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.trace, args.csv, args.json):
         if path is not None:
             checked_target(path)
+    args.graphs = args.graphs or "step"  # each step alone, with marks and without them
     with Line() as line:
         report = profile(partial(session_from, args), _options(args), progress=line)
     print(as_text(report))

@@ -78,7 +78,7 @@ def profile(opener: Opener, options: ProfileOptions, *, progress: Progress = unh
             "kind": device.kind,
             "engine": ", ".join(sorted({type(engine).__name__ for engine in engines})),
             "fps": float(session.manifest.motion.fps),
-            "graphs": session.options.graphs or "step",  # each alone where its time is wanted
+            "graphs": session.graphs,
             "health": _health_of(device),
             "layers": _noted(notes, "layers", layers_of, session.engines) or {} if options.layers else {},
         }
@@ -123,8 +123,12 @@ def _health_of(device: Device) -> Mapping[str, Any]:
 
 
 def _kernels_of(opener: Opener, schedule: str) -> Sequence[tuple[str, int, float]]:
+    """A frame in which every group is due, when clocks are up and what the first ones do is done."""
     with closing(Kernels()) as kernels, closing(opener(timings=False)) as session:
-        return kernels.of(lambda: session.make(schedule, window=made_up_sound(session)))
+        sound, block = made_up_sound(session), session.clock.block
+        for _ in range(-(-_WARM // block) * block):
+            session.make(schedule, window=sound)
+        return kernels.of(lambda: session.make(schedule, window=sound))
 
 
 def layers_of(engines: Mapping[str, Engine], runs: int = _LAYER_RUNS) -> Mapping[str, Sequence[LayerTime]]:

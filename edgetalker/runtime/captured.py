@@ -49,9 +49,9 @@ class Captured:
         self._inbound = Inbound(manifest.tensors, staging, manifest.motion.fps, options.noise, keys)
         self.audio, self.controls, self.inputs = self._inbound.audio, self._inbound.controls, self._inbound.tracks
         self.fed = self._inbound.fed
-        graphs: Granularity = options.graphs or ("frame" if device.kind == "cuda" else "step")
+        self.graphs: Granularity = options.graphs or ("frame" if device.kind == "cuda" else "step")
         self._program = Program(
-            manifest, model.engines, self._memory, self.schedules, graphs=graphs, timings=options.timings
+            manifest, model.engines, self._memory, self.schedules, graphs=self.graphs, timings=options.timings
         )
         self._groups, self._frames, self._period = self._program.groups, self._program.frames, self._program.period
         repeat = manifest.skipped == "repeat"

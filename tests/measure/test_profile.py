@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgetalker.cli import profile as command
+from edgetalker.cli.main import main
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.host import HostDevice
 from edgetalker.measure.bench import Bench
@@ -225,23 +226,48 @@ def test_kernels_come_from_cupti_which_is_there_before_graphs_are_captured(
 ) -> None:
     asked: list[str] = []
     taken: list[Any] = []
+    made: list[int] = []
+    opened: list[Talker] = []
     records = [SimpleNamespace(name=name, start=0, end=end) for name, end in (("a", 5), ("b", 20), ("a", 6))]
+
+    def flush(flag: int) -> None:
+        made.append(opened[-1].index)
+        taken[0](records)
+
     fake = SimpleNamespace(
         ActivityKind=SimpleNamespace(CONCURRENT_KERNEL=10),
         activity_register_callbacks=lambda request, complete: taken.append(complete),
         activity_enable=lambda kind: asked.append(f"enable {kind}"),
-        activity_flush_all=lambda flag: taken[0](records),
+        activity_flush_all=flush,
         activity_disable=lambda kind: asked.append(f"disable {kind}"),
     )
     monkeypatch.setitem(sys.modules, "cupti", SimpleNamespace(cupti=fake))
 
     def opener(*, timings: bool) -> Talker:
         asked.append("open with marks" if timings else "open")
-        return Talker(folder, timings=timings)
+        opened.append(Talker(folder, timings=timings))
+        return opened[-1]
 
     report = profile(opener, ProfileOptions(frames=2, schedules=("one",), kernels=True))
+    assert made == [10, 11], "a frame that is not the first"
     assert report.kernels == [("b", 1, 20.0), ("a", 2, 11.0)]
     assert asked == ["open with marks", "open", "enable 10", "open", "disable 10"]
     monkeypatch.setitem(sys.modules, "cupti", None)
     report = profile(opener, ProfileOptions(frames=2, schedules=("one",), kernels=True))
     assert "cupti-python" in report.notes[-1]
+
+
+@pytest.mark.parametrize(("command", "graphs"), [("bench", None), ("profile", "step")])
+def test_sessions_with_marks_and_without_have_the_same_graphs(
+    command: str, graphs: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[bool, str | None] = {}
+
+    class Noted(Talker):
+        def __init__(self, bundle: Any, **options: Any) -> None:
+            asked[options["timings"]] = options["graphs"]
+            super().__init__(bundle, **options)
+
+    monkeypatch.setattr("edgetalker.cli.options.Talker", Noted)
+    assert main([command, str(folder), "--frames", "2", "--schedule", "one"]) == 0
+    assert asked == {False: graphs, True: graphs}

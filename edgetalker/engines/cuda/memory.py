@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -37,13 +37,13 @@ class HostMemory:
 
 @dataclass(eq=False)
 class Block:
-    """One allocation. `host`: its page-locked twin; `shared`: the twin is the memory itself (integrated GPUs)."""
+    """One allocation, of the device with these resources. `host`: its page-locked twin; `shared`: the twin is the memory
+    itself (integrated GPUs)."""
 
     address: int
     nbytes: int
     ordinal: int
-    stream: int
-    synchronize: Callable[[], None]
+    resources: Resources
     host: HostMemory | None = None
     shared: bool = False
 
@@ -101,7 +101,7 @@ class CudaBuffer:
             "typestr": DTYPES[self.spec.dtype].str,
             "data": (self.address, False),
             "strides": None,
-            "stream": self.block.stream,
+            "stream": self.block.resources.stream,
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -122,8 +122,8 @@ class CudaBuffer:
         """
         if copy or (dl_device is not None and tuple(dl_device) != self.__dlpack_device__()):
             raise BufferError("the buffer is handed out where it lies: no copy, no other device")
-        if stream not in (-1, self.block.stream):
-            self.block.synchronize()
+        if stream not in (-1, self.block.resources.stream):
+            self.block.resources.synchronize()
         return capsule(self.address, self.spec, self.__dlpack_device__(), self)
 
 
@@ -152,7 +152,7 @@ class CudaMemory:
         return buffer
 
     def _own(self, buffer: Buffer) -> CudaBuffer:
-        if not isinstance(buffer, CudaBuffer) or buffer.block.stream != self.stream:
+        if not isinstance(buffer, CudaBuffer) or buffer.block.resources is not self._resources:
             raise EngineError(f"buffer `{buffer.name}` belongs to another device")
         return buffer
 
@@ -163,7 +163,7 @@ class CudaMemory:
             address = host.mapped if shared and host else self._driver.allocate(nbytes)
         except OutOfMemoryError as error:
             raise error.while_allocating(what, nbytes, self._memory_or_none()) from None
-        block = Block(address, nbytes, self.ordinal, self.stream, self._resources.synchronize, host, shared)
+        block = Block(address, nbytes, self.ordinal, self._resources, host, shared)
         if not shared:
             self._resources.own(block, self._driver.free, address, BLOCKS)
         return block

@@ -68,6 +68,7 @@ class Resources:
         self.wait = wait
         self.stream = 0
         self.owns_stream = False
+        self._adopted: object = None  # somebody else's stream: most libraries destroy it with its last reference
         self.capturing = False
         self.closed = False
         self.lost: CudaError | None = None
@@ -132,7 +133,7 @@ class Resources:
             spare = _spare_streams.setdefault(self.gpu, [])
             self.stream, self.owns_stream = spare.pop() if spare else self.driver.make_stream(), True
         else:
-            self.stream = self.driver.adopt_stream(stream, self.gpu)
+            self.stream, self._adopted = self.driver.adopt_stream(stream, self.gpu), stream
         if self.wait == "block":
             self._woken = self.driver.make_event(timed=False)
 
@@ -168,7 +169,7 @@ class Resources:
                 _spare_streams.setdefault(self.gpu, []).append(self.stream)
             elif self.owns_stream:
                 errors += filter(None, [_try(lambda: self.driver.drop_stream(self.stream))])
-        self.owns_stream = False
+        self.owns_stream, self._adopted = False, None
         if self.lost is not None or any(error.sticky for error in errors):
             for finalizer in self._pinned:
                 finalizer.detach()  # it went with the context

@@ -164,6 +164,28 @@ def test_streams_of_any_library(open_device: Callable[..., CudaDevice], double: 
     assert double.live()["streams"] == 1
 
 
+def test_somebody_elses_stream_lives_as_long_as_the_device(
+    open_device: Callable[..., CudaDevice], double: Double
+) -> None:
+    raw = Driver()
+    raw.enter(0)
+
+    class Stream:
+        """As pycuda's, CuPy's and cuda.core's: destroyed with its last reference."""
+
+        def __init__(self) -> None:
+            self.handle = int(raw._call("cuStreamCreate", 1))
+
+        def __del__(self) -> None:
+            raw._call("cuStreamDestroy", self.handle)
+
+    device = open_device(stream=Stream())
+    device.allocate("b", ROW)
+    assert double.live()["streams"] == 1
+    device.close()
+    assert double.live()["streams"] == 0
+
+
 @pytest.mark.parametrize("stream", [0, 1, 2, SimpleNamespace(cuda_stream=0)])
 def test_the_default_stream_is_refused(open_device: Callable[..., CudaDevice], stream: object) -> None:
     with pytest.raises(OptionError, match="default stream cannot be captured"):

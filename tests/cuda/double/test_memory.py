@@ -187,6 +187,17 @@ def test_foreign_buffers_are_refused(device: CudaDevice, open_device: Callable[.
             device.upload(stranger)
 
 
+def test_a_closed_devices_buffer_is_foreign_to_the_next_one(open_device: Callable[..., CudaDevice]) -> None:
+    """Which has the same stream: streams of closed devices are used again, and so are addresses."""
+    before = open_device()
+    old = before.allocate("old", ROW)
+    before.close()
+    after = open_device()
+    assert after.stream == before.stream
+    with pytest.raises(EngineError, match="another device"):
+        after.read(old)
+
+
 def test_a_closed_device_refuses_work(open_device: Callable[..., CudaDevice]) -> None:
     device = open_device()
     buffer = device.allocate("b", ROW, staged=True)
