@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -76,6 +77,38 @@ def test_a_gpu_that_pytorch_cannot_use_is_told() -> None:
 
     with pytest.raises(EngineError, match="cannot use the GPU"):
         TorchPool(Gpu())
+
+
+def test_a_pytorch_without_kernels_for_the_gpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wheels for a desktop on a Jetson: `is_available()` is true, and the first kernel fails."""
+
+    class Gpu(HostDevice):
+        kind = "cuda"
+
+    def no_kernel(*size: int, device: str) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel errors")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", lambda where: nullcontext())
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90"])
+    monkeypatch.setattr(torch, "ones", no_kernel)
+    with pytest.raises(EngineError, match="failed on cuda:0: CUDA error: no kernel image") as caught:
+        TorchPool(Gpu())
+    assert caught.value.message.endswith("on the device"), "one line of it"
+    assert caught.value.hint is not None and "sm_80, sm_90" in caught.value.hint
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_what_pytorch_raises_is_an_error_of_ours(full: bool) -> None:
+    def refuse(*given: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.") if full else RuntimeError("illegal address\nmore")
+
+    device, stage = HostDevice(), Bundle.open(TINY).manifest.stages["decode"]
+    engine = TorchEngine("decode", refuse, TorchPool(device), stage.inputs, stage.outputs)
+    specs = {**stage.inputs, **stage.outputs}
+    binding = engine.bind({name: device.allocate(name, spec) for name, spec in specs.items()})
+    with pytest.raises(EngineError, match="the memory of cpu is full" if full else "illegal address$"):
+        binding.enqueue(device)
 
 
 def test_before_pytorch_2_9_the_older_switch_keeps_products_out_of_tf32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class HostMemory:
 
 @dataclass(eq=False)
 class Block:
-    """One allocation, of the device with these resources. `host`: its page-locked twin; `shared`: the twin is the memory
+    """One allocation, of the device with these resources. host: its page-locked twin. shared: the twin is the memory
     itself (integrated GPUs)."""
 
     address: int

@@ -8,6 +8,7 @@ engine, so that what a captured graph touches belongs to nobody else.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,9 @@ torch: Any = LazyModule("torch")
 Module = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
 """Computes the tensors of its second argument in place from those of the first."""
 
+_settings = threading.RLock()
+"""Held while PyTorch's settings, which are the process's, are others than the program's."""
+
 _WARM_RUNS = 2  # the first makes cuBLAS and cuDNN handles and grows the pool, the second finds everything there
 
 
@@ -35,19 +39,21 @@ class TorchPool:
     """Where the engines of one session allocate: they run one after the other, so one pool serves all."""
 
     def __init__(self, device: Device) -> None:
-        """Raises MissingPackageError without PyTorch, EngineError when it was built without CUDA."""
+        """Raises MissingPackageError without PyTorch, EngineError for one that cannot use the device."""
         required("torch", "running stages with PyTorch", extra="export")
         self.device = device
         self.where = "cpu"
         self._memory: Any = None
         if device.kind == "cuda":
+            this, self.where = f"PyTorch {torch.__version__}", f"cuda:{device.ordinal}"
             if not torch.cuda.is_available():
-                raise EngineError(
-                    f"PyTorch {torch.__version__} cannot use the GPU", hint="install a PyTorch built for CUDA"
-                )
-            self.where = f"cuda:{device.ordinal}"
-            with torch.cuda.device(self.where):  # a pool belongs to the GPU that is current when it is made
-                torch.cuda.current_device()  # and needs PyTorch's allocator to be there
+                raise EngineError(f"{this} cannot use the GPU", hint="install a PyTorch built for CUDA")
+            if not hasattr(torch.cuda, "MemPool"):
+                raise EngineError(f"{this} has no memory pools", hint="install PyTorch 2.5 or newer")
+            # A pool belongs to the GPU that is current when it is made.
+            with _told("the first kernel", self.where), torch.cuda.device(self.where):
+                torch.ones(1, device=self.where)  # needs PyTorch's allocator, and kernels for this GPU
+                torch.cuda.synchronize()
                 self._stream = getattr(torch.cuda, "ExternalStream")(device.stream, device=self.where)  # noqa: B009 - untyped
                 self._memory = torch.cuda.MemPool()
 
@@ -57,6 +63,7 @@ class TorchPool:
         with contextlib.ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if self._memory is not None:
+                stack.enter_context(_settings)
                 stack.enter_context(torch.cuda.device(self.where))
                 stack.enter_context(torch.cuda.stream(self._stream))
                 stack.enter_context(torch.cuda.use_mem_pool(self._memory, device=torch.device(self.where)))
@@ -69,6 +76,28 @@ class TorchPool:
             return torch.as_tensor(buffer, device=self.where)
         array: Array = self.device.staging(buffer)  # on the host the buffer itself
         return torch.from_numpy(array)
+
+
+@contextlib.contextmanager
+def _told(what: str, where: str) -> Iterator[None]:
+    """Turn what PyTorch raises into an EngineError. where: `cpu` or which GPU."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise EngineError(
+            f"{what}: the memory of {where} is full: {_first_line(error)}",
+            hint="end what else uses the GPU, or build plans (`edgetalker build`), which take less",
+        ) from None
+    except RuntimeError as error:
+        has = "" if where == "cpu" else ", ".join(torch.cuda.get_arch_list())
+        raise EngineError(
+            f"{what}: PyTorch {torch.__version__} failed on {where}: {_first_line(error)}",
+            hint=f"it has kernels for {has}: install one that has your GPU's, or build plans" if has else None,
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextlib.contextmanager
@@ -110,7 +139,7 @@ class TorchBinding:
             self._inside()
 
     def _inside(self) -> None:
-        with self._pool.entered():
+        with _told(f"stage `{self._stage}`", self._pool.where), self._pool.entered():
             self._run()
 
 
@@ -148,7 +177,8 @@ class TorchEngine:
         precision: str = "fp32",
     ) -> TorchEngine:
         """Load a stage's ONNX file. Raises EngineError for what PyTorch cannot run or what is not the manifest's."""
-        module = OnnxModule(path, pool.where)
+        with _told(f"stage `{name}`", pool.where):
+            module = OnnxModule(path, pool.where)
         check_border(name, module.inputs, module.outputs, inputs, outputs)
         return cls(name, module, pool, inputs, outputs, file=path, precision=precision)
 
