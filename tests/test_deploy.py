@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,20 +52,32 @@ def test_the_unit_runs_a_command_that_exists() -> None:
     assert int(service["WatchdogSec"]) > 0
 
 
-def analyze(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def analyze(tmp_path: Path, *words: str, drop_ins: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     tool = shutil.which("systemd-analyze")
     if tool is None:
         pytest.skip("systemd-analyze is not installed (apt-get install systemd)")
     copy = tmp_path / "edgetalker.service"
     text = (DEPLOY / "edgetalker.service").read_text()
     copy.write_text(text.replace("/opt/edgetalker/bin/edgetalker", "/bin/true"))  # which need not be here
+    for name in drop_ins:
+        (tmp_path / "edgetalker.service.d").mkdir()
+        text = (DEPLOY / name).read_text().replace("/opt/edgetalker/bin/edgetalker", "/bin/true")
+        (tmp_path / "edgetalker.service.d" / name).write_text(text)
     return subprocess.run([tool, *words, str(copy)], capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    done = analyze(tmp_path, "verify", "--man=no")
+@pytest.mark.parametrize("drop_ins", [(), ("jetson.conf",)], ids=["alone", "on a Jetson"])
+def test_systemd_takes_the_unit(tmp_path: Path, drop_ins: tuple[str, ...]) -> None:
+    done = analyze(tmp_path, "verify", "--man=no", drop_ins=drop_ins)
     assert done.returncode == 0, done.stderr
     assert "edgetalker.service" not in done.stderr, done.stderr
+    assert not any(name in done.stderr for name in drop_ins), done.stderr
+
+
+def test_the_jetson_s_drop_in_runs_a_command_that_exists() -> None:
+    command = re.findall(r"^ExecStart=(.+)", (DEPLOY / "jetson.conf").read_text(), re.MULTILINE)
+    assert len(command) == 1
+    parsed(shlex.split(command[0])[1:])
 
 
 def test_the_unit_is_exposed_as_little_as_is_stated(tmp_path: Path) -> None:
@@ -115,13 +127,12 @@ def test_the_container_s_steps_run_without_docker(tmp_path: Path) -> None:
                 shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, source)
-    install = re.search(r'pip install --no-cache-dir "(.*?)"', text)
-    assert install is not None
+    assert 'pip install --no-cache-dir ".[$EXTRAS]"' in text
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
     # The microphone is compiled, which the wheelhouse's test does.
-    extras = install[1].replace(",mic", "")
+    extras = ",".join(extra for extra in image_extras() if extra != "mic")
     done = subprocess.run(
-        [str(venv / "bin" / "pip"), "install", "-q", extras], cwd=source, capture_output=True, check=False
+        [str(venv / "bin" / "pip"), "install", "-q", f".[{extras}]"], cwd=source, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
     for folder in (tmp_path, *tmp_path.parents):
@@ -170,10 +181,23 @@ def test_the_container_s_steps_run_without_docker(tmp_path: Path) -> None:
     assert tally["due"] > 0
 
 
-def test_compose_s_command_is_taken() -> None:
-    command = re.search(r"command: (\[.*\])", (DEPLOY / "compose.yaml").read_text())
-    assert command is not None
+def image_extras() -> list[str]:
+    """What the image is made with where nothing else is asked for."""
+    found = re.search(r"^ARG EXTRAS=(\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1].split(",")
+
+
+def test_compose_s_command_is_taken_and_its_image_has_what_that_needs() -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    command, extras = re.search(r"command: (\[.*\])", text), re.search(r"EXTRAS: (\S+)", text)
+    assert command is not None and extras is not None
     parsed(json.loads(command[1]))
+    assert "cuda" in json.loads(command[1])
+    has = extras[1].split(",")
+    assert {*image_extras(), "cuda", "rtx"} <= set(has), "a GPU's device and an engine for it"
+    known = set(re.findall(r"^([a-z0-9-]+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+    assert set(has) <= known
 
 
 @pytest.fixture
