@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu.setting import Setting
 from edgetalker.engines.bundle import Bundle
+from edgetalker.engines.machine import usable_cores
 from edgetalker.measure.report import Summary
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.ladder import rehearse
@@ -127,7 +128,8 @@ def on_the_clock(
     setting: Setting, name: str, fps: int, seconds: int, *, processes: int | None = None
 ) -> dict[str, Any]:
     """Play noise in real time and count what became of each frame; misses fail the check."""
-    busy = max((os.cpu_count() or 2) // 2, 1) if processes is None else processes
+    cores = usable_cores()
+    busy = max(cores // 2, 1) if processes is None else processes
     bundle = setting.bundle(name)
     talker = setting.talker(at_rate(bundle, fps))
     costs = Costs()
@@ -145,6 +147,7 @@ def on_the_clock(
         "bundle": name,
         "fps": fps,
         "seconds": seconds,
+        "cores usable": cores,
         "busy processes": busy,
         "frames due": tally.due,
         **outcomes,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import shutil
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 from edgetalker import __version__
 from edgetalker.cli.options import bundled
 from edgetalker.engines.errors import UserError, install
+from edgetalker.engines.machine import usable_cores
 
 __all__ = ["Ability", "add_parser", "run"]
 
@@ -76,15 +76,11 @@ def run(args: argparse.Namespace) -> int:
 def _facts() -> Iterator[tuple[str, str | list[str]]]:
     yield "edgetalker", __version__
     yield "python", f"{platform.python_version()} at {sys.executable}"
-    yield "system", f"{platform.platform()}, {len(_cores())} cores usable"
+    yield "system", f"{platform.platform()}, {usable_cores()} cores usable"
     yield "packages", [f"{name} {_version(name) or 'not installed'}" for name in PACKAGES]
     yield "GPU", _asked(_gpu)
     yield "TensorRT", _asked(_flavours)
     yield "bundled", [f"{name}: {path}" for name, path in bundled().items()] or "no bundle ships with this install"
-
-
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _version(distribution: str) -> str | None:

@@ -8,6 +8,7 @@ before `probe` has said that CUDA works.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,6 +28,7 @@ __all__ = [
     "probe",
     "require_gpu",
     "this_machine",
+    "usable_cores",
 ]
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -157,6 +159,25 @@ def this_machine(index: int = 0) -> Machine:
         except UserError:
             continue  # `edgetalker doctor` says why
     return Machine(versions, platform_tag(), probe(index))
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Return how many cores this process may use, at least 1: by its affinity, and by what its control group is given.
+
+    root: where sysfs is mounted. A container has its host's cores in `os.cpu_count`, however few it was given.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = _given_cores(root) if sys.platform == "linux" else None
+    return allowed if given is None else max(min(allowed, int(given)), 1)
+
+
+def _given_cores(root: Path) -> float | None:
+    """Return the processor time a second that the control group (version 2) may use; None when it is not limited."""
+    try:
+        quota, period = (root / "sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # `max` is no number
+        return None
 
 
 def peak_memory() -> int:

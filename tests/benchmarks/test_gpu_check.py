@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,19 @@ def test_the_clock_counts_every_frame(setting: Setting) -> None:
     assert figures["frames due"] == sum(figures[name] for name in ("on_time", "late", "held", "skipped", "starved"))
     assert figures["frames due"] >= 28
     assert figures["missed"] == figures["frames due"] - figures["on_time"]
+
+
+def test_half_of_the_usable_cores_are_kept_busy(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def load(processes: int) -> AbstractContextManager[None]:
+        started.append(processes)
+        return nullcontext()
+
+    monkeypatch.setattr(clock_checks, "usable_cores", lambda: 6)
+    monkeypatch.setattr(clock_checks, "load", load)
+    figures = clock_checks.on_the_clock(setting, "tiny_voca", 30, 1)
+    assert (figures["cores usable"], figures["busy processes"], started) == (6, 3, [3])
 
 
 def test_the_load_is_one_thread_a_process() -> None:
