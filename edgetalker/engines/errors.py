@@ -19,6 +19,7 @@ __all__ = [
     "OutputError",
     "Progress",
     "Say",
+    "UnsupportedGpuError",
     "UserError",
     "install",
     "nearest",
@@ -131,6 +132,10 @@ class EngineError(UserError):
     """A stage that cannot be loaded, bound or run on the chosen device."""
 
     exit_code = 70
+
+
+class UnsupportedGpuError(EngineError):
+    """A GPU that a library does not know, or that a plan was not made for."""
 
 
 class DeviceError(UserError):

@@ -12,7 +12,7 @@ from onnx import helper
 
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, OptionError, unheard
+from edgetalker.engines.errors import EngineError, OptionError, UnsupportedGpuError, unheard
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.build import BuildCancelledError, BuildOptions, _Job, build
@@ -39,6 +39,11 @@ def test_plans_are_built_to_be_captured(rtx: Api) -> None:
     assert job.config.get_flag(rtx.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     assert not job.config.get_flag(rtx.module.BuilderFlag.TF32)
     assert job.config.max_aux_streams == 0
+
+
+def test_a_gpu_that_the_library_does_not_know_is_refused_as_such(rtx: Api, bundle: Bundle) -> None:
+    with pytest.raises(UnsupportedGpuError, match=f"{rtx.version} does not know sm999"):
+        build(rtx, bundle.onnx("denoise"), Target("rtx", ("sm999",)))
 
 
 def test_each_target_has_a_plan_of_its_own(rtx: Api, bundle: Bundle) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgetalker.cli import doctor
-from edgetalker.engines.errors import DeviceError, EngineError, UserError
+from edgetalker.engines.errors import DeviceError, EngineError, UnsupportedGpuError, UserError
 from edgetalker.engines.machine import Gpu
 from edgetalker.engines.tensorrt.api import Api, wheel_cuda
 from edgetalker.engines.tensorrt.log import explain, log_of
@@ -26,7 +26,12 @@ CASES = [
         "number format",
         "sm89",
     ),
-    ("Target GPU SM 87 is not supported by this TensorRT release.", EngineError, "does not support the GPU", "JetPack"),
+    (
+        "Target GPU SM 87 is not supported by this TensorRT release.",
+        UnsupportedGpuError,
+        "does not support the GPU",
+        "JetPack",
+    ),
     (
         "Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed.",
         EngineError,
@@ -41,7 +46,7 @@ CASES = [
     ),
     (
         "The engine plan file is generated on an incompatible device, expecting compute 8.7 got compute 8.6",
-        EngineError,
+        UnsupportedGpuError,
         "another GPU",
         "--target auto",
     ),
@@ -50,7 +55,7 @@ CASES = [
     ("Unable to open library: libnvinfer_lean.so.1", EngineError, "lean runtime", "--version-compatible"),
     ("OLD_CUDA_DRIVER", DeviceError, "driver is older", "newer driver"),
     ("INSUFFICIENT_GPU_MEMORY", EngineError, "memory ran out", "--workspace"),
-    ("UNSUPPORTED_CC", EngineError, "another GPU", "--target auto"),
+    ("UNSUPPORTED_CC", UnsupportedGpuError, "another GPU", "--target auto"),
     ("VERSION_MISMATCH", EngineError, "another version", "--target auto"),
     ("No importer registered for op: Det", EngineError, "cannot import", "opset 20"),
 ]

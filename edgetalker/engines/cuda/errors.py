@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from edgetalker.engines.errors import DeviceError
 
-__all__ = ["STICKY", "CudaError", "OutOfMemoryError", "advice", "error_for"]
+__all__ = ["DEVICE_UNAVAILABLE", "STICKY", "CudaError", "OutOfMemoryError", "advice", "error_for"]
 
 INVALID_VALUE = 1
 OUT_OF_MEMORY = 2
+DEVICE_UNAVAILABLE = 46
 INVALID_HANDLE = 400
 NOT_READY = 600
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetalker.engines.engine import TensorSpec
-from edgetalker.engines.errors import EngineError, OptionError, Progress, UserError, unheard
+from edgetalker.engines.errors import EngineError, OptionError, Progress, UnsupportedGpuError, UserError, unheard
 from edgetalker.engines.machine import require_gpu
 from edgetalker.engines.targets import PORTABLE, Target
 from edgetalker.engines.tensorrt.api import Api, spec_of
@@ -173,7 +173,7 @@ class _Job:
         kinds = self.api.module.ComputeCapability
         missing = [name for name in names if not hasattr(kinds, name.upper())]
         if missing:
-            raise OptionError(f"{self.api.flavour} {self.api.version} does not know {', '.join(missing)}")
+            raise UnsupportedGpuError(f"{self.api.flavour} {self.api.version} does not know {', '.join(missing)}")
         if names:
             self.config.num_compute_capabilities = len(names)
         for place, name in enumerate(names):

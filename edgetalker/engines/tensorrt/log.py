@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from edgetalker.engines.errors import DeviceError, EngineError, UserError
+from edgetalker.engines.errors import DeviceError, EngineError, UnsupportedGpuError, UserError
 from edgetalker.engines.machine import Gpu, driver_fault, probe
 from edgetalker.engines.tensorrt.api import Api
 
@@ -51,7 +51,7 @@ _CURES: tuple[tuple[type[UserError], str, str, str], ...] = (
         "FP32, anew with a higher --limit, such as 0.5), or leave sm75 out",
     ),
     (
-        EngineError,
+        UnsupportedGpuError,
         r"Target GPU SM \d+ is not supported|does not support this compute capability",
         "this TensorRT does not support the GPU",
         "on a Jetson use the TensorRT that JetPack brings (docs/jetson.md), not one from the package index",
@@ -63,7 +63,7 @@ _CURES: tuple[tuple[type[UserError], str, str, str], ...] = (
         _ELSEWHERE,
     ),
     (
-        EngineError,
+        UnsupportedGpuError,
         r"incompatible device|not compatible with this (device|GPU)|different models of devices|UNSUPPORTED_CC",
         "the plan was made for another GPU",
         _ELSEWHERE,
