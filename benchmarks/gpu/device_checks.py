@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu.child import how_it_ended, last_line, run_child
 from benchmarks.gpu.setting import NotRunError, Setting
 from edgetalker.engines.engine import DTYPES, Device, TensorSpec
 from edgetalker.engines.errors import DeviceError, EngineError
@@ -19,6 +20,8 @@ from edgetalker.engines.host import HostDevice
 __all__ = ["CHECKS", "driver_rules"]
 
 Figures = dict[str, Any]
+_RULES_SECONDS = 90.0
+_NO_CONTEXT = 69  # of driver_rules.py
 _ROW = TensorSpec("float32", (1, 4))
 
 
@@ -182,8 +185,13 @@ def driver_rules(setting: Setting) -> Figures:
     folder = Path(__file__).resolve().parents[2] / "tests" / "cuda"
     if not (folder / "driver_rules.py").exists():
         raise NotRunError("this checkout has no tests/cuda")
-    command = [sys.executable, str(folder / "driver_rules.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    try:
+        done = run_child([sys.executable, str(folder / "driver_rules.py")], _RULES_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise NotRunError(f"the questions took longer than {_RULES_SECONDS:g} s") from None
+    if done.returncode == _NO_CONTEXT:
+        raise NotRunError(f"a second process cannot ask: {last_line(done.stderr)}")
+    assert not done.returncode, f"driver_rules.py {how_it_ended(done)}"
     here, double = json.loads(done.stdout), json.loads((folder / "driver_rules_double.json").read_text())
     wrong = [name for name, answer in here.items() if answer != double.get(name)]
     differ = {name: f"{here[name]} (the stand-in: {double.get(name)})" for name in wrong}

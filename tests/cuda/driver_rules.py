@@ -19,6 +19,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+NO_CONTEXT = 69
+"""Exit code when GPU 0 gives no context, as it does to a second process in exclusive mode; stderr says why."""
+
+_PATIENCE = 20.0  # seconds that a question may take
+
 GLOBAL, THREAD_LOCAL, RELAXED = range(3)
 BLOCKING, NON_BLOCKING = range(2)
 EXTERNAL = 1
@@ -39,6 +44,21 @@ def named(result: Any) -> str:
     return str(getattr(code, "name", code)).replace("CUDA_ERROR_", "").replace("CUDA_", "")
 
 
+def context_of(driver: Any) -> Any:
+    """Return GPU 0's primary context. Without one every answer would be wrong: says so and ends the process."""
+    try:
+        result = driver.cuInit(0)
+        if not int(result[0]):
+            result = driver.cuDevicePrimaryCtxRetain(0)
+            if not int(result[0]):
+                return result[1]
+        reason = named(result)
+    except Exception as error:  # cuda-bindings finds no driver
+        reason = str(error).splitlines()[0]
+    print(f"GPU 0 gives no context: {reason}", file=sys.stderr)
+    raise SystemExit(NO_CONTEXT)
+
+
 class Asked:
     """cuda-bindings' driver module with one stream in the primary context of GPU 0."""
 
@@ -46,8 +66,7 @@ class Asked:
         from cuda.bindings import driver
 
         self.cuda: Any = driver
-        driver.cuInit(0)
-        _, self.context = driver.cuDevicePrimaryCtxRetain(0)
+        self.context = context_of(driver)
         driver.cuCtxPushCurrent(self.context)
         self.stream = driver.cuStreamCreate(flags)[1]
 
@@ -414,11 +433,18 @@ def foreign_context_of_the_same_gpu() -> Answer:
 
 
 def answers() -> dict[str, Answer]:
-    """Put every question, each in a child."""
+    """Put every question, each in a child. Where one gets no context there are no answers: ends the process."""
     found: dict[str, Answer] = {}
     for name in QUESTIONS:
         command = [sys.executable, __file__, name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            found[name] = f"took longer than {_PATIENCE:g} s"
+            continue
+        if done.returncode == NO_CONTEXT:
+            print(done.stderr.strip(), file=sys.stderr)
+            raise SystemExit(NO_CONTEXT)
         if done.returncode == 0 and done.stdout.strip():
             found[name] = json.loads(done.stdout)
         else:
