@@ -43,7 +43,8 @@ TARGETS = {
     "talker one: whole frame, us": 500.0,
 }
 """What an H200-class GPU must stay under (medians)."""
-FASTER = "published: replay of 50 steps is faster than the model's own eager steps by"
+FASTER = "published, by the host's clock: replay of 50 steps is faster than the model's own eager steps by"
+"""Both from the first enqueue to the return of synchronize: launches and the wait are in either."""
 FLOORS = {name: name.replace(", us", ", floor us") for name in TARGETS}
 """Target -> the figure that says what memory and arithmetic alone would take."""
 AT_LEAST = {FASTER: 10.0, "talkers whose frames all fit at 30 fps (p99)": 1000.0}
@@ -151,7 +152,12 @@ def marks_and_launches(setting: Setting) -> Figures:
 
 
 def replay_against_eager(setting: Setting) -> Figures:
-    """The same 50 denoise steps as graphs and as plain PyTorch calls, and the whole frame, in one run."""
+    """The same 50 denoise steps as graphs and as plain PyTorch calls, and the whole frame, in one run.
+
+    Our granularities are compared by the device's time between the first mark and the last. PyTorch's calls have no
+    such marks: they and our replay are compared by the host's clock, from the first enqueue to the return of
+    synchronize.
+    """
     found: Figures = {}
     for name in ("published", "talker"):
         if name not in setting.bundles:
@@ -161,18 +167,20 @@ def replay_against_eager(setting: Setting) -> Figures:
             talker = setting.talker(setting.bundle(name), graphs=graphs, timings=True)
             steps, frames = _denoise_spans(talker, setting.count(100, least=6))
             spans[graphs] = steps
-            found[f"{name}, {graphs}: denoise steps from first to last, us"] = steps / 1e3
+            found[f"{name}, {graphs}: denoise steps on the device, from first to last, us"] = steps / 1e3
             found[f"{name}, {graphs}: whole frame, us"] = frames / 1e3
             talker.close()
-        found[f"{name}: replay of steps is faster than eager by"] = spans["eager"] / spans["step"]
-        found[f"{name}: replay of a frame is faster than eager by"] = spans["eager"] / spans["frame"]
-        plain = _same_stage(setting, setting.bundle(name)) * 1e3
-        found[f"{name}, the same steps called from PyTorch one by one, us"] = plain / 1e3
-        found[f"{name}: replay of steps is faster than calling them from PyTorch by"] = plain / spans["step"]
+        found[f"{name}, on the device: replay of steps is faster than eager by"] = spans["eager"] / spans["step"]
+        found[f"{name}, on the device: replay of a frame is faster than eager by"] = spans["eager"] / spans["frame"]
+        replayed = _replayed_steps(setting, setting.bundle(name))
+        found[f"{name}, by the host's clock: replay of steps, us"] = replayed
+        plain = _same_stage(setting, setting.bundle(name))
+        found[f"{name}, by the host's clock: the same steps called from PyTorch one by one, us"] = plain
+        found[f"{name}, by the host's clock: replay of steps is faster than PyTorch's calls by"] = plain / replayed
         if name == "published":
-            own = _own_head(setting) * 1e3
-            found["published, the model's own head in eager PyTorch: 50 steps, us"] = own / 1e3
-            found[FASTER] = own / spans["step"]
+            own = _own_head(setting)
+            found["published, by the host's clock: the model's own head in eager PyTorch, 50 steps, us"] = own
+            found[FASTER] = own / replayed
     return found
 
 
@@ -190,6 +198,27 @@ def _denoise_spans(talker: Talker, frames: int) -> tuple[float, float]:
         spans.append(rows[-1][1] - rows[0][0])
         costs.append(frame.cost_ns)
     return float(np.median(spans)), float(np.median(costs))
+
+
+def _replayed_steps(setting: Setting, bundle: Bundle) -> float:
+    """Return the median us of one schedule's denoise runs, a graph each without marks, and the wait for the last."""
+    with setting.talker(bundle, graphs="step") as talker:
+        steps = _denoise_launches(talker)
+        costs = []
+        for _ in range(setting.count(60, least=4)):
+            talker.device.synchronize()
+            begin = time.perf_counter_ns()
+            for launch in steps:
+                launch()
+            talker.device.synchronize()
+            costs.append(time.perf_counter_ns() - begin)
+    return float(np.median(costs[len(costs) // 4 :])) / 1e3
+
+
+def _denoise_launches(talker: Talker) -> list[Callable[[], None]]:
+    """Return what launches each row of the first schedule, in order."""
+    replays = ([part.call for part in replay.parts if part.label.endswith("]")] for replay in talker.replays)
+    return next(filter(None, replays))
 
 
 def _same_stage(setting: Setting, bundle: Bundle) -> float:
