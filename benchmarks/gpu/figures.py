@@ -1,4 +1,4 @@
-"""The figures: per-step times beside their targets, replay against eager, talkers in lock-step, TensorRT."""
+"""The figures: per-step times beside their targets, replay against eager, talkers in lock-step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu.frame_checks import sound_for, worst
+from benchmarks.gpu.frame_checks import sound_for
 from benchmarks.gpu.setting import NotRunError, Setting
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.engine import Device, Engine, TensorSpec
-from edgetalker.engines.errors import UserError
+from edgetalker.engines.cuda.errors import OutOfMemoryError
+from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.manifest import Step
 from edgetalker.engines.torch import OnnxModule, TorchPool
-from edgetalker.measure.floor import Rates, measure_rates
+from edgetalker.measure.floor import measure_rates
 from edgetalker.measure.profile import Profiler
 from edgetalker.measure.report import Summary
 from edgetalker.runtime.talker import Talker
@@ -32,7 +32,6 @@ __all__ = [
     "marks_and_launches",
     "per_step",
     "replay_against_eager",
-    "with_tensorrt",
 ]
 
 Figures = dict[str, Any]
@@ -64,6 +63,8 @@ def per_step(setting: Setting) -> Figures:
             profiler = Profiler(talker, rates, plain=plain)
             for schedule in talker.schedules:
                 _add_profile(found, name, profiler, schedule, setting.count(300, least=12))
+            if not setting.dry:  # the clocks as these frames left them: at rest a GPU tells of no throttling
+                found[f"{name}: health right after its frames"] = setting.health()
     return found
 
 
@@ -297,7 +298,7 @@ def lockstep_talkers(setting: Setting) -> Figures:
             continue
         try:
             summary = _lockstep_frame(setting, bundle, talkers)
-        except (UserError, RuntimeError) as error:  # PyTorch's own errors are RuntimeErrors
+        except (OutOfMemoryError, torch.OutOfMemoryError) as error:  # all else is a fault, a lost GPU most of all
             found[f"{talkers} talkers"] = f"not run: {str(error).splitlines()[0]}"
             continue
         found[f"{talkers} talkers: frame median, us"] = summary.median / 1e3
@@ -331,66 +332,3 @@ def _any_noise() -> Callable[[str, int, NDArray[np.float32]], None]:
         into[...] = random.standard_normal(into.shape, np.float32)
 
     return fill
-
-
-def with_tensorrt(setting: Setting) -> Figures:
-    """Build plans for the small bundle with whichever TensorRT is here and compare its frames with PyTorch's."""
-    if setting.dry:
-        raise NotRunError("needs a GPU")
-    from edgetalker.engines.cuda.engines import cuda_engines
-    from edgetalker.engines.machine import this_machine
-
-    machine = this_machine()
-    flavours = [flavour for flavour in ("tensorrt", "rtx") if flavour in machine.versions]
-    if not flavours:
-        raise NotRunError("no TensorRT is installed (tensorrt, tensorrt_rtx)")
-    found: Figures = {}
-    for flavour in flavours:
-        found.update(_one_flavour(setting, flavour, machine.versions[flavour], cuda_engines))
-    return found
-
-
-def _one_flavour(setting: Setting, flavour: str, version: Any, engines_for: Any) -> Figures:
-    import shutil
-    import subprocess
-    import sys
-
-    folder = setting.work / f"tiny_{flavour}"
-    shutil.copytree(setting.bundles["tiny_voca"], folder)
-    command = [sys.executable, "-m", "edgetalker.cli.main", "build", str(folder), "--target", flavour]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if built.returncode:
-        return {f"{flavour} {version}": f"not run: the build failed: {(built.stderr or built.stdout).strip()[-400:]}"}
-    bundle, device = Bundle.open(folder), setting.device()
-    try:
-        engines = engines_for(bundle, device, engine=flavour, precision="fp32")
-    except UserError as refusal:  # a library that does not know this GPU says so here
-        device.close()
-        return {f"{flavour} {version}": f"not run: {refusal.message}"}
-    bound = _binding_costs(engines, device)
-    talker = setting.talker(bundle, device, engines=engines, timings=True)
-    reference = setting.talker(bundle)
-    sound = sound_for(talker, 20)
-    error = worst(*(np.stack([each.make(window=one).motion.copy() for one in sound]) for each in (talker, reference)))
-    profile = Profiler(talker, Rates(None, None, ())).run("full", 100)
-    for each in (talker, reference, device):
-        each.close()
-    assert error <= 2e-3, f"{flavour}: frames differ by {error:.2e}"
-    return {
-        f"{flavour} {version}: worst relative error against PyTorch": error,
-        f"{flavour} {version}: whole frame, us": profile.frame.median / 1e3,
-        f"{flavour} {version}: device, us": profile.device.median / 1e3,
-        f"{flavour} {version}: binding 1, 10 and 50 times, ms": [ms for ms, _ in bound],
-        f"{flavour} {version}: binding 1, 10 and 50 times, MB of the GPU": [mb for _, mb in bound],
-    }
-
-
-def _binding_costs(engines: Mapping[str, Engine], device: Device) -> list[tuple[float, float]]:
-    """Return ms and MB after 1, 10 and 50 bindings of the denoise stage: whether each context loads kernels anew."""
-    engine, found, kept = engines["denoise"], [], []
-    begin, free = time.perf_counter(), device.facts()["free"]
-    for count in range(1, 51):
-        kept.append(engine.bind({n: device.allocate(n, s) for n, s in {**engine.inputs, **engine.outputs}.items()}))
-        if count in (1, 10, 50):
-            found.append(((time.perf_counter() - begin) * 1e3, (free - device.facts()["free"]) / 1e6))
-    return found

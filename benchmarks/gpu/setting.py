@@ -12,6 +12,7 @@ from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import Device, Engine
 from edgetalker.engines.host import HostDevice
 from edgetalker.engines.torch import torch_engines
+from edgetalker.measure.health import read_health
 from edgetalker.runtime.inputs import NoiseSource
 from edgetalker.runtime.model import Model
 from edgetalker.runtime.program import Granularity
@@ -27,14 +28,17 @@ class NotRunError(Exception):
 @dataclass
 class Setting:
     """dry: run on the host, to see that the checks themselves work; its figures are nobody's. scale: of all counts
-    and durations. wait: the device's wait policy."""
+    and durations. wait: the device's wait policy. seconds: what the whole may take. bus: the GPU's PCI address. lost:
+    the check after which this process has the GPU no more."""
 
     bundles: dict[str, Path]
     work: Path
     dry: bool = False
     scale: float = 1.0
     wait: str = "spin"
-    seconds: float = 500.0
+    seconds: float = 540.0
+    bus: str | None = None
+    lost: str = ""
     notes: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
@@ -77,6 +81,13 @@ class Setting:
     def count(self, wanted: int, least: int = 1) -> int:
         """Return a count or a duration, shortened in a dry run."""
         return max(round(wanted * self.scale), least)
+
+    def health(self) -> dict[str, Any]:
+        """Return the GPU's clocks, heat and throttling as they are now. Never raises: no report may be lost by it."""
+        try:
+            return dict(read_health(self.bus))
+        except Exception as error:
+            return {"not read": str(error)}
 
     @property
     def left(self) -> float:
