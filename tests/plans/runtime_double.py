@@ -1,7 +1,8 @@
 """A stand-in for TensorRT's run-time half that checks how it is used, for machines without a GPU.
 
 Its classes hold exactly the calls that the adapter may make; tests/plans/test_conformance.py checks that the real
-bindings have them. It fails, as the library would, when an address, the scratch memory or the stream is missing.
+bindings have them. It fails, as the library would, when an address, the scratch memory or the stream is missing,
+or an address is no multiple of 256. What a run computes is an engine's `work`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.host import HostBuffer, HostDevice, HostGraph
 from edgetalker.engines.machine import Gpu
+from edgetalker.engines.manifest import Stage
 
 GPU = Gpu("Test GPU", "sm86", 8 << 30, "13.0")
 
@@ -54,7 +56,7 @@ class Context:
     def set_tensor_address(self, name: str, memory: int) -> bool:
         assert not self.streams, "an address changed after the context had run"
         self.addresses[name] = memory
-        return name not in self.engine.refused
+        return name in self.engine.tensors and memory % 256 == 0 and name not in self.engine.refused
 
     def infer_shapes(self) -> list[str]:
         return self.engine.open_shapes
@@ -64,10 +66,11 @@ class Context:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         ready = self.memory is not None or not self.engine.device_memory_size_v2
-        if self.engine.works:
-            ENQUEUED.append(stream_handle)
+        ready = ready and self.addresses.keys() == self.engine.tensors.keys() and self.engine.healthy
+        if ready:
+            self.engine.work(self, stream_handle)
         self.streams.append(stream_handle)
-        return ready and self.addresses.keys() == self.engine.tensors.keys() and self.engine.healthy
+        return ready
 
 
 class RtxContext(Context):
@@ -87,7 +90,7 @@ class Engine:
         self.refused: set[str] = set()
         self.open_shapes: list[str] = []
         self.healthy = True
-        self.works = True
+        self.work: Callable[[Context, int], None] = lambda context, stream: ENQUEUED.append(stream)
         self.wanted = 0
         self.capturable = (True, True)  # before and after the first run
         self.config = SimpleNamespace()
@@ -127,6 +130,13 @@ class RtxEngine(Engine):
 
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+
+def stand_in(stage: Stage) -> Engine:
+    """Return an engine with a stage's tensors."""
+    types = {"float32": DataType.FLOAT, "float16": DataType.HALF}
+    sides = ((TensorIOMode.INPUT, stage.inputs), (TensorIOMode.OUTPUT, stage.outputs))
+    return Engine({n: (mode, types[spec.dtype], spec.shape) for mode, specs in sides for n, spec in specs.items()})
 
 
 def module_with(engine: Engine | None, *, rtx: bool = False) -> Any:

@@ -18,7 +18,16 @@ from edgetalker.engines.host import HostDevice
 from edgetalker.engines.machine import Gpu, NoGpu
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
-from tests.plans.runtime_double import GPU, CudaLike, DataType, Engine, RtxEngine, TensorIOMode, module_with
+from tests.plans.runtime_double import (
+    GPU,
+    CudaLike,
+    DataType,
+    Engine,
+    ExecutionContextAllocationStrategy,
+    RtxEngine,
+    TensorIOMode,
+    module_with,
+)
 
 X, Y = TensorSpec("float32", (1, 8)), TensorSpec("float16", (1, 4))
 BORDER = {
@@ -130,7 +139,7 @@ def test_a_plan_that_cannot_be_captured_is_refused(
 
 
 def test_a_run_that_enqueues_nothing_is_refused(plan: Engine, device: CudaLike) -> None:
-    plan.works = False
+    plan.work = lambda context, stream: None
     with pytest.raises(EngineError, match="enqueued nothing on the stream"):
         opened(plan, device).bind(buffers(device))
 
@@ -201,6 +210,13 @@ def test_buffers_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(EngineError, match=part):
         opened(plan, device).bind(make(device))
+
+
+def test_the_double_takes_no_address_that_the_library_does_not_take(plan: Engine) -> None:
+    context = plan.create_execution_context(ExecutionContextAllocationStrategy.USER_MANAGED)
+    assert context.set_tensor_address("x", 512)
+    assert not context.set_tensor_address("x", 512 + 108)
+    assert not context.set_tensor_address("z", 512)
 
 
 def test_what_tensorrt_refuses_while_binding_is_an_error(plan: Engine, device: CudaLike) -> None:

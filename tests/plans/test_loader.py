@@ -20,13 +20,7 @@ from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.children import PlanBuilder
 from edgetalker.runtime.model import Model
 from tests.plans.conftest import MachineOf
-from tests.plans.runtime_double import CudaLike, DataType, Engine, TensorIOMode, module_with
-
-
-def stand_in(bundle: Bundle, stage: str) -> Engine:
-    border = bundle.manifest.stages[stage]
-    sides = ((TensorIOMode.INPUT, border.inputs), (TensorIOMode.OUTPUT, border.outputs))
-    return Engine({name: (mode, DataType.FLOAT, spec.shape) for mode, specs in sides for name, spec in specs.items()})
+from tests.plans.runtime_double import CudaLike, Engine, module_with, stand_in
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,7 @@ def built(built_folder: Path, tmp_path: Path) -> Bundle:
 def engines(built: Bundle, machine_of: MachineOf, monkeypatch: pytest.MonkeyPatch) -> dict[str, Engine]:
     """A machine with a GPU of sm86 whose library gives a stand-in for each real plan, by the plan's own bytes."""
     machine: Machine = machine_of("sm86")
-    doubles = {stage: stand_in(built, stage) for stage in built.manifest.stages}
+    doubles = {stage: stand_in(border) for stage, border in built.manifest.stages.items()}
     by_digest = {found.record.plan_sha256: doubles[found.record.stage] for found in find(built) if found.record}
     module: Any = module_with(None)
     module.Runtime.deserialize_cuda_engine = lambda self, plan: by_digest[hashlib.sha256(plan).hexdigest()]
