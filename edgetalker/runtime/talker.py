@@ -333,6 +333,13 @@ class Talker(Captured):
             self._prepared(schedule, None)
             return self._last_schedule
 
+    def launch(self) -> None:
+        """Enqueue the steps of the frame that was prepared, as `make` does, without waiting for them."""
+        with self._lock:
+            self._last[-1].launch()
+            if self._download is not None:
+                self._download()
+
     def finish(self, start_ns: int) -> Frame:
         """Return the frame whose motion and states now lie in the talker's buffers. start_ns: when work on it began."""
         with self._lock:

@@ -4,6 +4,8 @@ Each talker keeps all that is its own in its own memory (its slot): a frame's in
 what the steps read from the slots into the rows of wide buffers, runs the steps once for all rows, and copies back what
 they leave. So talkers may come, go, begin anew or wait at any frame, and sit in any row. Steps that run once in several
 frames stay with each talker (`Talker.prepare`), as talkers' blocks begin at different times.
+
+TensorRT's plans have no widths: see `Own`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from edgetalker.engines.engine import Array, Binding, Buffer, Device, Engine, La
 from edgetalker.engines.errors import EngineError, OptionError
 from edgetalker.engines.manifest import ROW, Carry, Manifest, Stage, Step, Tensor, reference
 from edgetalker.engines.ort import OrtBinding, OrtEngine, open_session, run_at
+from edgetalker.engines.tensorrt.engine import TensorRTEngine
 from edgetalker.engines.verify import traffic
 from edgetalker.runtime.memory import INBOUND, Memory
 from edgetalker.runtime.model import Model
@@ -33,6 +36,7 @@ PHASE = "~phase"
 TOLERANCE = 1e-4
 """Most by which a row of a wide stage may differ from the stage alone, of its largest value: sums run in another order
 at another width, which moves the sixth digit; a graph that mixes talkers up moves the first."""
+PLANS = "a plan is for one talker, and each talker has execution contexts of its own"
 
 
 def frame_steps(manifest: Manifest) -> tuple[Step | Carry, ...]:
@@ -170,6 +174,26 @@ class Wide:
         return self._memory.nbytes()
 
 
+class Own:
+    """The frame steps of plans, at any width: each talker's as it captured them when it was made, one after the other.
+
+    A plan's shapes are fixed, and every binding of it is an execution context. On wide buffers there would be one more
+    for each row of each width, and rows do not begin at the addresses that a plan asks for. A talker's own buffers do,
+    and are bound already: nothing is bound or copied here.
+    """
+
+    nbytes = 0
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def make(self, talkers: Sequence[Talker], schedule: str) -> None:
+        """Run the frame steps of talkers that were prepared for this schedule: a launch each, one wait for all."""
+        for talker in talkers:
+            talker.launch()
+        self._device.synchronize()
+
+
 def _renamed(steps: Sequence[Step | Carry]) -> tuple[tuple[Step | Carry, ...], dict[str, str]]:
     """Return the steps with `name[phase]` as a tensor of its own, which each talker fills from its own phase."""
     sources: dict[str, str] = {}
@@ -236,7 +260,7 @@ class Widths:
         schedules: Sequence[str] = (),
         graphs: str | None = None,
     ) -> None:
-        """Widen, compare, allocate, bind and capture.
+        """Widen, compare, allocate, bind and capture; for plans, nothing of it.
 
         widths: those to prepare (default: WIDTHS up to `talkers`, which is always one). Raises EngineError when the
         bundle cannot play many talkers, OptionError for a width that is none, MissingPackageError without onnx.
@@ -249,13 +273,18 @@ class Widths:
         self._sessions: dict[str, Any] = {}
         check_bundle(manifest)
         stages = {step.stage for step in frame_steps(manifest) if isinstance(step, Step)}
+        self.widths = tuple(chosen)
+        self._wide: dict[int, Wide | Own]
+        if any(isinstance(model.engines[name], TensorRTEngine) for name in stages):
+            self.reasons = dict.fromkeys(sorted(stages), PLANS)
+            self._wide = dict.fromkeys(chosen, Own(model.device))
+            return
         shared = {name: shared_inputs(manifest, name) for name in sorted(stages)}
         for name in shared:
             try:
                 self._sessions[name] = self._session(model, name, shared[name])
             except EngineError as error:
                 self.reasons[name] = error.message
-        self.widths = tuple(chosen)
         self._wide = {
             width: Wide(
                 model,
@@ -290,7 +319,8 @@ class Widths:
         return next((width for width in self.widths if width >= count), self.widths[-1])
 
     def make(self, talkers: Sequence[Talker], schedule: str) -> None:
-        """Run the frame steps of prepared talkers: one launch, or several of the widest when there are more."""
+        """Run the frame steps of prepared talkers: one launch, or several of the widest when there are more; for plans
+        one a talker."""
         most = self.widths[-1]
         for start in range(0, len(talkers), most):
             some = talkers[start : start + most]
