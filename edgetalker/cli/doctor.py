@@ -160,7 +160,7 @@ def _microphone() -> Ability:
     if _version("pyaudio") is None:
         apt = "apt-get install portaudio19-dev gcc, then " if shutil.which("apt-get") else ""
         return Ability(name, False, "needs pyaudio", f"{apt}{install('mic')}")
-    from edgetalker.runtime.sources.mic import list_inputs
+    from edgetalker.runtime.sources.portaudio import list_inputs
 
     try:
         inputs = list_inputs()

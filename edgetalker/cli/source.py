@@ -129,7 +129,7 @@ def _file(path: str, rate: int, channel: int | None, loop: bool) -> Source:
 
 def list_inputs() -> int:
     """Print the input devices. Returns the exit code: 69 where there is none."""
-    from edgetalker.runtime.sources.mic import list_inputs as inputs
+    from edgetalker.runtime.sources.portaudio import list_inputs as inputs
 
     found = inputs()
     for item in found:

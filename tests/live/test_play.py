@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError, OutputError
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
-from edgetalker.runtime.sinks.play import Fill, NullSpeaker, Player, player_for
+from edgetalker.runtime.sinks.play import Player, player_for
+from edgetalker.runtime.sinks.speakers import Fill, NullSpeaker
 
 RATE = 16000
 FPS = 25

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import DeviceError, OptionError
-from edgetalker.runtime.sinks.play import PortAudioSpeaker
-from edgetalker.runtime.sources.mic import MicSource, list_inputs
+from edgetalker.runtime.sinks.speakers import PortAudioSpeaker
+from edgetalker.runtime.sources.mic import MicSource
+from edgetalker.runtime.sources.portaudio import list_inputs
 from tests.sources import pyaudio_double as double
 from tests.sources.pyaudio_double import Device, Machine, Stream
 from tests.sources.test_mic import read, wait_for

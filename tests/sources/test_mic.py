@@ -19,8 +19,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionError
-from edgetalker.runtime.sources import mic
-from edgetalker.runtime.sources.mic import Heard, Input, MicSource, PortAudio
+from edgetalker.runtime.sources import portaudio
+from edgetalker.runtime.sources.mic import MicSource
+from edgetalker.runtime.sources.portaudio import Heard, Input, PortAudio
 
 RATE = 16000
 
@@ -188,7 +189,7 @@ INPUTS = [
 
 @pytest.mark.parametrize(("wanted", "index"), [("3", 3), ("pulse", 4), ("back", 3), ("USB Audio: Front", 0)])
 def test_inputs_are_chosen_by_index_or_name(wanted: str, index: int) -> None:
-    assert mic._matching(INPUTS, wanted).index == index
+    assert portaudio._matching(INPUTS, wanted).index == index
 
 
 def test_an_input_is_listed_on_one_line_with_the_default_marked() -> None:
@@ -198,9 +199,9 @@ def test_an_input_is_listed_on_one_line_with_the_default_marked() -> None:
 
 def test_an_input_that_does_not_exist_or_is_not_unique_is_an_error() -> None:
     with pytest.raises(OptionError, match="may be any of USB Audio: Front, USB Audio: Back"):
-        mic._matching(INPUTS, "usb")
+        portaudio._matching(INPUTS, "usb")
     with pytest.raises(OptionError, match=r"no input `puls3` \(did you mean `pulse`\?\)"):
-        mic._matching(INPUTS, "puls3")
+        portaudio._matching(INPUTS, "puls3")
 
 
 def test_without_pyaudio_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +280,7 @@ def test_real_inputs_are_listed_without_the_noise_of_alsa_and_jack(file_mic: Pat
         file_mic,
         """
         import json
-        from edgetalker.runtime.sources.mic import list_inputs
+        from edgetalker.runtime.sources.portaudio import list_inputs
         print(json.dumps({"inputs": {i.name: [i.host_api, i.default] for i in list_inputs()}}))
         """,
     )
@@ -298,7 +299,7 @@ def test_a_machine_without_inputs_says_so(tmp_path: Path) -> None:
         import json
         from edgetalker.engines.errors import DeviceError
         from edgetalker.runtime.sources.mic import MicSource
-        from edgetalker.runtime.sources.mic import list_inputs
+        from edgetalker.runtime.sources.portaudio import list_inputs
         inputs = [i.name for i in list_inputs()]
         try:
             if not inputs: MicSource(16000)

@@ -1,0 +1,150 @@
+"""What a `Player` (sinks/play.py) plays on: a sound card, a file, or nothing at the pace of the clock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetalker.engines.errors import DeviceError
+from edgetalker.engines.files import PartFile, checked_target, reported
+from edgetalker.runtime.sources.portaudio import PortAudio
+from edgetalker.runtime.sources.source import stderr_hidden
+
+__all__ = ["Fill", "NullSpeaker", "PortAudioSpeaker", "Speaker", "WavSpeaker"]
+
+_log = logging.getLogger(__name__)
+
+FILL_MS = 10
+
+Fill = Callable[[NDArray[np.float32], int], None]
+"""Fills an array with the next samples; the number is when the first will sound, in ns of `time.perf_counter_ns`."""
+
+
+class Speaker(Protocol):
+    """What plays. `start` returns the rate at which it will ask; it asks from a thread of its own until `close`."""
+
+    def start(self, rate: int, fill: Fill) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class NullSpeaker:
+    """Plays to nobody, on the machine's clock, as a card would whose crystal is `ppm` too fast: for tests and
+    measurements, and for machines without a card."""
+
+    def __init__(self, ppm: float = 0.0) -> None:
+        self._ppm = ppm
+        self._end = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, rate: int, fill: Fill) -> int:
+        self._thread = threading.Thread(target=self._run, args=(rate, fill), name="edgetalker-play", daemon=True)
+        self._thread.start()
+        return rate
+
+    def _run(self, rate: int, fill: Fill) -> None:
+        block = np.zeros(rate * FILL_MS // 1000, np.float32)
+        period = FILL_MS * 1e6 / (1 + self._ppm * 1e-6)
+        begun, count = time.perf_counter_ns(), 0
+        while not self._end.wait(max((begun + count * period - time.perf_counter_ns()) * 1e-9, 0.0)):
+            fill(block, int(begun + (count + 1) * period))  # one packet is always on its way
+            count += 1
+            self.take(block, rate)
+
+    def take(self, block: NDArray[np.float32], rate: int) -> None:
+        """See what would be heard."""
+
+    def close(self) -> None:
+        self._end.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
+class WavSpeaker(NullSpeaker):
+    """Writes a WAV of what would have been heard, silence included. A full disk ends it and keeps what it has."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OutputError when nothing can be written there."""
+        super().__init__()
+        self._path = checked_target(path)
+        self._part: PartFile | None = None
+        self._file: wave.Wave_write | None = None
+        self._full = False
+
+    def start(self, rate: int, fill: Fill) -> int:
+        self._part = PartFile(self._path, seekable=True)
+        self._file = wave.open(self._part.file, "wb")  # noqa: SIM115 - closed by `close`
+        self._file.setnchannels(1)
+        self._file.setsampwidth(2)
+        self._file.setframerate(rate)
+        return super().start(rate, fill)
+
+    def take(self, block: NDArray[np.float32], rate: int) -> None:
+        if self._file is None or self._full:
+            return
+        try:
+            self._file.writeframesraw((np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
+        except OSError as error:
+            self._full = True
+            _log.warning("%s cannot be written further: %s; what it has is kept", self._path, error.strerror)
+
+    def close(self) -> None:
+        super().close()
+        if self._file is None or self._part is None:
+            return
+        with reported(self._path):
+            self._file.close()
+        self._part.keep()
+
+
+class PortAudioSpeaker:
+    """A sound card, by number or a part of its name; None: the default one."""
+
+    def __init__(self, device: str | None = None) -> None:
+        """Raises MissingPackageError without PyAudio, DeviceError without a device, OptionError for an unknown one."""
+        self._portaudio = PortAudio("playing sound")
+        try:
+            self._device = self._portaudio.find(device, "output")
+        except BaseException:
+            self._portaudio.close()
+            raise
+        self._stream: Any = None
+
+    def start(self, rate: int, fill: Fill) -> int:
+        answers = []
+        for good in dict.fromkeys((rate, self._device.rate, 48_000, 44_100)):
+            try:
+                self._stream = self._open(good, fill)
+                return good
+            except (OSError, ValueError) as error:
+                answers.append(f"{good} Hz: {error}")
+        raise DeviceError("the device does not play: " + "; ".join(answers))
+
+    def _open(self, rate: int, fill: Fill) -> Any:
+        stream: Any = None
+
+        def ask(_heard: Any, count: int, times: Any, _flags: int) -> tuple[bytes, int]:
+            block = np.zeros(count, np.float32)
+            ahead = times["output_buffer_dac_time"] - times["current_time"]
+            if not 0.0 < ahead < 2.0:  # hosts that do not tell it
+                ahead = stream.get_output_latency() if stream is not None else 0.02
+            fill(block, time.perf_counter_ns() + int(ahead * 1e9))
+            return (np.clip(block, -1, 1) * 32767).astype("<i2").tobytes(), self._portaudio.module.paContinue
+
+        with stderr_hidden():
+            stream = self._portaudio.start(self._device, "output", rate, 1, ask)
+        return stream
+
+    def close(self) -> None:
+        if self._stream is not None:
+            with stderr_hidden():
+                self._stream.close()
+        self._portaudio.close()
