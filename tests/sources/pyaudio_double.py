@@ -102,7 +102,8 @@ class Machine:
                     raise device.error
                 if device.error is not None:
                     raise OSError(device.error, "the driver's own words")
-                if channels not in (device.opens or range(1, device.channels + 1)):
+                most = device.channels if given.get("input") else device.plays
+                if channels not in (device.opens or range(1, most + 1)):
                     raise OSError(CHANNELS, "Invalid number of channels")
                 if rate not in (device.rates or (int(device.rate),)):
                     raise OSError(RATE, "Invalid sample rate")

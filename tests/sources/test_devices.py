@@ -217,3 +217,31 @@ def test_a_card_to_play_on_is_found_and_opened_as_a_microphone_is(machine: Machi
         assert np.frombuffer(block, np.int16).tolist() == [16383] * 4
         speaker.close()
         assert not machine.streams[-1].alive
+
+
+def test_a_card_that_takes_two_channels_only_plays_the_same_on_both(machine: Machine) -> None:
+    machine.devices = [Device("USB Audio: - (hw:2,0)", channels=0, plays=2, opens=[2], rate=48_000.0)]
+    speaker = PortAudioSpeaker()
+    assert speaker.start(RATE, lambda into, _sounds_ns: np.copyto(into, np.linspace(0, 0.5, len(into)))) == 48_000
+    block, _ = machine.streams[-1].callback(None, 2, {"output_buffer_dac_time": 1.1, "current_time": 1.0}, 0)
+    assert np.frombuffer(block, np.int16).tolist() == [0, 0, 16383, 16383]
+    speaker.close()
+
+
+@pytest.mark.parametrize(
+    ("opens", "rates", "said", "hint"),
+    [
+        ([8], None, "16000/48000/44100 Hz, 1/2 ch: [Errno -9998]", "none of the usual numbers of channels; `aplay"),
+        ([1, 2], [12_345], "16000/48000/44100 Hz, 1/2 ch: [Errno -9997]", "none of the usual rates; `aplay"),
+    ],
+)
+def test_a_card_that_cannot_play_is_named_with_what_was_tried(
+    machine: Machine, opens: list[int], rates: list[int] | None, said: str, hint: str
+) -> None:
+    machine.devices = [Device("HDMI", channels=0, plays=8, opens=opens, rate=48_000.0, rates=rates)]
+    speaker = PortAudioSpeaker()
+    with pytest.raises(DeviceError, match="output `HDMI` cannot be opened: ") as caught:
+        speaker.start(RATE, lambda _into, _sounds_ns: None)
+    assert said in caught.value.message
+    assert hint in (caught.value.hint or "")
+    speaker.close()

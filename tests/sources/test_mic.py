@@ -79,7 +79,7 @@ class FakePortAudio:
             raise DeviceError("no device records sound")
         return self.inputs()[0]
 
-    def open(self, device: Input, rate: int, heard: Heard, *, channel: int = 1) -> FakeStream:
+    def record(self, device: Input, rate: int, heard: Heard, *, channel: int = 1) -> FakeStream:
         self.heard = heard
         self.opened.append(FakeStream(rate if rate in self.rates else self.rates[0]))
         return self.opened[-1]

@@ -8,15 +8,13 @@ import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import DeviceError
 from edgetalker.engines.files import PartFile, checked_target, reported
-from edgetalker.runtime.sources.portaudio import PortAudio
-from edgetalker.runtime.sources.source import stderr_hidden
+from edgetalker.runtime.sources.portaudio import PortAudio, Stream
 
 __all__ = ["Fill", "NullSpeaker", "PortAudioSpeaker", "Speaker", "WavSpeaker"]
 
@@ -116,35 +114,19 @@ class PortAudioSpeaker:
         except BaseException:
             self._portaudio.close()
             raise
-        self._stream: Any = None
+        self._stream: Stream | None = None
 
     def start(self, rate: int, fill: Fill) -> int:
-        answers = []
-        for good in dict.fromkeys((rate, self._device.rate, 48_000, 44_100)):
-            try:
-                self._stream = self._open(good, fill)
-                return good
-            except (OSError, ValueError) as error:
-                answers.append(f"{good} Hz: {error}")
-        raise DeviceError("the device does not play: " + "; ".join(answers))
-
-    def _open(self, rate: int, fill: Fill) -> Any:
-        stream: Any = None
-
-        def ask(_heard: Any, count: int, times: Any, _flags: int) -> tuple[bytes, int]:
+        def asked(count: int, ahead: float) -> NDArray[np.int16]:
             block = np.zeros(count, np.float32)
-            ahead = times["output_buffer_dac_time"] - times["current_time"]
-            if not 0.0 < ahead < 2.0:  # hosts that do not tell it
-                ahead = stream.get_output_latency() if stream is not None else 0.02
             fill(block, time.perf_counter_ns() + int(ahead * 1e9))
-            return (np.clip(block, -1, 1) * 32767).astype("<i2").tobytes(), self._portaudio.module.paContinue
+            return (np.clip(block, -1, 1) * 32767).astype("<i2")
 
-        with stderr_hidden():
-            stream = self._portaudio.start(self._device, "output", rate, 1, ask)
-        return stream
+        rates = dict.fromkeys((rate, self._device.rate, 48_000, 44_100))
+        self._stream = self._portaudio.play(self._device, rates, asked)
+        return self._stream.rate
 
     def close(self) -> None:
         if self._stream is not None:
-            with stderr_hidden():
-                self._stream.close()
+            self._stream.close()
         self._portaudio.close()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgetalker.engines.errors import DeviceError, UserError
 from edgetalker.runtime.sources.convert import RATES, Converter, Resampler
 from edgetalker.runtime.sources.live import QueuedSource, SoundQueue
-from edgetalker.runtime.sources.portaudio import Input, InputStream, PortAudio
+from edgetalker.runtime.sources.portaudio import Input, PortAudio, Stream
 
 __all__ = ["MicSource"]
 
@@ -58,7 +58,7 @@ class MicSource(QueuedSource):
         self.overflows = self.losses = 0
         self.name: str | None = None
         self._portaudio: PortAudio | None = None
-        self._stream: InputStream | None = None
+        self._stream: Stream | None = None
         self._converter: Converter | None = None
         self._queue = SoundQueue(max(1, round(buffer_seconds * rate)))
         self._open()
@@ -94,7 +94,7 @@ class MicSource(QueuedSource):
             if device.rate != self.rate and RATES[0] <= device.rate <= RATES[1]:
                 Resampler(device.rate, self.rate)  # made beforehand: the filters take longer than a packet
             self._last_packet = time.monotonic()
-            self._stream = self._portaudio.open(device, self.rate, self._hear, channel=self._channel or 1)
+            self._stream = self._portaudio.record(device, self.rate, self._hear, channel=self._channel or 1)
             self.name = device.name
         except BaseException:
             self._shut()

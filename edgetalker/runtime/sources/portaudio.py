@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionEr
 from edgetalker.runtime.sources.convert import CHANNELS, RATES
 from edgetalker.runtime.sources.source import stderr_hidden
 
-__all__ = ["Heard", "Input", "InputStream", "PortAudio", "list_inputs"]
+__all__ = ["Asked", "Heard", "Input", "PortAudio", "Stream", "list_inputs"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,12 @@ USUAL_CHANNELS = (1, 2, 4, 6, 8)
 
 Heard = Callable[[int, NDArray[np.int16], bool], None]
 """Takes the rate, a packet (n, channels), and whether PortAudio lost sound before it. Called in its thread."""
+
+Asked = Callable[[int, float], NDArray[np.int16]]
+"""Takes a number of samples and in how many seconds the first will sound; returns them. Called as Heard is."""
+
+Callback = Callable[[bytes | None, int, Any, int], tuple[bytes | None, int]]
+"""PyAudio's: sound that was recorded, samples of each channel, times, flags; what it is to play, and to go on."""
 
 Kind = Literal["input", "output"]
 
@@ -45,8 +51,8 @@ class Input:
         return f"{mark}{self.index:3}  {self.name}  ({self.host_api}, up to {self.channels} channels, {self.rate} Hz)"
 
 
-class InputStream:
-    """An opened input, recording since it was opened."""
+class Stream:
+    """An opened device, recording or playing since it was opened."""
 
     def __init__(self, stream: Any, rate: int, channels: int) -> None:
         self._stream = stream
@@ -59,8 +65,12 @@ class InputStream:
         except Exception:  # whatever a driver does: it records no more
             return False
 
+    def latency(self) -> float:
+        """Seconds from here to the loudspeaker, as the device has it on average."""
+        return float(self._stream.get_output_latency())
+
     def close(self) -> None:
-        """Stop recording; never raises, because a device that has gone cannot be closed in order."""
+        """Stop it; never raises, because a device that has gone cannot be closed in order."""
         with suppress(Exception), stderr_hidden():
             self._stream.close()
 
@@ -119,7 +129,7 @@ class PortAudio:
             return next((device for device in devices if device.default), devices[0])
         return _matching(devices, wanted, kind)
 
-    def open(self, device: Input, rate: int, heard: Heard, *, channel: int = 1) -> InputStream:
+    def record(self, device: Input, rate: int, heard: Heard, *, channel: int = 1) -> Stream:
         """Start recording 10 ms packets at `rate` if the device takes it, else at another, with the fewest channels
         that it takes of those that hold `channel`.
 
@@ -130,33 +140,66 @@ class PortAudio:
         channels = [c for c in sorted({*USUAL_CHANNELS, channel, most}) if channel <= c <= most]
         if not channels:
             raise OptionError(f"channel {channel} was wanted; input `{device.name}` has {device.channels}")
-        answers: dict[str, str] = {}
+
+        def callback_for(rate: int, channels: int) -> Callback:
+            def callback(data: bytes | None, _count: int, _times: Any, status: int) -> tuple[None, int]:
+                packet = np.frombuffer(data or b"", np.int16).reshape(-1, channels)
+                heard(rate, packet, bool(status & self.module.paInputOverflow))
+                return None, self.module.paContinue
+
+            return callback
+
+        return self.start(device, "input", rates, channels, callback_for)
+
+    def play(self, device: Input, rates: Iterable[int], asked: Asked) -> Stream:
+        """Start playing 10 ms packets at the first of the rates that the device takes, on one channel or, where it
+        takes none alone (raw USB and HDMI cards), on two.
+
+        Raises DeviceError with what the device answered.
+        """
+        stream: Stream | None = None
+
+        def callback_for(rate: int, channels: int) -> Callback:
+            def callback(_data: bytes | None, count: int, times: Any, _status: int) -> tuple[bytes, int]:
+                ahead = times["output_buffer_dac_time"] - times["current_time"]
+                if not 0.0 < ahead < 2.0:  # hosts that do not tell it
+                    ahead = stream.latency() if stream is not None else 0.02
+                return np.repeat(asked(count, ahead), channels).tobytes(), self.module.paContinue
+
+            return callback
+
+        stream = self.start(device, "output", rates, [c for c in (1, 2) if c <= device.channels], callback_for)
+        return stream
+
+    def start(
+        self,
+        device: Input,
+        kind: Kind,
+        rates: Iterable[int],
+        channels: Sequence[int],
+        callback_for: Callable[[int, int], Callback],
+    ) -> Stream:
+        """Start a stream of 16-bit packets of 10 ms in the first form that the device takes: all numbers of channels
+        are tried at the first rate, then at the next. callback_for: given rate and channels.
+
+        Raises DeviceError with what was tried and what the device answered.
+        """
+        answers: dict[str, list[tuple[int, int]]] = {}
         code: int | None = None
-        for good in rates:
+        for rate in rates:
             for count in channels:
                 with stderr_hidden() as noise:
                     try:
-                        return InputStream(self._record(device, good, count, heard), good, count)
+                        return Stream(self._start(device, kind, rate, count, callback_for(rate, count)), rate, count)
                     except (OSError, ValueError) as error:
                         code = _code(error) if code in (None, *_FORMAT_CODES) else code
-                        answers.setdefault(f"{error} {noise()}".strip(), f"{good} Hz, {count} ch")
+                        answers.setdefault(f"{error} {noise()}".strip(), []).append((rate, count))
             if code not in (None, *_FORMAT_CODES):  # not a matter of rate or channels
                 break
-        tried = "; ".join(f"{form}: {answer}" for answer, form in answers.items())
-        raise DeviceError(f"input `{device.name}` cannot be opened: {tried}", hint=_HINTS.get(code or 0, _BUSY))
+        tried = "; ".join(f"{_forms(forms)}: {answer}" for answer, forms in answers.items())
+        raise DeviceError(f"{kind} `{device.name}` cannot be opened: {tried}", hint=_hint(code, kind))
 
-    def _record(self, device: Input, rate: int, channels: int, heard: Heard) -> Any:
-        module = self.module
-
-        def callback(data: bytes, count: int, times: object, status: int) -> tuple[None, int]:
-            packet = np.frombuffer(data, np.int16).reshape(-1, channels)
-            heard(rate, packet, bool(status & module.paInputOverflow))
-            return None, module.paContinue
-
-        return self.start(device, "input", rate, channels, callback)
-
-    def start(self, device: Input, kind: Kind, rate: int, channels: int, callback: Callable[..., Any]) -> Any:
-        """Start a stream of 16-bit packets of 10 ms. Raises OSError or ValueError when the device does not take it."""
+    def _start(self, device: Input, kind: Kind, rate: int, channels: int, callback: Callback) -> Any:
         return self._portaudio.open(
             rate=rate,
             channels=channels,
@@ -177,15 +220,28 @@ def _code(error: Exception) -> int | None:
     return next((int(part) for part in error.args if isinstance(part, int)), None)
 
 
+def _forms(forms: list[tuple[int, int]]) -> str:
+    """Return rates and channels that had the same answer, such as `16000/44100 Hz, 1/2 ch`."""
+    rates, channels = (dict.fromkeys(values) for values in zip(*forms, strict=True))
+    return f"{'/'.join(map(str, rates))} Hz, {'/'.join(map(str, channels))} ch"
+
+
 _FORMAT_CODES = (-9997, -9998)  # paInvalidSampleRate, paInvalidChannelCount
-_BUSY = "another program may be using it; --list-inputs shows the devices"
-_HINTS = {
-    -9985: _BUSY,  # paDeviceUnavailable
-    -9996: "it may have been unplugged; --list-inputs shows the devices",  # paInvalidDevice
-    -9997: "it takes none of the usual rates; `arecord --dump-hw-params` shows what it takes",
-    -9998: "it takes none of the usual numbers of channels; `arecord --dump-hw-params` shows what it takes",
-    -9999: "the system refuses it: is this user in the group `audio`, and is the sound server running?",  # host error
-}
+
+
+def _hint(code: int | None, kind: Kind) -> str:
+    listed = "; --list-inputs shows the devices" if kind == "input" else ""
+    shows = f"; `{_TOOLS[kind]} --dump-hw-params` shows what it takes"
+    hints = {
+        -9996: f"it may have been unplugged{listed}",  # paInvalidDevice
+        -9997: f"it takes none of the usual rates{shows}",
+        -9998: f"it takes none of the usual numbers of channels{shows}",
+        -9999: "the system refuses it: is this user in the group `audio`, and is the sound server running?",
+    }
+    return hints.get(code or 0, f"another program may be using it{listed}")
+
+
+_TOOLS = {"input": "arecord", "output": "aplay"}
 
 
 def list_inputs() -> list[Input]:
