@@ -29,6 +29,8 @@ class Device:
     api: Exception | None = None
     plays: int = 0
     """Channels that it plays."""
+    host: str = "ALSA"
+    """The host API that lists it."""
 
 
 @dataclass
@@ -93,7 +95,7 @@ class Machine:
             def get_host_api_info_by_index(self, index: int) -> dict[str, Any]:
                 if (error := machine.devices[index].api) is not None:
                     raise error
-                return {"name": "ALSA"}
+                return {"name": machine.devices[index].host}
 
             def open(self, rate: int, channels: int, stream_callback: Any, **given: Any) -> Stream:
                 place = given["input_device_index"] if given.get("input") else given["output_device_index"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from edgetalker.cli.main import main
 from edgetalker.engines.errors import DeviceError, OptionError
 from edgetalker.runtime.sinks.speakers import PortAudioSpeaker
 from edgetalker.runtime.sources.mic import MicSource
-from edgetalker.runtime.sources.portaudio import list_inputs
+from edgetalker.runtime.sources.portaudio import Input, PortAudio, list_inputs
 from tests.sources import pyaudio_double as double
 from tests.sources.pyaudio_double import Device, Machine, Stream
 from tests.sources.test_mic import read, wait_for
@@ -33,6 +33,14 @@ def source(machine: Machine) -> Iterator[MicSource]:
     opened = MicSource(RATE, retry_seconds=0.01, stall_seconds=60.0)
     yield opened
     opened.close()
+
+
+def find(wanted: str) -> Input:
+    portaudio = PortAudio()
+    try:
+        return portaudio.find(wanted)
+    finally:
+        portaudio.close()
 
 
 def tone(stream: Stream, seconds: float, hz: float = 500.0) -> None:
@@ -133,6 +141,65 @@ def test_the_hint_fits_the_cause(machine: Machine, error: int | Exception, hint:
     assert len(caught.value.message) < 200, "the same answer many times"
 
 
+@pytest.mark.parametrize("error", [double.RATE, double.CHANNELS, double.HOST, None])
+@pytest.mark.parametrize("platform", ["linux", "win32", "darwin"])
+def test_hints_name_what_linux_has_on_linux_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, platform: str, error: int | None
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    machine.devices = [Device(error=error)] if error else []
+    with pytest.raises(DeviceError) as caught:
+        MicSource(RATE)
+    hint = caught.value.hint or ""
+    assert ("arecord" in hint or "group `audio`" in hint) == (platform == "linux")
+    assert len(hint) > 10
+
+
+USB = "Microphone (USB PnP Audio Device)"
+LAPTOP = "Microphone (Realtek Audio)"
+HOSTS = ("MME", "Windows DirectSound", "Windows WASAPI", "Windows WDM-KS")
+
+
+def of_windows(*names: str, hosts: Sequence[str] = HOSTS) -> list[Device]:
+    """Return each device under each host API, as PortAudio lists them on Windows."""
+    return [Device(name[:31] if host == "MME" else name, host=host) for host in hosts for name in names]
+
+
+@pytest.mark.parametrize("wanted", ["USB", "usb pnp", USB[:31], USB])
+def test_a_device_of_windows_is_taken_from_the_best_of_the_host_apis_that_list_it(
+    machine: Machine, wanted: str
+) -> None:
+    hosts = list(HOSTS)
+    for best in ("Windows WASAPI", "Windows DirectSound", "MME", "Windows WDM-KS"):
+        machine.devices = of_windows(LAPTOP, USB, hosts=hosts)
+        hosts.remove(best)
+        if best == "MME" and wanted == USB:
+            continue  # MME does not have the whole name
+        found = find(wanted)
+        assert (found.host_api, found.name) == (best, USB[:31] if best == "MME" else USB)
+
+
+def test_a_number_is_the_device_that_has_it(machine: Machine) -> None:
+    machine.devices = of_windows(LAPTOP, USB)
+    assert [find(str(index)).index for index in range(8)] == list(range(8))
+
+
+def test_devices_that_only_begin_alike_are_not_one(machine: Machine) -> None:
+    machine.devices = of_windows("USB", "USB 2", hosts=HOSTS[:3])
+    with pytest.raises(OptionError, match=r"may be any of 0 USB \(MME\), 1 USB 2 \(MME\), 2 USB \(Windows Dir"):
+        find("us")
+    assert find("USB").host_api == "Windows WASAPI"
+    with pytest.raises(OptionError) as caught:
+        find("Webcam")
+    assert "5 USB 2 (Windows WASAPI)" in (caught.value.hint or "")
+
+
+def test_two_devices_of_one_name_under_one_host_api_are_told_apart_by_number(machine: Machine) -> None:
+    machine.devices = [Device("Yeti", host="Core Audio"), Device("Yeti", host="Core Audio")]
+    with pytest.raises(OptionError, match=r"0 Yeti \(Core Audio\), 1 Yeti \(Core Audio\)"):
+        find("yet")
+
+
 def lose(machine: Machine, source: MicSource) -> None:
     machine.streams[-1].alive = False
     wait_for(lambda: source.losses > 0)
@@ -204,7 +271,7 @@ def test_a_card_to_play_on_is_found_and_opened_as_a_microphone_is(machine: Machi
     with pytest.raises(DeviceError, match="no device plays sound"):
         PortAudioSpeaker()
     machine.devices += [Device("Card A", plays=1, rate=44_100.0), Device("Card B", plays=1, rate=48_000.0)]
-    with pytest.raises(OptionError, match="output `card` may be any of Card A, Card B"):
+    with pytest.raises(OptionError, match=r"output `card` may be any of 1 Card A \(ALSA\), 2 Card B \(ALSA\)"):
         PortAudioSpeaker("card")
     with pytest.raises(OptionError, match=r"no output `Card C` \(did you mean `Card"):
         PortAudioSpeaker("Card C")

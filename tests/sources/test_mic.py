@@ -198,7 +198,7 @@ def test_an_input_is_listed_on_one_line_with_the_default_marked() -> None:
 
 
 def test_an_input_that_does_not_exist_or_is_not_unique_is_an_error() -> None:
-    with pytest.raises(OptionError, match="may be any of USB Audio: Front, USB Audio: Back"):
+    with pytest.raises(OptionError, match=r"may be any of 0 USB Audio: Front \(ALSA\), 3 USB Audio: Back \(ALSA\)"):
         portaudio._matching(INPUTS, "usb")
     with pytest.raises(OptionError, match=r"no input `puls3` \(did you mean `pulse`\?\)"):
         portaudio._matching(INPUTS, "puls3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,8 +124,9 @@ class PortAudio:
         """
         devices = self.inputs(kind)
         if not devices:
-            what, hint = _NONE[kind]
-            raise DeviceError(f"no device {what} sound", hint=f"{hint} shows what the system sees")
+            what, plug = _NONE[kind]
+            shows = _on_linux(f"; `{_TOOLS[kind]} -l` shows what the system sees")
+            raise DeviceError(f"no device {what} sound", hint=f"plug in {plug}{shows}")
         if wanted is None:
             return next((device for device in devices if device.default), devices[0])
         return _matching(devices, wanted, kind)
@@ -231,14 +233,20 @@ _FORMAT_CODES = (-9997, -9998)  # paInvalidSampleRate, paInvalidChannelCount
 
 def _hint(code: int | None, kind: Kind) -> str:
     listed = "; --list-inputs shows the devices" if kind == "input" else ""
-    shows = f"; `{_TOOLS[kind]} --dump-hw-params` shows what it takes"
+    shows = _on_linux(f"; `{_TOOLS[kind]} --dump-hw-params` shows what it takes")
+    refused = _on_linux("is this user in the group `audio`, and is the sound server running?")
     hints = {
         -9996: f"it may have been unplugged{listed}",  # paInvalidDevice
         -9997: f"it takes none of the usual rates{shows}",
         -9998: f"it takes none of the usual numbers of channels{shows}",
-        -9999: "the system refuses it: is this user in the group `audio`, and is the sound server running?",
+        # a host's own error
+        -9999: f"the system refuses it: {refused or 'do its privacy settings let programs use the microphone?'}",
     }
     return hints.get(code or 0, f"another program may be using it{listed}")
+
+
+def _on_linux(text: str) -> str:
+    return text if sys.platform == "linux" else ""
 
 
 _TOOLS = {"input": "arecord", "output": "aplay"}
@@ -253,18 +261,43 @@ def list_inputs() -> list[Input]:
         portaudio.close()
 
 
-_NONE = {"input": ("records", "plug in a microphone; `arecord -l`"), "output": ("plays", "`aplay -l`")}
+_NONE = {"input": ("records", "a microphone"), "output": ("plays", "a loudspeaker")}
+
+_HOST_APIS = ("Windows WASAPI", "Windows DirectSound", "MME", "Windows WDM-KS")
+"""Windows lists each device under all of these; the best first. MME cuts names, WDM-KS takes a device for itself."""
 
 
-def _matching(inputs: list[Input], wanted: str, kind: Kind = "input") -> Input:
-    exact = [device for device in inputs if wanted in (str(device.index), device.name)]
-    partial = [device for device in inputs if wanted.lower() in device.name.lower()]
-    if exact or len(partial) == 1:
-        return (exact or partial)[0]
-    names = [device.name for device in inputs]
+def _matching(devices: list[Input], wanted: str, kind: Kind = "input") -> Input:
+    if numbered := [device for device in devices if wanted == str(device.index)]:
+        return numbered[0]
+    partial = _best_of_equals([device for device in devices if wanted.lower() in device.name.lower()])
+    if len(partial) == 1:
+        return partial[0]
+    if exact := _best_of_equals([device for device in devices if wanted == device.name]):
+        return exact[0]
     if partial:
-        raise OptionError(f"{kind} `{wanted}` may be any of {', '.join(device.name for device in partial)}")
-    raise OptionError(f"no {kind} `{wanted}`{nearest(wanted, names)}", hint=f"{kind}s: {', '.join(names)}")
+        raise OptionError(f"{kind} `{wanted}` may be any of {_listed(partial)}")
+    close = nearest(wanted, [device.name for device in devices])
+    raise OptionError(f"no {kind} `{wanted}`{close}", hint=f"{kind}s: {_listed(devices)}")
+
+
+def _best_of_equals(devices: list[Input]) -> list[Input]:
+    """Leave, of devices that are all the same one under several host APIs, those under the best."""
+    name = max((device.name for device in devices), key=len, default="")
+    if not all(
+        device.name == name or (device.host_api == "MME" and name.startswith(device.name)) for device in devices
+    ):
+        return devices
+    best = min(map(_rank, devices), default=0)
+    return [device for device in devices if _rank(device) == best]
+
+
+def _rank(device: Input) -> int:
+    return _HOST_APIS.index(device.host_api) if device.host_api in _HOST_APIS else len(_HOST_APIS)
+
+
+def _listed(devices: list[Input]) -> str:
+    return ", ".join(f"{device.index} {device.name} ({device.host_api})" for device in devices)
 
 
 def _pyaudio(purpose: str) -> Any:
@@ -273,5 +306,7 @@ def _pyaudio(purpose: str) -> Any:
     except ModuleNotFoundError:
         raise MissingPackageError("pyaudio", purpose, extra="mic") from None
     except ImportError as error:
-        raise DeviceError(f"PyAudio cannot be loaded: {error}", hint="sudo apt install libportaudio2") from None
+        raise DeviceError(
+            f"PyAudio cannot be loaded: {error}", hint=_on_linux("sudo apt install libportaudio2") or None
+        ) from None
     return pyaudio
