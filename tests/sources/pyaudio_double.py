@@ -40,8 +40,11 @@ class Stream:
     channels: int
     callback: Callable[..., Any]
     alive: bool = True
+    looks: int = 0
+    """Times that somebody asked whether it is."""
 
     def is_active(self) -> bool:
+        self.looks += 1
         return self.alive
 
     def close(self) -> None:
@@ -63,21 +66,35 @@ class Machine:
     streams: list[Stream] = field(default_factory=list)
     tries: int = 0
 
+    living: int = 0
+    """Initialisations that have not ended."""
+    listed: list[Device] = field(default_factory=list)
+    """The devices as PortAudio lists them: as they were when the first initialisation that lives was made."""
+
+    def initialise(self) -> None:
+        self.tries += 1
+        if not self.living:
+            self.listed = list(self.devices)
+        self.living += 1
+
     @property
     def module(self) -> Any:
         machine = self
 
         class PyAudio:
             def __init__(self) -> None:
-                machine.tries += 1
+                machine.initialise()
+                self.streams: list[Stream] = []
 
             def get_device_count(self) -> int:
                 if machine.listing is not None:
                     raise machine.listing
-                return len(machine.devices)
+                if not machine.living:
+                    raise OSError(-10000, "PortAudio not initialized")
+                return len(machine.listed)
 
             def get_default_input_device_info(self) -> dict[str, Any]:
-                if not machine.devices:
+                if not machine.listed:
                     raise OSError("No Default Input Device Available")
                 return self.get_device_info_by_index(machine.default)
 
@@ -85,7 +102,7 @@ class Machine:
                 raise OSError("No Default Output Device Available")
 
             def get_device_info_by_index(self, index: int) -> dict[str, Any]:
-                device = machine.devices[index]
+                device = machine.listed[index]
                 if device.asked is not None:
                     raise device.asked
                 info = {"index": index, "name": device.name, "hostApi": index}
@@ -93,13 +110,13 @@ class Machine:
                 return {**info, **channels, "defaultSampleRate": device.rate}
 
             def get_host_api_info_by_index(self, index: int) -> dict[str, Any]:
-                if (error := machine.devices[index].api) is not None:
+                if (error := machine.listed[index].api) is not None:
                     raise error
-                return {"name": machine.devices[index].host}
+                return {"name": machine.listed[index].host}
 
             def open(self, rate: int, channels: int, stream_callback: Any, **given: Any) -> Stream:
                 place = given["input_device_index"] if given.get("input") else given["output_device_index"]
-                device = machine.devices[place]
+                device = machine.listed[place]
                 if isinstance(device.error, Exception):
                     raise device.error
                 if device.error is not None:
@@ -109,9 +126,14 @@ class Machine:
                     raise OSError(CHANNELS, "Invalid number of channels")
                 if rate not in (device.rates or (int(device.rate),)):
                     raise OSError(RATE, "Invalid sample rate")
-                machine.streams.append(Stream(device, rate, channels, stream_callback))
+                self.streams.append(Stream(device, rate, channels, stream_callback))
+                machine.streams.append(self.streams[-1])
                 return machine.streams[-1]
 
-            def terminate(self) -> None: ...
+            def terminate(self) -> None:
+                for stream in self.streams:
+                    stream.close()
+                machine.living -= 1
+                assert machine.living >= 0, "ended twice"
 
         return SimpleNamespace(PyAudio=PyAudio, paInt16=8, paContinue=0, paInputOverflow=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import DeviceError, OptionError
 from edgetalker.runtime.sinks.speakers import PortAudioSpeaker
+from edgetalker.runtime.sources import card, portaudio
 from edgetalker.runtime.sources.mic import MicSource
-from edgetalker.runtime.sources.portaudio import Input, PortAudio, list_inputs
+from edgetalker.runtime.sources.portaudio import Input, PortAudio, list_anew, list_inputs
 from tests.sources import pyaudio_double as double
 from tests.sources.pyaudio_double import Device, Machine, Stream
 from tests.sources.test_mic import read, wait_for
@@ -25,6 +27,7 @@ RATE = 16000
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     made = Machine([Device()])
     monkeypatch.setitem(sys.modules, "pyaudio", made.module)
+    monkeypatch.setattr(portaudio, "_living", [])
     return made
 
 
@@ -36,11 +39,11 @@ def source(machine: Machine) -> Iterator[MicSource]:
 
 
 def find(wanted: str) -> Input:
-    portaudio = PortAudio()
+    made = PortAudio()
     try:
-        return portaudio.find(wanted)
+        return made.find(wanted)
     finally:
-        portaudio.close()
+        made.close()
 
 
 def tone(stream: Stream, seconds: float, hz: float = 500.0) -> None:
@@ -312,3 +315,103 @@ def test_a_card_that_cannot_play_is_named_with_what_was_tried(
     assert said in caught.value.message
     assert hint in (caught.value.hint or "")
     speaker.close()
+
+
+def ask(stream: Stream) -> None:
+    stream.callback(None, 4, {"output_buffer_dac_time": 1.1, "current_time": 1.0}, 0)
+
+
+def playing(machine: Machine, name: str) -> Stream | None:
+    """Return the stream that is open on a device."""
+    return next((stream for stream in machine.streams if stream.alive and stream.device.name == name), None)
+
+
+@pytest.fixture
+def speaker(machine: Machine) -> Iterator[PortAudioSpeaker]:
+    """Plays on `Card`, at 44.1 kHz because it takes nothing else."""
+    machine.devices += [Device("Card", channels=0, plays=1, rate=44_100.0)]
+    opened = PortAudioSpeaker(retry_seconds=0.01)
+    opened.start(RATE, lambda into, _sounds_ns: into.fill(0.0))
+    yield opened
+    opened.close()
+    assert not machine.living, "PortAudio was not ended"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock by which a device is silent; it stands unless a test sets it."""
+    made = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(card, "time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+def test_a_microphone_that_is_plugged_in_again_is_seen_while_sound_is_played(
+    clock: SimpleNamespace, machine: Machine, speaker: PortAudioSpeaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = MicSource(RATE, retry_seconds=0.01)
+    (output,) = machine.devices[1:]
+    machine.devices = [output]
+    machine.streams[1].alive = False
+    wait_for(lambda: source.losses > 0)
+    tries = machine.tries
+    wait_for(lambda: machine.tries > tries + 2)
+    machine.devices = [output, Device()]
+    wait_for(lambda: playing(machine, "Mic") is not None)
+    wait_for(lambda: playing(machine, "Card") is not None)
+    source.close()
+    assert "`Card` was lost" not in caplog.text, "it was let go, for the microphone"
+
+
+def test_a_microphone_that_records_is_not_stopped_for_one_that_was_lost(
+    clock: SimpleNamespace, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.devices = [Device("A"), Device("B")]
+    lost, other = MicSource(RATE, "A", retry_seconds=0.01), MicSource(RATE, "B")
+    machine.devices, machine.streams[0].device.error = [Device("B")], double.INVALID
+    machine.streams[0].alive = False
+    wait_for(lambda: "not seen as long as PortAudio is open for the microphone" in caplog.text)
+    assert machine.streams[1].alive
+    lost.close()
+    other.close()
+    assert not machine.living
+
+
+def test_a_card_that_asks_for_no_more_sound_is_reported_and_opened_again(
+    clock: SimpleNamespace, machine: Machine, speaker: PortAudioSpeaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    (stream,) = machine.streams
+    for clock.now in (4.0, 8.0):
+        ask(stream)
+        looks = stream.looks
+        wait_for(lambda: stream.looks > looks + 1)  # noqa: B023 - called at once
+    machine.devices[1].rates = [48_000]
+    clock.now = 13.0
+    wait_for(lambda: "sound card `Card` was lost; trying again in 0.01 s" in caplog.text)
+    assert not stream.alive
+    tries = machine.tries
+    wait_for(lambda: machine.tries > tries + 2)
+    assert len(machine.streams) == 1, "the player counts samples at the rate of the first time"
+    machine.devices[1].rates = [48_000, 44_100]
+    wait_for(lambda: "`Card` is back" in caplog.text)
+    assert machine.streams[1].rate == 44_100
+
+
+def test_a_card_that_was_let_go_before_its_first_sound_is_found_again(machine: Machine) -> None:
+    machine.devices = [Device("Card", channels=0, plays=1)]
+    speaker = PortAudioSpeaker()
+    assert list_anew("output") == "playing sound", "of those that play none ends for another"
+    assert list_anew("input") == ""
+    machine.devices = [Device("HDMI", channels=0, plays=1), Device("Card", channels=0, plays=1)]
+    speaker.start(RATE, lambda into, _sounds_ns: into.fill(0.0))
+    assert playing(machine, "HDMI"), "the default one"
+    speaker.close()
+    assert not machine.living
+
+
+def test_a_device_of_windows_comes_back_under_its_host_api(machine: Machine) -> None:
+    machine.devices = of_windows(LAPTOP, USB)
+    source = MicSource(RATE, "USB", retry_seconds=0.01, stall_seconds=60.0)
+    lose(machine, source)
+    wait_for(lambda: len(machine.streams) == 2)
+    assert [stream.device.host for stream in machine.streams] == ["Windows WASAPI"] * 2
+    source.close()

@@ -71,10 +71,12 @@ class FakePortAudio:
         self.tries.append(time.monotonic())
         return self  # type: ignore[return-value]
 
-    def inputs(self) -> list[Input]:
+    ended = False
+
+    def inputs(self, kind: str = "input") -> list[Input]:
         return [Input(0, "fake", "ALSA", 1, self.rates[0], True)] if self.present else []
 
-    def find(self, wanted: str | None) -> Input:
+    def find(self, wanted: str | None, kind: str = "input") -> Input:
         if not self.present:
             raise DeviceError("no device records sound")
         return self.inputs()[0]

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.files import PartFile, checked_target, reported
-from edgetalker.runtime.sources.portaudio import PortAudio, Stream
+from edgetalker.runtime.sources.card import Card
+from edgetalker.runtime.sources.portaudio import Input, PortAudio, Stream
 
 __all__ = ["Fill", "NullSpeaker", "PortAudioSpeaker", "Speaker", "WavSpeaker"]
 
@@ -104,29 +105,43 @@ class WavSpeaker(NullSpeaker):
 
 
 class PortAudioSpeaker:
-    """A sound card, by number or a part of its name; None: the default one."""
+    """A sound card, by number or a part of its name; None: the default one. It is opened again when it goes away, or
+    asks for no sound for `stall_seconds` (see Card)."""
 
-    def __init__(self, device: str | None = None) -> None:
+    def __init__(self, device: str | None = None, *, stall_seconds: float = 5.0, retry_seconds: float = 0.5) -> None:
         """Raises MissingPackageError without PyAudio, DeviceError without a device, OptionError for an unknown one."""
-        self._portaudio = PortAudio("playing sound")
-        try:
-            self._device = self._portaudio.find(device, "output")
-        except BaseException:
-            self._portaudio.close()
-            raise
-        self._stream: Stream | None = None
+        self._card = Card(
+            "output", device, self._start, _portaudio, stall_seconds=stall_seconds, retry_seconds=retry_seconds
+        )
+        self._fill: Fill | None = None
+        self._rates: tuple[int, ...] = ()
+        self._card.find()
 
     def start(self, rate: int, fill: Fill) -> int:
-        def asked(count: int, ahead: float) -> NDArray[np.int16]:
-            block = np.zeros(count, np.float32)
-            fill(block, time.perf_counter_ns() + int(ahead * 1e9))
-            return (np.clip(block, -1, 1) * 32767).astype("<i2")
+        self._fill, self._rates = fill, (rate,)
+        self._card.open()
+        self._card.watch()
+        return self._rates[0]
 
-        rates = dict.fromkeys((rate, self._device.rate, 48_000, 44_100))
-        self._stream = self._portaudio.play(self._device, rates, asked)
-        return self._stream.rate
+    def _start(self, portaudio: PortAudio, device: Input) -> Stream:
+        """At another rate than the first time no device is opened: the player counts its samples."""
+        first = self._card.name is None
+        rates = dict.fromkeys((*self._rates, device.rate, 48_000, 44_100)) if first else self._rates
+        stream = portaudio.play(device, rates, self._asked)
+        self._rates = (stream.rate,)
+        return stream
+
+    def _asked(self, count: int, ahead: float) -> NDArray[np.int16]:
+        """Return the next samples, in PortAudio's thread."""
+        assert self._fill is not None, "set by start"
+        self._card.seen()
+        block = np.zeros(count, np.float32)
+        self._fill(block, time.perf_counter_ns() + int(ahead * 1e9))
+        return (np.clip(block, -1, 1) * 32767).astype("<i2")
 
     def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-        self._portaudio.close()
+        self._card.close()
+
+
+def _portaudio() -> PortAudio:
+    return PortAudio("playing sound", yields=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from edgetalker.engines.errors import DeviceError, MissingPackageError, OptionEr
 from edgetalker.runtime.sources.convert import CHANNELS, RATES
 from edgetalker.runtime.sources.source import stderr_hidden
 
-__all__ = ["Asked", "Heard", "Input", "PortAudio", "Stream", "list_inputs"]
+__all__ = ["Asked", "Heard", "Input", "Kind", "PortAudio", "Stream", "list_anew", "list_inputs", "opening"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,16 +78,26 @@ class Stream:
 
 
 class PortAudio:
-    """One initialisation of PortAudio. It lists devices as they were then: to see new ones, make a new one."""
+    """One initialisation of PortAudio. PortAudio lists the devices for the first of those that live: to see new ones,
+    all must have ended (`list_anew`)."""
 
-    def __init__(self, purpose: str = "the microphone") -> None:
-        """Raises MissingPackageError without PyAudio, DeviceError when PortAudio cannot start."""
+    def __init__(self, purpose: str = "the microphone", *, yields: bool = False) -> None:
+        """yields: a lost microphone may end it, to see whether it is plugged in again; its owner sees that in `ended`.
+
+        Raises MissingPackageError without PyAudio, DeviceError when PortAudio cannot start.
+        """
         self.module = _pyaudio(purpose)
+        self.purpose, self.yields = purpose, yields
         with stderr_hidden() as noise:
             try:
                 self._portaudio = self.module.PyAudio()
             except OSError as error:
                 raise DeviceError(f"PortAudio cannot start: {error}", hint=noise() or None) from None
+            _living.append(self)
+
+    @property
+    def ended(self) -> bool:
+        return self not in _living
 
     def inputs(self, kind: Kind = "input") -> list[Input]:
         """Return all devices that record (or play), in PortAudio's order; those that cannot be asked are left out."""
@@ -212,9 +223,28 @@ class PortAudio:
         )
 
     def close(self) -> None:
-        """End PortAudio; never raises."""
+        """End PortAudio with all its streams; never raises."""
         with suppress(Exception), stderr_hidden():
-            self._portaudio.terminate()
+            if not self.ended:  # PortAudio counts: ended twice, another's would end
+                _living.remove(self)
+                self._portaudio.terminate()
+
+
+_living: list[PortAudio] = []
+"""Changed where stderr is hidden, which one thread does at a time."""
+
+opening = threading.RLock()
+"""Held from an initialisation to its stream, so that it is not ended in between."""
+
+
+def list_anew(kind: Kind) -> str:
+    """Let PortAudio list the devices anew, which it does when none of its initialisations lives, and return what those
+    are for that still live. For an input those end that yield; a microphone that records is not stopped for anything.
+    """
+    with opening, stderr_hidden():
+        for portaudio in [living for living in _living if kind == "input" and living.yields]:
+            portaudio.close()
+        return " and ".join(living.purpose for living in _living)
 
 
 def _code(error: Exception) -> int | None:
