@@ -13,9 +13,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AudioWindow", "Clock", "Durations", "Pace", "SampleClock", "SystemClock"]
+__all__ = ["AWAY_NS", "LEAP_NS", "AudioWindow", "Clock", "Durations", "Pace", "SampleClock", "SystemClock"]
 
 _NS = 1_000_000_000
+LEAP_NS = 2 * _NS
+"""Behind by more than this, nobody was at work: the machine slept (Windows' clock counts that) or the program was
+stopped. What was missed is then not made up for."""
+AWAY_NS = 10 * _NS
+"""A loop does not look for sound while it plays a chunk of frames; for longer than this, only after a leap."""
 
 
 class SampleClock:
@@ -154,15 +159,16 @@ class Pace:
         self.period_ns = int(self._period)
         self._latency_ns = int((block + spread) * self._period) + lookahead * _NS // rate
         self.origin_ns: int | None = None
+        self._leapt = False
         self._heard_ns = 0
 
     def hear(self, total: int, now_ns: int) -> None:
         """Note that `total` samples had come by `now_ns`."""
         seen = now_ns - total * _NS // self.rate
-        if self.origin_ns is None:
-            self.origin_ns = seen
+        if self.origin_ns is None or self._leapt:
+            self.origin_ns, self._leapt = seen, False
         else:
-            leaked = self.origin_ns + int((now_ns - self._heard_ns) * self.LEAK)
+            leaked = self.origin_ns + int(min(now_ns - self._heard_ns, AWAY_NS) * self.LEAK)
             self.origin_ns = min(leaked, seen)
         self._heard_ns = now_ns
 
@@ -170,6 +176,12 @@ class Pace:
         """Move everything by one frame: a slot passed whose sound did not come."""
         if self.origin_ns is not None:
             self.origin_ns += self.period_ns
+
+    def leap(self, frames: int) -> None:
+        """Move everything by so many frames in which nobody ran; the next sound to come says by how much exactly."""
+        if self.origin_ns is not None:
+            self.origin_ns += int(frames * self._period)
+            self._leapt = True
 
     def slot_ns(self, index: int) -> int:
         """Return when frame `index` may be started. Raises ValueError before any sound came."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError, UserError, unknown
-from edgetalker.runtime.clock import Clock, Pace, SystemClock
+from edgetalker.runtime.clock import LEAP_NS, Clock, Pace, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder, rehearse
 from edgetalker.runtime.sinks.sink import Sink
@@ -70,8 +70,10 @@ class Tally:
 
     schedules: frames made by each schedule. stalls: frames that took longer than the watchdog allows. broken: frames
     whose motion was NaN or Inf; they are held, and the model's states are put back to their start. resets: times the
-    talker began anew. interrupted: the run ended by a signal or `stop`. first_frame_ns: from the first
-    sound that came to the first frame handed to the sinks. latest_ns: the worst lateness of a frame.
+    talker began anew. pauses: times the clock leapt because nobody ran, and paused: the frames' time that passed in
+    them. None was due then, and the frames' own time stands still. interrupted: the run ended by a signal or `stop`.
+    first_frame_ns: from the first sound that came to the first frame handed to the sinks. latest_ns: the worst
+    lateness of a frame.
     """
 
     due: int = 0
@@ -80,6 +82,8 @@ class Tally:
     stalls: int = 0
     broken: int = 0
     resets: int = 0
+    pauses: int = 0
+    paused: int = 0
     interrupted: bool = False
     first_frame_ns: int | None = None
     latest_ns: int = 0
@@ -114,6 +118,8 @@ class Tally:
             parts.append(f"{self.stalls} stalls")
         if self.broken:
             parts.append(f"{self.broken} with NaN or Inf, held")
+        if self.pauses:
+            parts.append(f"{self.pauses} {'pause' if self.pauses == 1 else 'pauses'} as long as {self.paused} frames")
         return f"{self.due} frames due: {', '.join(parts)}"
 
 
@@ -291,11 +297,23 @@ class Loop:
     def _starve(self) -> None:
         """The slot passes without its sound: the sample clock waits, so that late sound is not thrown away."""
         now = self.clock.now_ns()
+        behind = now - self._pace.due_ns(self.talker.index)
+        if behind > LEAP_NS:
+            self._pause(behind)
+            return
         frame = self.talker.still(Outcome.STARVED, due_ns=now, done_ns=now)
         self._pace.wait()
         self._hand_over(frame, now, send=True)
         self._starved += 1
         self._waited_ns, self._caught_until = self._pace.origin_ns or 0, self.tally.due + _CATCH_UP
+
+    def _pause(self, behind: int) -> None:
+        """The clock leapt: nobody ran, so no frame was due. All the periods that were missed pass at once."""
+        missed = behind // self._pace.period_ns + 1
+        self._pace.leap(missed)
+        self.tally.pauses += 1
+        self.tally.paused += missed
+        _log.warning("the clock leapt by %.1f s (sleep, or a stop): a pause of %d frames", behind * 1e-9, missed)
 
     def _catch_up(self) -> None:
         """Sound that was late came after all, faster than it sounds: slots that starved were its own."""

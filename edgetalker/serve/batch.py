@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from edgetalker.engines.errors import DeviceError, OptionError, UserError, unknown
-from edgetalker.runtime.clock import Clock, Durations, SystemClock
+from edgetalker.runtime.clock import LEAP_NS, Clock, Durations, SystemClock
 from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
@@ -62,6 +62,7 @@ class Figures:
     left: int = 0
     resets: int = 0
     broken: int = 0
+    pauses: int = 0
     ticks: int = 0
     launches: Counter[int] = field(default_factory=Counter)
     cost: Durations = field(default_factory=lambda: Durations(1 << 14))
@@ -75,7 +76,9 @@ class Figures:
     def summary(self) -> str:
         """Return one line for people."""
         counts = ", ".join(f"{count} {outcome.value.replace('_', ' ')}" for outcome, count in self.outcomes.items())
-        return f"{self.joined} talkers, {self.due} frames due: {counts or 'none'}; {self.resets} times begun anew"
+        pauses = f", {self.pauses} times paused" if self.pauses else ""
+        told = f"{self.joined} talkers, {self.due} frames due: {counts or 'none'}"
+        return f"{told}; {self.resets} times begun anew{pauses}"
 
 
 class Batch:
@@ -93,6 +96,7 @@ class Batch:
         self.options = options or BatchOptions()
         self.clock = clock or SystemClock(spin_ns=0)
         self.figures = Figures()
+        self._ticked_ns = self.clock.now_ns()
         self._wanted, self._model_options = model, model_options
         if not 1 <= self.options.talkers <= 1024:
             raise OptionError(f"{self.options.talkers} talkers; 1 to 1024 were wanted")
@@ -211,6 +215,9 @@ class Batch:
         """Make every frame that is due now. Returns whether some talker could have another at once."""
         with self._lock:
             seats, now = self._seats, self.clock.now_ns()
+            if now - self._ticked_ns > LEAP_NS:
+                self._pause(seats, now)
+            self._ticked_ns = now
             until = now + self._tick_ns // 2
             due: list[Seat] = []
             for seat in seats:
@@ -222,6 +229,13 @@ class Batch:
                 self._make(due[start : start + self.widths.widths[-1]], len(seats))
             self.figures.ticks += bool(due)
             return any(not seat.options.paced for seat in due)
+
+    def _pause(self, seats: Sequence[Seat], now: int) -> None:
+        """No tick came for seconds: nobody ran, so no frame was due."""
+        paused = sum(seat.pause(now) for seat in seats)
+        if paused:
+            self.figures.pauses += 1
+            _log.warning("the clock leapt (sleep, or a stop): a pause of %d talkers", paused)
 
     def _look(self, seat: Seat, now: int, until: int, due: list[Seat]) -> None:
         seat.listen()

@@ -294,6 +294,16 @@ class Seat:
         self._hand_over(self.talker.still(Outcome.STARVED, due_ns=self.due_ns, done_ns=now_ns), self.time, now_ns)
         self._origin_ns += self.period_ns
 
+    def pause(self, now_ns: int) -> bool:
+        """After a leap of the clock: let the periods that were missed pass at once. Returns whether there were any."""
+        if self._origin_ns is None or now_ns < self.due_ns:
+            return False
+        missed = (now_ns - self.due_ns) // self.period_ns + 1
+        self._origin_ns += int(missed * self._period_ns)
+        self.tally.pauses += 1
+        self.tally.paused += missed
+        return True
+
     def hold(self, now_ns: int) -> None:
         """Pass over a frame that is too late: the motion before is sent again."""
         frame, time = self.talker.still(Outcome.HELD, due_ns=self.due_ns, done_ns=now_ns), self.time

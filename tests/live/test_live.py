@@ -277,6 +277,37 @@ def test_lost_sound_becomes_silence_and_the_face_goes_on(meter: Bundle) -> None:
     assert sum("silence took its place" in text for text in run.source.warnings()) == 1
 
 
+@pytest.mark.parametrize("asleep", [True, False])
+def test_a_leap_of_the_clock_is_no_credit_for_sound_nor_for_silence(asleep: bool) -> None:
+    """The machine slept for a night, while the source waited for a packet or while nobody read."""
+    clock, night = FakeClock(10 * MS), 8 * 3600 * 1000 * MS
+
+    def leap() -> None:
+        if asleep:
+            clock.leap_ns = night
+        else:
+            clock.advance(night)
+
+    file = PacedSource(Pieces(np.ones(64_000, np.float32)), clock)
+    said = LiveSource(SaidSource(16_000), clock, paced=True, patience=0.02)
+    for source in (file, said):
+        while not len(source.read(16_000, 0.02)):
+            clock.advance(10 * MS)
+        leap()
+        begun, given = clock.now_ns(), sum(len(source.read(16_000, 0.02)) for _ in range(50))
+        passed = (clock.now_ns() - begun) % night
+        assert 0 < given <= passed * 16_000 // 10**9 + 320
+        assert given >= passed * 16_000 // 10**9 - 960
+
+
+def test_who_does_not_read_while_a_chunk_plays_gets_all_that_came() -> None:
+    clock = FakeClock()
+    source = PacedSource(Pieces(np.ones(96_000, np.float32)), clock)
+    assert len(source.read(160, 0.02)) == 160
+    clock.advance(4000 * MS)
+    assert sum(len(source.read(16_000, 0.0)) for _ in range(5)) == 64_000
+
+
 def test_sound_that_comes_too_fast_is_held_back() -> None:
     """A synthesizer writes 2 s at once, pauses, writes 2 s more: each second takes a second."""
     clock = FakeClock()

@@ -140,6 +140,44 @@ def test_a_gap_is_an_underrun_and_the_step_is_found_again() -> None:
     assert when - second == pytest.approx(0.4, abs=0.01)
 
 
+def test_after_a_pause_the_sound_goes_on_with_its_first_frame() -> None:
+    """The clock leapt by a night: the old frames' times say nothing any more."""
+    speaker = HandSpeaker()
+    player = Player(speaker)
+    run(player, speaker, 3.0)
+    night = 8 * 3600 * 10**9
+    speaker._count += night // 10_000_000
+    for index in range(73, 100):
+        player.hear(ramp(1 / FPS, (index + 2) * RATE // FPS), RATE)
+        at = FIRST_NS + night + int((index / FPS + 0.08) * 1e9)
+        player.send(frame(index, at))
+        speaker.play_until(at + 1_000_000_000 // FPS)
+    heard = [when - second for when, second in places(speaker) if when > night * 1e-9 + 3.2]
+    assert len(heard) > 60
+    assert heard == pytest.approx([night * 1e-9 + 0.08] * len(heard), abs=0.01)
+
+
+def test_a_player_without_a_card_plays_nothing_for_a_leap() -> None:
+    leaps, now = iter([0, 0, 8 * 3600 * 10**9]), [0]
+
+    def clock() -> int:
+        now[0] += next(leaps, 10_000_000)
+        return now[0]
+
+    asked = list[int]()
+    speaker = NullSpeaker(clock_ns=clock)
+
+    def fill(block: NDArray[np.float32], sounds_ns: int) -> None:
+        asked.append(sounds_ns)
+        if len(asked) == 5:
+            speaker._end.set()
+
+    speaker.start(RATE, fill)
+    assert speaker._end.wait(60)
+    speaker.close()
+    assert asked[0] > 8 * 3600 * 10**9
+
+
 def test_a_reset_is_silent_at_once() -> None:
     speaker = HandSpeaker()
     player = Player(speaker, free=True)

@@ -18,6 +18,7 @@ from edgetalker.engines.host import HostDevice
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.loop import Loop, Observer, Options, Tally
 from edgetalker.runtime.program import Part
+from edgetalker.runtime.sources.live import PacedSource
 from edgetalker.runtime.talker import Talker
 from tests.support.clock import FakeClock
 from tests.support.talk import Collect, Live, Pieces, slow_talker
@@ -237,6 +238,88 @@ def test_whatever_happens_the_tally_adds_up(
     unseen = tally.due - tally.outcomes[Outcome.SKIPPED] - len(sink.frames)
     assert 0 <= unseen <= min(starved, tally.outcomes[Outcome.HELD] + tally.outcomes[Outcome.LATE])
     assert unseen == 0 or late != "send"
+
+
+class Timed(Collect):
+    """Notes when each frame came, in seconds."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock, self.at = clock, list[float]()
+
+    def send(self, frame: Frame) -> None:
+        super().send(frame)
+        self.at.append(self.clock.now_ns() * 1e-9)
+
+
+@pytest.mark.parametrize("late", ["hold", "skip", "send"])
+@pytest.mark.parametrize("leap", [12, 120, 8 * 3600])
+@pytest.mark.parametrize(
+    ("kind", "when"),
+    [("microphone", "shown"), ("microphone", "made")]
+    + [(kind, when) for kind in ("paced",) for when in ("shown", "made", "asleep")],
+)
+def test_a_clock_that_leaps_is_one_pause_and_no_burst(
+    toy: Bundle, kind: str, when: str, leap: int, late: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Windows' clock counts sleep, and every clock counts a program that was stopped."""
+    clock, gaps, ends = FakeClock(), list[tuple[float, float]](), list[float]()
+
+    def act() -> None:
+        now = clock.now_ns() * 1e-9
+        gaps.append((now, now + leap))
+        ends.append(now + leap)
+        if when == "asleep":
+            clock.leap_ns = leap * 10**9
+        else:
+            clock.advance(leap * 10**9)
+
+    def cost(index: int, schedule: str) -> float:
+        if when == "made" and index == 60 and not gaps:
+            act()
+        return 0.005
+
+    sources: dict[str, Any] = {
+        "microphone": Live(clock, 5.0, gaps=gaps, lost=True),
+        "paced": PacedSource(Pieces(speech(5.0)), clock),
+    }
+    loop = Loop(
+        slow_talker(toy, clock, cost), sources[kind], [sink := Timed(clock)], clock=clock,
+        options=Options(realtime=True, late=late), observers=[Stopper(60, act)] if when != "made" else [],
+    )  # fmt: skip
+    tally = loop.run()
+    shown = [(outcome, at - ends[0]) for (_, outcome, _), at in zip(sink.frames, sink.at, strict=True) if at >= ends[0]]
+    assert next(at for outcome, at in shown if outcome is Outcome.ON_TIME) < 0.2
+    assert sum(at < 1.0 for _, at in shown) <= 33, "a burst"
+    assert all(outcome is Outcome.ON_TIME for outcome, at in shown if at > 0.2)
+    assert tally.balanced
+    assert tally.pauses == caplog.text.count("the clock leapt by") == 1
+    assert tally.due == pytest.approx(150, abs=3), "a frame for each of the sound, and the pause apart"
+    assert tally.paused == pytest.approx(30 * leap, abs=3)
+    assert f"1 pause as long as {tally.paused} frames" in tally.summary()
+
+
+def test_after_a_stop_what_waited_in_a_pipe_is_passed_over(toy: Bundle) -> None:
+    clock, gaps = FakeClock(), list[tuple[float, float]]()
+
+    def stopped() -> None:
+        gaps.append((clock.now_ns() * 1e-9, clock.now_ns() * 1e-9 + 5.0))
+        clock.advance(5 * 10**9)
+
+    source = Live(clock, 9.0, gaps=gaps)
+    loop = Loop(
+        slow_talker(toy, clock, lambda i, schedule: 0.005), source, [sink := Timed(clock)], clock=clock,
+        options=Options(realtime=True), observers=[Stopper(60, stopped)],
+    )  # fmt: skip
+    tally = loop.run()
+    ((_, end),) = gaps
+    assert tally.balanced
+    assert tally.outcomes[Outcome.HELD] > 140
+    assert tally.pauses <= 1
+    assert tally.outcomes[Outcome.STARVED] <= 3
+    assert {outcome for (_, outcome, _), at in zip(sink.frames, sink.at, strict=True) if at > end + 0.5} == {
+        Outcome.ON_TIME
+    }
 
 
 def test_the_watchdog_counts_a_hanging_step(toy: Bundle) -> None:

@@ -340,6 +340,26 @@ def test_a_slow_talker_is_late_alone_and_every_frame_counts(talker4: Batch) -> N
     assert tally.made + tally.outcomes[Outcome.HELD] == 90
 
 
+@pytest.mark.parametrize("burst", [True, False])
+def test_a_clock_that_leaps_is_one_pause(talker4: Batch, burst: bool) -> None:
+    """The machine slept for a night, in the middle of an utterance whose sound waits or has not come."""
+    clock, pauses = talker4.clock, talker4.figures.pauses
+    assert isinstance(clock, FakeClock)
+    run = Run(talker4, paced=True)
+    run.seat.send(Sound(speech()[: 48000 if burst else 8000], 16000, clock.now_ns()))
+    run_for(talker4, 0.2)
+    clock.advance(8 * 3600 * 10**9)
+    before = run.seat.tally.due
+    if not burst:
+        run.seat.send(Sound(speech()[8000:48000], 16000, clock.now_ns()))
+    run_for(talker4, 1.0)
+    tally = run.seat.tally
+    assert tally.outcomes[Outcome.ON_TIME] == tally.due == pytest.approx(before + 30, abs=1)
+    assert (tally.pauses, talker4.figures.pauses) == (1, pauses + 1)
+    assert tally.paused == pytest.approx(8 * 3600 * 30, abs=2)
+    assert f"{pauses + 1} times paused" in talker4.figures.summary()
+
+
 def test_what_a_talker_asks_wrongly_is_told_to_it_alone(talker4: Batch) -> None:
     run, other = Run(talker4), Run(talker4)
     run.seat.send(Set("emotion", {"joyful": 1.0}))

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import OptionError
+from edgetalker.runtime.clock import LEAP_NS
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sinks.speakers import NullSpeaker, PortAudioSpeaker, Speaker, WavSpeaker
@@ -101,9 +102,11 @@ class Player(Sink):
         """Learn when a frame left; frames that were held show older motion, but at their own time."""
         if frame.outcome is Outcome.STARVED:  # the sample clock waits with it
             return
-        at = frame.done_ns or time.perf_counter_ns()
+        at = (frame.done_ns or time.perf_counter_ns()) - int(frame.index * 1e9 / self._fps)
         with self._lock:
-            self._sent.append(at - int(frame.index * 1e9 / self._fps))
+            if self._sent and at - self._sent[-1] > LEAP_NS:  # a pause: the median would stay before it for a second
+                self._sent.clear()
+            self._sent.append(at)
 
     def reset(self) -> None:
         """Be silent at once (barge-in): what waits is forgotten, and places are counted from 0 again."""

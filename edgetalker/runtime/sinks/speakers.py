@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.files import PartFile, checked_target, reported
+from edgetalker.runtime.clock import LEAP_NS
 from edgetalker.runtime.sources.card import Card
 from edgetalker.runtime.sources.portaudio import Input, PortAudio, Stream
 
@@ -39,8 +40,9 @@ class NullSpeaker:
     """Plays to nobody, on the machine's clock, as a card would whose crystal is `ppm` too fast: for tests and
     measurements, and for machines without a card."""
 
-    def __init__(self, ppm: float = 0.0) -> None:
+    def __init__(self, ppm: float = 0.0, *, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self._ppm = ppm
+        self._clock_ns = clock_ns
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -52,8 +54,10 @@ class NullSpeaker:
     def _run(self, rate: int, fill: Fill) -> None:
         block = np.zeros(rate * FILL_MS // 1000, np.float32)
         period = FILL_MS * 1e6 / (1 + self._ppm * 1e-6)
-        begun, count = time.perf_counter_ns(), 0
-        while not self._end.wait(max((begun + count * period - time.perf_counter_ns()) * 1e-9, 0.0)):
+        begun, count = self._clock_ns(), 0
+        while not self._end.wait(max((begun + count * period - self._clock_ns()) * 1e-9, 0.0)):
+            if self._clock_ns() - (begun + count * period) > LEAP_NS:  # no card plays while the machine sleeps
+                begun, count = self._clock_ns(), 0
             fill(block, int(begun + (count + 1) * period))  # one packet is always on its way
             count += 1
             self.take(block, rate)

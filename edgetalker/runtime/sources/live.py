@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.errors import InputError
-from edgetalker.runtime.clock import Clock
+from edgetalker.runtime.clock import AWAY_NS, LEAP_NS, Clock
 from edgetalker.runtime.sources.convert import Converter, encoding
 from edgetalker.runtime.sources.source import Source
 
@@ -318,8 +318,9 @@ class PacedSource:
 
     This is how a file is played on the clock, and what a speech synthesizer writes at once. Sound comes in packets,
     each when its last sample is due, counted from the first read; where the inner source has nothing, from when it
-    has again: time without sound is no credit for later. `free` says that sound keeps its own pace: it passes.
-    start_ns: clock time of sample 0 (after a pause: of the first one since); None before the first read.
+    has again: time without sound is no credit for later, nor is time that the clock leapt over. `free` says that sound
+    keeps its own pace: it passes. start_ns: clock time of sample 0 (after a pause: of the first one since); None before
+    the first read.
     """
 
     live = True
@@ -352,10 +353,13 @@ class PacedSource:
         end = now + int(timeout * SECOND) if timeout != float("inf") else None
         packet_ns = self.start_ns - (-(self._given // self._packet + 1) * self._packet * SECOND // self.rate)
         passed = (now - self.start_ns) * self.rate // SECOND
-        if passed - passed % self._packet <= self._given:
+        waits = passed - passed % self._packet <= self._given
+        if waits:
             self._clock.sleep_until_ns(packet_ns if end is None else min(packet_ns, end))
             now = self._clock.now_ns()
-            passed = (now - self.start_ns) * self.rate // SECOND
+        if now - packet_ns > (LEAP_NS if waits else AWAY_NS):
+            self.start_ns, self._given = now - self._packet * SECOND // self.rate, 0
+        passed = (now - self.start_ns) * self.rate // SECOND
         due = passed - passed % self._packet - self._given
         if due <= 0:
             return np.zeros(0, np.float32)
@@ -429,8 +433,9 @@ class LiveSource:
     def _silence(self, samples: int, now: int) -> NDArray[np.float32]:
         if now - self._last_ns < self._wait_ns() or self._inner.ended:
             return np.zeros(0, np.float32)
-        if not self._filling and not self._finish.is_set():
-            # Frames that starved meanwhile have moved the clock of the run: silence goes on from here.
+        fresh = not self._filling and not self._finish.is_set()
+        if fresh or now - self._last_ns > AWAY_NS:
+            # Frames that starved meanwhile, or a pause, have moved the clock of the run: silence goes on from here.
             self._last_ns = now - self.rate // 100 * SECOND // self.rate
         self._filling = True
         count = min(samples, (now - self._last_ns) * self.rate // SECOND)
