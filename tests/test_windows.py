@@ -66,6 +66,21 @@ def proc(file, *rest, **more):
     assert not str(file).startswith(("/proc", "/sys", "/etc")), f"{file} was opened"
     return opened(file, *rest, **more)
 builtins.open = io.open = proc
+import queue, threading
+# A wait without an end does not hear Ctrl-C. Threads that were told to end are joined all the same.
+def bounded(kind, name, place):
+    whole = getattr(kind, name)
+    def wait(self, *rest, **more):
+        timeout = more.get("timeout", rest[place] if len(rest) > place else None)
+        ours = "/edgetalker/" in sys._getframe(1).f_code.co_filename.replace(os.sep, "/")
+        if ours and timeout is None and threading.current_thread() is threading.main_thread():
+            raise AssertionError(f"{kind.__name__}.{name} of the main thread has no end")
+        return whole(self, *rest, **more)
+    setattr(kind, name, wait)
+bounded(threading.Event, "wait", 0)
+bounded(threading.Condition, "wait", 0)
+bounded(threading.Condition, "wait_for", 1)
+bounded(queue.Queue, "get", 1)
 sys.platform = "win32"
 from edgetalker.__main__ import start
 sys.argv[0] = "edgetalker"

@@ -193,7 +193,8 @@ def _serve(
             sys.stderr.write(f"open {server.url}\nleave with Ctrl-C\n")
             if args.browser:
                 open_page(server.url)
-            stopped.wait()
+            while not stopped.wait(0.2):  # Windows hears Ctrl-C between two waits, never within one that has no end
+                pass
     finally:
         end()
         server.close()
