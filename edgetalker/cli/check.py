@@ -113,7 +113,7 @@ def _why_not(sink: NetworkSink) -> str:
     nobody = "nothing was sent" if isinstance(sink, UdpSink) else "no client was connected"
     fault = sink.statistics.last_error or nobody
     what = f"nothing arrived at {sink.name}: {fault}"
-    return f"{what}: no program listens on that port" if "refused" in fault.lower() else what
+    return f"{what}: no program listens on that port" if sink.statistics.refused else what
 
 
 def _what_is_known(sink: NetworkSink) -> str:

@@ -7,10 +7,13 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +135,29 @@ def test_check_finds_a_program_that_listens(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("scheme", ["vmc", "livelink", "vrchat"])
 def test_check_says_that_nobody_listens(scheme: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", f"{scheme}://127.0.0.1:{unused_port()}", "--seconds", "0.5"]) == 69
+    assert "no program listens on that port" in capsys.readouterr().err
+
+
+class WindowsSocket(socket.socket):
+    """A refused packet is told to who receives, in Windows' words; who sends never hears of it."""
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        with suppress(ConnectionRefusedError):
+            return super().send(data, flags)
+        return len(data)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        try:
+            return super().recv(size, flags)
+        except ConnectionRefusedError:
+            raise ConnectionResetError(10054, "Eine vorhandene Verbindung wurde geschlossen") from None
+
+
+def test_check_says_on_windows_that_nobody_listens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(socket, "socket", WindowsSocket)
+    assert main(["check", f"vmc://127.0.0.1:{unused_port()}", "--seconds", "0.5"]) == 69
     assert "no program listens on that port" in capsys.readouterr().err
 
 

@@ -109,8 +109,8 @@ class SinkStatistics:
     refused by the system. errors: faults of any kind (name resolution, refused ports, send errors). packets,
     bytes: datagrams or messages that left. ticks_missed: sending times of a fixed rate that passed while the
     machine was busy or the receiver unreachable. late_ns: the most that a fixed-rate packet left after its time.
-    delay: from `send` to the packet's leaving; with a fixed rate, of the newest frame in it. notes: what only this
-    kind of sink counts, by what it is called in the summary.
+    refused: the last fault was a port that nobody listens on. delay: from `send` to the packet's leaving; with a fixed
+    rate, of the newest frame in it. notes: what only this kind of sink counts, by what it is called in the summary.
     """
 
     frames: int = 0
@@ -123,6 +123,7 @@ class SinkStatistics:
     ticks_missed: int = 0
     late_ns: int = 0
     last_error: str = ""
+    refused: bool = False
     notes: dict[str, int] = field(default_factory=dict)
     delay: Durations = field(default_factory=Durations, repr=False)
 
@@ -135,6 +136,8 @@ class SinkStatistics:
         """Count a fault and keep its text for the summary."""
         self.errors += 1
         self.last_error = str(fault) or type(fault).__name__
+        # Windows calls it a reset (10054), in words of its own language.
+        self.refused = isinstance(fault, ConnectionRefusedError | ConnectionResetError)
 
     def note(self, what: str) -> None:
         """Count something that only this kind of sink has."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from edgetalker.runtime.sinks.net.pump import Pump
 from edgetalker.runtime.sinks.net.sender import NetworkSink, UdpSink
 from edgetalker.runtime.sinks.sink import SinkStatistics
 from tests.runtime.sinks_net.tools import LAYOUT, frame, read_live_link, receiver, sender_threads, until, unused_port
+from tests.support.clock import FakeClock
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +175,56 @@ def test_it_backs_off_and_says_once_that_a_receiver_is_gone_and_once_that_it_is_
     turns(1)
     assert [b - a for a, b in itertools.pairwise(outlet.tries)] == [100, 200, 400]  # it starts small again
     assert len(caplog.records) == 3
+
+
+def test_what_a_receiver_answers_is_no_fault() -> None:
+    with receiver() as bound:
+        outlet = sender.UdpOutlet("127.0.0.1", bound.getsockname()[1])
+        outlet.connect()
+        for _ in range(3):
+            outlet.send(b"packet")
+            _, back = bound.recvfrom(2048)
+            bound.sendto(b"a long answer", back)
+        outlet.close()
+
+
+@pytest.mark.parametrize(("rate", "waited"), [(90, []), (5, [0.15])])
+def test_between_two_packets_of_a_rate_it_sleeps_on_the_clock(
+    monkeypatch: pytest.MonkeyPatch, rate: int, waited: list[float]
+) -> None:
+    """An Event waits by Windows' ticks of 15.6 ms; only what is far off may be waited for so."""
+    clock = FakeClock(10**9)
+    monkeypatch.setattr(time, "perf_counter_ns", clock.now_ns)
+    pump = pump_at(rate)
+    one = sender.Sender(pump, Refusing([0]), "vmc://avatar:39539", clock)
+    waits = list[float]()
+
+    def wait(seconds: float | None = None) -> bool:
+        assert seconds is not None
+        waits.append(seconds)
+        clock.advance(int(seconds * 1e9) + 15_000_000)
+        return False
+
+    monkeypatch.setattr(one._stop, "wait", wait)
+    pump.accept(frame(0), clock.now_ns())
+    one._connected = True
+    assert pump.step(clock.now_ns())
+    due = pump.wake_ns()
+    one._idle()
+    assert clock.now_ns() == due
+    assert waits == pytest.approx(waited)
+
+
+def test_a_sink_that_closes_need_not_wait_for_its_next_packet() -> None:
+    clock = FakeClock(10**9)
+    one = sender.Sender(pump_at(90), Refusing([0]), "vmc://avatar:39539", clock)
+    one._stop.set()
+    one._sleep_until(clock.now_ns() + 10**10)
+    assert clock.now_ns() == 10**9
+
+
+def pump_at(rate: int) -> Pump:
+    return Pump(LAYOUT, vmc_encoder(), SinkStatistics(), rate=Fraction(rate), smooth=0.0, capacity=8)
 
 
 def vmc_encoder() -> vmc.VmcEncoder:

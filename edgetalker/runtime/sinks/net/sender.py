@@ -9,6 +9,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
+from edgetalker.runtime.clock import Clock, SystemClock
 from edgetalker.runtime.frame import Frame, MotionLayout
 from edgetalker.runtime.sinks.net.pump import Encoder, Pump
 from edgetalker.runtime.sinks.options import Endpoint
@@ -90,10 +91,13 @@ class UdpSink(NetworkSink):
 _log = logging.getLogger("edgetalker.outputs")
 FIRST_WAIT_NS = 50_000_000
 LONGEST_WAIT_NS = 1_000_000_000
+ASLEEP_NS = 50_000_000
+SEND_SECONDS = 0.1
+LARGEST = 65_535  # bytes of a datagram
 
 
 class UdpOutlet:
-    """A connected UDP socket: so the system reports a refused port, at the packet after the one it refused.
+    """A connected UDP socket: so the system reports a refused port, after the packet that it refused or the next.
 
     Used from the sender's thread only; every fault is an OSError.
     Names are resolved here, in the sender's thread, because that may take seconds, and anew at each `connect`, because
@@ -121,12 +125,23 @@ class UdpOutlet:
         self._tries += 1
         self._socket = socket.socket(family, kind, protocol)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        self._socket.settimeout(0.1)
+        self._socket.settimeout(SEND_SECONDS)
         self._socket.connect(address)
 
     def send(self, packet: bytes | bytearray | str) -> None:
         assert self._socket is not None and not isinstance(packet, str)
         self._socket.send(packet)
+        self._look_for_refusal(self._socket)
+
+    def _look_for_refusal(self, connected: socket.socket) -> None:
+        """Raise what the system knows of earlier packets: Windows tells who receives, and never who sends."""
+        connected.settimeout(0)
+        try:
+            connected.recv(LARGEST)  # an answer is thrown away whole: Windows calls a part of one an error
+        except BlockingIOError:
+            pass
+        finally:
+            connected.settimeout(SEND_SECONDS)
 
     def close(self) -> None:
         if self._socket is not None:
@@ -142,7 +157,8 @@ class Sender:
     lasted: UDP has no receipts, so a second without a refusal is the end. The talker's thread only ever calls `notify`.
     """
 
-    def __init__(self, pump: Pump, outlet: UdpOutlet, name: str) -> None:
+    def __init__(self, pump: Pump, outlet: UdpOutlet, name: str, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock(spin_ns=0)
         self._pump = pump
         self._outlet = outlet
         self._stop = threading.Event()
@@ -241,10 +257,19 @@ class Sender:
     def _idle(self) -> None:
         until = self._pump.wake_ns() if self._connected else self._retry_ns
         if until is not None:
-            self._stop.wait(max(until - time.perf_counter_ns(), 0) * 1e-9)
+            self._sleep_until(until)
             return
         self._wake.wait()
         self._wake.clear()
+
+    def _sleep_until(self, until: int) -> None:
+        """Sleep on the clock: an Event waits by Windows' ticks of up to 15.6 ms, too coarse for 90 packets a second.
+
+        Only the last of a long wait, since what sleeps cannot be woken when the sink closes.
+        """
+        left = until - ASLEEP_NS - self._clock.now_ns()
+        if left <= 0 or not self._stop.wait(left * 1e-9):
+            self._clock.sleep_until_ns(until)
 
     def _finish(self) -> None:
         """Send what waits; with a rate, go on until the last frame is reached, which takes two frames at most."""
