@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         MissingPackageError,
         OptionError,
         OutputError,
+        UnsupportedGpuError,
         UserError,
     )
     from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
@@ -42,7 +43,8 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "edgetalker.engines.errors": (
-        "BundleError DeviceError EngineError InputError MissingPackageError OptionError OutputError UserError"
+        "BundleError DeviceError EngineError InputError MissingPackageError OptionError OutputError "
+        "UnsupportedGpuError UserError"
     ),
     "edgetalker.runtime.frame": "Frame MotionLayout Outcome",
     "edgetalker.runtime.ladder": "rehearse",
@@ -91,6 +93,7 @@ __all__ = [
     "Talker",
     "TalkerOptions",
     "Tally",
+    "UnsupportedGpuError",
     "UserError",
     "__version__",
     "drive",
