@@ -6,7 +6,7 @@ Importing this module registers them; `sink_for` makes the sink of a file name o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,26 +20,32 @@ Target = tuple[str, "Mapping[str, object] | None"]
 """An output: its URL or file name, and a table of options over the URL's."""
 
 
-def sinks_for(targets: Iterable[str | Target], read: Path | str | None = None) -> list[Sink]:
+def sinks_for(
+    targets: Iterable[str | Target], read: Iterable[Path | str] = (), written: Iterable[Path | str] = ()
+) -> list[Sink]:
     """Return the sinks of one run, two receivers with one URL by two names.
 
-    read: the file that the run reads. Raises OptionError when an output is that file, or a file is named twice.
+    read: files that the run reads; written: those that it writes beside. Raises OptionError when a file is written that
+    is read, or is written twice.
     """
-    sinks, files, seen = [], [read] if read is not None and str(read) != "-" else [], dict[str, int]()
-    for target in targets:
-        text, options = (target, None) if isinstance(target, str) else target
-        if not is_receiver(text):
-            file = split_file(text)[0]
-            for other in files:
-                if _same(file, other):
-                    what = "is the file that is read" if other is read else "is written twice"
-                    raise OptionError(f"{file} {what}", hint="name another file")
-            files.append(file)
+    named = [(target, None) if isinstance(target, str) else target for target in targets]
+    files = [split_file(text)[0] for text, _ in named if not is_receiver(text)]
+    _check_files([*files, *written], [file for file in read if str(file) != "-"])
+    sinks, seen = [], dict[str, int]()
+    for text, options in named:
         sink = sink_for(text, options)
         seen[text] = seen.get(text, 0) + 1
         sink.name = text if seen[text] == 1 else f"#{seen[text]} {text}"
         sinks.append(sink)
     return sinks
+
+
+def _check_files(written: Sequence[Path | str], read: Sequence[Path | str]) -> None:
+    for place, file in enumerate(written):
+        if any(_same(file, other) for other in read):
+            raise OptionError(f"{file} is a file that is read", hint="name another file")
+        if any(_same(file, other) for other in written[:place]):
+            raise OptionError(f"{file} is written twice", hint="name another file")
 
 
 def _same(one: Path | str, other: Path | str) -> bool:

@@ -119,12 +119,34 @@ def test_an_output_that_is_the_input_or_is_named_twice_is_refused_before_the_wor
     link = tmp_path / "link.jsonl"
     link.symlink_to(speech)
     before = speech.read_bytes()
-    twice = ["-o", tmp_path / "a.csv", "-o", f"{tmp_path}/./a.csv"]
-    read, again = "is the file that is read", "is written twice"
-    for outputs, words in ((["-o", speech], read), (["-o", link], read), (twice, again)):
+    tags = tmp_path / "tags.csv"
+    tags.write_text("time,tag\n0,north\n")
+    motion, told = ["-o", tmp_path / "a.csv"], ["--input", f"setting={tags}"]
+    read, again = "is a file that is read", "is written twice"
+    for outputs, words in (
+        (["-o", speech], read),
+        (["-o", link], read),
+        ([*motion, "-o", f"{tmp_path}/./a.csv"], again),
+        ([*motion, "--trace", tmp_path / "a.csv"], again),
+        (["-o", tags, *told], read),
+        ([*motion, *told, "--trace", tags], read),
+    ):
         assert main(list(map(str, ["animate", speech, "--bundle", toy.path, *outputs]))) == 64
         assert words in capsys.readouterr().err
-    assert speech.read_bytes() == before
+    heard = write_wav(tmp_path / "heard.wav", 0.5)
+    content = heard.read_bytes()
+    assert main(list(map(str, ["live", heard, "--play", heard, *motion[1:], "--bundle", toy.path, "--to", "-"]))) == 64
+    assert (speech.read_bytes(), heard.read_bytes()) == (before, content)
+    assert tags.read_text() == "time,tag\n0,north\n"
+
+
+def test_quiet_still_tells_what_goes_wrong(toy: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    speech = write_wav(tmp_path / "a.wav", 1.0)
+    speech.write_bytes(speech.read_bytes()[:-5000])
+    assert main(["animate", str(speech), "--bundle", str(toy.path), "-o", str(tmp_path / "a.npz"), "--quiet"]) == 0
+    assert capsys.readouterr().err.startswith("warning: ")
+    assert main(["live", str(speech), "--bundle", str(toy.path), "--to", str(tmp_path / "b.npz"), "--quiet"]) == 0
+    assert "warning: " in capsys.readouterr().err
 
 
 def test_lines_on_stdout(toy: Bundle, tmp_path: Path) -> None:
@@ -145,6 +167,9 @@ MISTAKES = [
     (["animate"], 64, "nothing to hear"),
     (["animate", "x.wav", "--mic"], 64, "both a file and --mic"),
     (["animate", "-"], 64, "--rate 16000"),
+    (["animate", ""], 64, "an empty name"),
+    (["animate", "SPEECH", "--bundle", ""], 64, "an empty name"),
+    (["animate", "SPEECH", "--bundle", "TOY", "--input", "setting="], 64, "--input setting=values.csv"),
     (["animate", "nowhere.wav", "--bundle", "TOY"], 65, "nowhere.wav"),
     (["animate", "SPEECH", "--bundle", "nowhere"], 65, "no such folder"),
     (["animate", "SPEECH", "--bundle", "TOY", "-o", "x.mp4"], 64, ".mp4"),

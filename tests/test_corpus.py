@@ -71,6 +71,28 @@ def test_each_sound_becomes_the_motion_that_it_is_alone(folder: Path, tmp_path: 
             assert not many["cost_ns"].any(), "what it cost is another number each time"
 
 
+def test_the_mouth_rests_in_a_folder_as_it_rests_alone(tmp_path: Path) -> None:
+    """A tone is no voice; without a detector the talker moves on it, or the test says nothing."""
+    (tmp_path / "in").mkdir()
+    buzz = sound(tmp_path / "in" / "buzz.wav", 0, 32000)
+    with wave.open(str(buzz), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        at = np.arange(32000) / 16000
+        wave_ = np.sign(np.sin(2 * np.pi * 140 * at)) * (0.2 + 0.1 * np.sin(2 * np.pi * 3 * at))
+        file.writeframes((wave_ * 20000).astype("<i2").tobytes())
+    found = {}
+    for name, voice in (("without", ()), ("with", ("--voice", "energy"))):
+        assert animate(tmp_path / "in", "-o", tmp_path / name, *ONE, *voice) == 0
+        assert animate(buzz, "-o", tmp_path / "alone.npz", *ONE, *voice) == 0
+        with np.load(tmp_path / "alone.npz") as alone, np.load(tmp_path / name / "buzz.npz") as many:
+            np.testing.assert_array_equal(alone["motion"], many["motion"])
+            found[name] = alone["motion"].copy()
+    assert not np.array_equal(found["without"], found["with"])
+    assert animate(tmp_path / "in", "-o", tmp_path / "with", *ONE) == 64, "made in another way"
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_forms_and_lists_and_other_order_give_the_same_bytes(folder: Path, tmp_path: Path, form: str) -> None:
     (folder / "bad.wav").unlink()

@@ -18,12 +18,13 @@ from edgetalker.cli.options import (
     milliseconds,
     natural,
     on_signals,
+    resting,
     session_from,
     set_controls,
     tell_plan,
 )
 from edgetalker.cli.progress import FrameLine
-from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
+from edgetalker.cli.source import add_source, check_source, files_read, list_inputs, source_from, values_from
 from edgetalker.engines.errors import OptionError
 from edgetalker.engines.files import checked_target
 from edgetalker.outputs import is_receiver, sinks_for, split_file
@@ -64,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
         "--trace", type=Path, metavar="FILE", help="times of every frame and step: .json (Perfetto) or .csv"
     )
     add_corpus(parser)
-    parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
+    parser.add_argument("--quiet", action="store_true", help="no progress and no summary: only what goes wrong")
 
 
 def add_timing(parser: argparse.ArgumentParser) -> None:
@@ -92,11 +93,10 @@ def run(args: argparse.Namespace) -> int:
     check_source(args, "edgetalker animate SPEECH.wav, or `-` for raw PCM on stdin, or --mic")
     # A receiver shows frames as they come: sent faster than they sound, they would only be dropped.
     args.realtime = args.realtime or args.mic or any(is_receiver(target) for target in args.output)
-    sinks = sinks_for(args.output, args.speech)
+    sinks = sinks_for(args.output, files_read(args), [] if args.trace is None else [args.trace])
     if args.trace is not None:
         checked_target(args.trace)
-    rest = {} if args.voice is None else {"rest": True, "voice": args.voice}
-    session = session_from(args, timings=args.trace is not None, **rest)
+    session = session_from(args, timings=args.trace is not None, **resting(args))
     try:
         set_controls(session, args)
         return _play(args, session, sinks)
@@ -142,14 +142,14 @@ def _play(args: argparse.Namespace, session: Talker, sinks: Sequence[Sink]) -> i
         progress.close()
     if tracer is not None:
         tracer.write(args.trace)
+    for text in loop.warnings():
+        sys.stderr.write(f"warning: {text}\n")
     if not args.quiet:
-        _summary(args, tally, loop)
+        _summary(args, tally)
     return exit_code(came, loop.failed)
 
 
-def _summary(args: argparse.Namespace, tally: Tally, loop: Loop) -> None:
-    for text in loop.warnings():
-        sys.stderr.write(f"warning: {text}\n")
+def _summary(args: argparse.Namespace, tally: Tally) -> None:
     lines = [tally.summary()] if args.realtime else [f"{tally.due} frames"]
     if tally.schedules and (len(tally.schedules) > 1 or args.realtime):
         lines.append(", ".join(f"{count} with schedule {name}" for name, count in tally.schedules.items()))

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.cli.options import on_signals, session_from, set_controls
+from edgetalker.cli.options import on_signals, resting, session_from, set_controls
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError
 from edgetalker.engines.files import checked_target, read_text, reported, write_whole
@@ -42,11 +42,11 @@ SETTINGS, FAULTS = "corpus.json", "faults.txt"
 TOLD = 20
 """Faults that are told; the file has all."""
 MADE_BY = (
-    "form", "schedule", "seed", "precision", "limit", "channel", "emotion", "style", "style_motion", "fix_pose",
-    "identity", "set",
+    "form", "schedule", "seed", "precision", "limit", "channel", "voice", "emotion", "style", "style_motion",
+    "fix_pose", "identity", "set",
 )  # fmt: skip
 """Options that decide what the motion is, beside the bundle."""
-SINGLE = ("realtime", "mic", "trace", "input", "budget", "rate", "format")
+SINGLE = ("realtime", "mic", "trace", "input", "budget", "rate", "format", "paced")
 """Options that are for one sound."""
 
 
@@ -116,7 +116,7 @@ class Animator:
     def __init__(self, settings: Mapping[str, Any], stopped: Sequence[bool] = ()) -> None:
         """settings: the options of `edgetalker animate`, by name. stopped: not empty once all is to end."""
         self._args, self._stopped = argparse.Namespace(**settings), stopped
-        self._talker = session_from(self._args)
+        self._talker = session_from(self._args, **resting(self._args))
         set_controls(self._talker, self._args)
         self._fresh = self._talker.save()
 
@@ -313,7 +313,7 @@ def _note_settings(out: Path, args: argparse.Namespace) -> None:
                 raise ValueError("the settings of a run were wanted")
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: {error}", hint="another folder for the motion") from None
-        other = [name for name in made_by if before.get(name) != made_by[name]]
+        other = [name for name in made_by if before.get(name, "None") != made_by[name]]
         if other:
             was = ", ".join(f"{name} was {before.get(name)} and is {made_by[name]}" for name in other)
             raise OptionError(f"{out} holds motion that was made in another way: {was}", hint="another folder as -o")

@@ -29,7 +29,7 @@ from edgetalker.cli.options import (
     tell_plan,
 )
 from edgetalker.cli.service import ServiceManager
-from edgetalker.cli.source import add_source, check_source, list_inputs, source_from, values_from
+from edgetalker.cli.source import add_source, check_source, files_read, list_inputs, source_from, values_from
 from edgetalker.cli.status import Status, delivered
 from edgetalker.engines.errors import DeviceError
 from edgetalker.outputs import sinks_for
@@ -135,7 +135,8 @@ def run(args: argparse.Namespace) -> int:
     args = args.settings.merge(args, args.config)
     log_as(args.log, quiet=args.quiet)
     _check(args)
-    sinks = sinks_for(targets(args.to), args.speech)
+    heard = args.play if args.play is not None and args.play.endswith(".wav") else None
+    sinks = sinks_for(targets(args.to), files_read(args), [] if heard is None else [heard])
     session = session_from(args, voice=_voice(args))
     try:
         set_controls(session, args)
@@ -252,10 +253,10 @@ def _conversation(live: Live) -> Iterator[None]:
 
 
 def _summary(report: LiveReport, live: Live, *, quiet: bool) -> None:
-    if quiet:
-        return
     for text in live.loop.warnings():
         logging.getLogger("edgetalker.run").warning("%s", text)
+    if quiet:
+        return
     tally = report.tally
     counts = {outcome.value: count for outcome, count in tally.outcomes.items()}
     say(tally.summary(), due=tally.due, outcomes=counts, schedules=tally.schedules, resets=tally.resets)

@@ -32,7 +32,9 @@ __all__ = [
     "bundle_path",
     "bundled",
     "exit_code",
+    "named",
     "on_signals",
+    "resting",
     "session_from",
     "set_controls",
     "tell_plan",
@@ -47,11 +49,15 @@ def add_bundle(parser: argparse.ArgumentParser, *, positional: bool = False) -> 
     positional: it may stand without `--bundle` too, with commands that are about a bundle and nothing else.
     """
     text = "bundle folder, or the name of one that ships with the package (default: the bundled talker)"
-    parser.add_argument("--bundle", type=Path, action=_Once, help=text)
+    parser.add_argument("--bundle", type=_path, action=_Once, help=text)
     if positional:
         parser.add_argument(
-            "bundle", nargs="?", type=Path, action=_Once, default=argparse.SUPPRESS, help="the same without its name"
+            "bundle", nargs="?", type=_path, action=_Once, default=argparse.SUPPRESS, help="the same without its name"
         )
+
+
+def _path(text: str) -> Path:
+    return Path(named(text))
 
 
 class _Once(argparse.Action):
@@ -99,6 +105,11 @@ def add_voice(group: argparse._ArgumentGroup, default: str) -> None:
     )
 
 
+def resting(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the talker's options that `--voice` asks for: with it the mouth rests while nobody speaks."""
+    return {} if args.voice is None else {"rest": True, "voice": args.voice}
+
+
 def session_from(args: argparse.Namespace, *, timings: bool = False, **more: Any) -> Talker:
     """Open the talker that the options of `add_bundle` and `add_device` describe; more: other options of a talker."""
     on_gpu = {"gpu": args.gpu, "wait": args.wait} if args.device == "cuda" else {}
@@ -122,6 +133,13 @@ def tell_plan(session: Talker) -> None:
         for name, plan in session.spread.plan.items():
             lines = "\n  ".join(plan.lines())
             sys.stderr.write(f"a chunk's pieces, by the slots of the frames before it (schedule {name}):\n  {lines}\n")
+
+
+def named(text: str) -> str:
+    """Parse a name that is not empty: a shell's variable that was not set would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name came")
+    return text
 
 
 def positive(text: str) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 
-from edgetalker.cli.options import positive
+from edgetalker.cli.options import named, positive
 from edgetalker.engines.errors import OptionError
 from edgetalker.runtime.clock import Clock
 from edgetalker.runtime.sources.convert import CHANNELS, RATES, encoding
@@ -20,7 +20,9 @@ __all__ = ["add_source", "check_source", "device_of", "list_inputs", "source_fro
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Add where the sound comes from."""
     group = parser.add_argument_group("sound")
-    group.add_argument("speech", nargs="?", metavar="SPEECH", help="a sound file or pipe, or `-` for raw PCM on stdin")
+    group.add_argument(
+        "speech", nargs="?", type=named, metavar="SPEECH", help="a sound file or pipe, or `-` for raw PCM on stdin"
+    )
     group.add_argument("--mic", action="store_true", help="the microphone")
     group.add_argument(
         "--input",
@@ -47,6 +49,12 @@ def device_of(args: argparse.Namespace) -> str | None:
     """Return the microphone that `--input` chooses; what has the form NAME=SOURCE is none."""
     devices = [text for text in args.input if "=" not in text]
     return devices[-1] if devices else None
+
+
+def files_read(args: argparse.Namespace) -> list[str]:
+    """Return the files that a run reads: its sound, and the values of `--input NAME=FILE`."""
+    values = [text.partition("=")[2] for text in args.input if "=" in text and "://" not in text]
+    return [*([] if args.speech is None else [args.speech]), *values]
 
 
 def values_from(args: argparse.Namespace, talker: Talker, clock: Clock) -> list[InputSource]:

@@ -244,6 +244,32 @@ def test_osc_messages_are_values_at_the_time_they_come(bundle: Bundle) -> None:
             OscValues("gaze", url, ("yaw", "pitch"), np.zeros(2, np.float32), clock)
 
 
+@pytest.mark.parametrize("size", [-4, -8, 0, 5000])
+def test_a_bundle_whose_sizes_do_not_fit_is_counted_and_not_read_for_ever(
+    bundle: Bundle, size: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ("yaw", "pitch")
+    source = OscValues("gaze", f"udp-osc://127.0.0.1:{free_port()}", names, np.zeros(2, np.float32), FakeClock())
+    head, good = b"#bundle\0" + bytes(8), message("/gaze", 0.5, -0.5)
+    deep = good
+    for _ in range(200):
+        deep = head + struct.pack(">i", len(deep)) + deep
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tracker:
+        tracker.connect(source.address)
+        for data in (
+            head + struct.pack(">i", size),
+            head + struct.pack(">i", len(good)) + good + struct.pack(">i", size) + b"zzzz",
+            deep,
+            head + struct.pack(">i", 4) + b"zzzz",  # which the parser logs
+            head + struct.pack(">i", len(good)) + good,
+        ):
+            tracker.send(data)
+        assert [values.tolist() for _, _, values in source.take(0.0)] == [[0.5, -0.5]]
+    assert source.refused == 3
+    source.close()
+    assert capfd.readouterr().err == ""
+
+
 def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))

@@ -87,6 +87,7 @@ def test_files_of_tags_and_of_some_columns(tmp_path: Path) -> None:
             ("time,tag\n0,joj\n", "has no `joj`.*did you mean `joy`"), ("time,joi\n0,1\n", "did you mean `joy`"),
             ("time,joy\n0,1.5\n", "at 0 s: .*0 to 1"), ("tag,intensity\njoy,1\n", "time, joy, .* were wanted"),
             ("time,tag,intensity\n0,joy,much\n", "no table of numbers"), ("time,tag\n", "0 times"),
+            ("time,tag,intensity\n0,joy,0.5\n0.5\n", "row 3 is `0.5`; time, tag, intensity were wanted"),
         )  # fmt: skip
         for text, expected in wrong:
             with pytest.raises(InputError, match=expected):

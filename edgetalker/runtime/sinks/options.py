@@ -116,7 +116,9 @@ def choices(*known: str) -> Callable[[Any], tuple[str, ...]]:
     one = choice(*known)
 
     def read(value: Any) -> tuple[str, ...]:
-        words = value.split(",") if isinstance(value, str) else list(value)
+        if not isinstance(value, (str, list, tuple)):
+            raise ValueError("wants words with commas between them, or a list of them")
+        words = value.split(",") if isinstance(value, str) else value
         return tuple(one(word) for word in words if word)
 
     return read

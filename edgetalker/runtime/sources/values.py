@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ Table = tuple[NDArray[Any], NDArray[Any]]
 SYNONYMS = {"happy": "joy", "happiness": "joy", "sad": "sadness", "angry": "anger", "surprised": "surprise"}
 """Other words for places of the control `emotion`."""
 _NEUTRAL = ("neutral", "")
+_BUNDLE_HEAD, _DEEPEST = 16, 8
+"""Bytes of a bundle's name and time tag; bundles within bundles that are read."""
 AHEAD = 2.0
 """Seconds of values that a file gives before their time: the value after a frame's is wanted too."""
 
@@ -68,6 +71,8 @@ def input_source(text: str, fed: Mapping[str, Track | Control], clock: Clock) ->
     if name not in fed:
         known = f"the bundle's inputs are {', '.join(fed)}" if fed else "the bundle has no inputs"
         raise OptionError(f"--input {text}: {known}{nearest(name, fed)}")
+    if not where:
+        raise OptionError(f"--input {text}: no file and no udp-osc:// came", hint=f"--input {name}=values.csv")
     into, tensor = fed[name], fed[name].tensor
     names = tensor.names or tuple(str(place) for place in range(tensor.spec.shape[-1]))
     control = into if isinstance(into, Control) else None
@@ -138,8 +143,10 @@ class FileValues(InputSource):
     def _tags(self, control: Control, head: list[str], rows: list[list[str]]) -> Table:
         """Return the times and blends of a voice agent's tags; a new time's tags take the place of those before."""
         blends: dict[float, NDArray[np.float64]] = {}
-        for row in rows:
+        for number, row in enumerate(rows, 2):
             told = dict(zip(head, (cell.strip() for cell in row), strict=False))
+            if not {"time", "tag"} <= told.keys():
+                raise InputError(f"{self._path}: row {number} is `{','.join(row)}`; {', '.join(head)} were wanted")
             blend = blends.setdefault(float(told["time"]), np.array(control.tensor.default, np.float64))
             if told["tag"].lower() not in _NEUTRAL:
                 blend[self._place(told["tag"])] = float(told.get("intensity") or 1.0)
@@ -196,6 +203,7 @@ class OscValues(InputSource):
         self.name, self._clock, self._control = name, clock, control
         self._places, self._now = {place: k for k, place in enumerate(places)}, default.copy()
         self._packet = required("pythonosc.osc_packet", "values over OSC", extra="net", package="python-osc").OscPacket
+        logging.getLogger().addFilter(_not_the_parsers)
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "127.0.0.1", parts.port
@@ -220,6 +228,7 @@ class OscValues(InputSource):
 
     def _values(self, data: bytes) -> Iterator[Value]:
         try:
+            _check_sizes(data)
             messages = [timed.message for timed in self._packet(data).messages]
         except Exception:  # whatever bytes from outside make of the parser
             self.refused += 1
@@ -259,6 +268,26 @@ class OscValues(InputSource):
 
     def close(self) -> None:
         self._port.leave(self.name)
+
+
+def _check_sizes(data: bytes, depth: int = 0) -> None:
+    """Raise ValueError for a bundle (OSC 1.0) whose elements have no size that fits: python-osc reads one below 0 for
+    ever, and a bundle in a bundle as deep as a packet is long."""
+    if not data.startswith(b"#bundle\0"):
+        return
+    at = _BUNDLE_HEAD
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big", signed=True)
+        at += 4
+        if depth == _DEEPEST or not 0 < size <= len(data) - at:
+            raise ValueError("no bundle of OSC")
+        _check_sizes(data[at : at + size], depth + 1)
+        at += size
+
+
+def _not_the_parsers(record: logging.LogRecord) -> bool:
+    """Leave out what python-osc logs of packets, on the root logger: anybody could fill a disk with it."""
+    return Path(record.pathname).parent.name != "pythonosc"
 
 
 class _Port:

@@ -48,6 +48,12 @@ def test_a_table_is_read_as_strictly(table: dict[str, object]) -> None:
         sink_for("livelink://", table)
 
 
+@pytest.mark.parametrize("names", [5, None, {"vrm0": 1}, [5]])
+def test_words_are_a_text_or_a_list(names: object) -> None:
+    with pytest.raises(OptionError, match="names"):
+        sink_for("vmc://", {"names": names})
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
