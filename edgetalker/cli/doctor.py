@@ -172,13 +172,16 @@ def _microphone() -> Ability:
 
 
 def _cuda() -> Ability:
-    from edgetalker.engines.machine import Gpu, probe
+    from edgetalker.engines.machine import Gpu, bindings_fault, probe
 
     name, found = "play on the GPU (--device cuda)", probe()
     if not isinstance(found, Gpu):
         return Ability(name, False, found.reason, "--device host plays on the CPU")
     if _version("cuda-bindings") is None:
-        return Ability(name, False, "needs cuda-bindings", install("cuda"))
+        return Ability(name, False, "needs cuda-bindings", install("cuda12" if found.driver.startswith("12.") else "cuda"))
+    fault = bindings_fault(found)
+    if fault is not None:
+        return Ability(name, False, fault.message, fault.hint or "")
     return Ability(name, True, str(found))
 
 

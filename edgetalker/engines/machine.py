@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "Gpu",
     "Machine",
     "NoGpu",
+    "bindings_fault",
     "driver_fault",
     "peak_memory",
     "probe",
@@ -107,6 +109,18 @@ def driver_fault(flavour: str, gpu: Gpu) -> DeviceError | None:
         f"the NVIDIA driver of {gpu.name} is for CUDA {gpu.driver}; the installed {package} wheels want CUDA {wanted}",
         hint=f"update the driver to {_DRIVERS[wanted]} or newer; or, for it, `pip uninstall {parts}` and `{swap}`",
     )
+
+
+def bindings_fault(gpu: Gpu) -> DeviceError | None:
+    """Return the error of cuda-bindings for a newer CUDA than the driver's, None when they fit or are not there."""
+    with suppress(metadata.PackageNotFoundError):
+        version = metadata.version("cuda-bindings")
+        if int(version.split(".")[0]) > int(gpu.driver.split(".")[0]):
+            return DeviceError(
+                f"cuda-bindings {version} is for newer drivers than that of {gpu.name}, for CUDA {gpu.driver}",
+                hint=f"{install('cuda12')}, for a driver of CUDA 12; or update the driver",
+            )
+    return None
 
 
 class _DriverError(Exception):

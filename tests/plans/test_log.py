@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
 import pytest
 
 from edgetalker.cli import doctor
@@ -89,6 +91,27 @@ def test_doctor_compares_driver_and_wheels(rtx: Api, monkeypatch: pytest.MonkeyP
     assert "; hint: update the driver to 580 or newer" in told
     monkeypatch.setattr("edgetalker.engines.machine.wheel_cuda", lambda flavour: 12)
     assert not [line for line in doctor._flavours() if line.startswith(rtx.flavour) and "want CUDA" in line]
+
+
+@pytest.mark.parametrize(("driver", "bindings", "fits"), [("12.6", "13.5.0", False), ("12.6", "12.9.5", True)])
+def test_doctor_compares_driver_and_bindings(
+    driver: str, bindings: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda: Gpu("Orin", "sm87", 8 << 30, driver))
+    monkeypatch.setattr(metadata, "version", lambda name: bindings)
+    ability = doctor._cuda()
+    assert ability.works == fits
+    assert ("for newer drivers than that of Orin, for CUDA 12.6" in ability.detail) != fits
+    assert ("[cuda12]" in ability.hint) != fits
+
+
+@pytest.mark.parametrize(("driver", "extra"), [("12.6", "[cuda12]"), ("13.2", "[cuda]")])
+def test_doctor_names_the_bindings_that_the_driver_takes(
+    driver: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgetalker.engines.machine.probe", lambda: Gpu("Orin", "sm87", 8 << 30, driver))
+    monkeypatch.setattr(doctor, "_version", lambda distribution: None)
+    assert extra in doctor._cuda().hint
 
 
 def test_the_wheels_that_are_installed_say_their_cuda(rtx: Api) -> None:

@@ -16,7 +16,7 @@ from functools import partialmethod
 from typing import Any
 
 from edgetalker.engines.cuda.errors import INVALID_VALUE, NOT_READY, CudaError, error_for
-from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.engines.errors import DeviceError, OptionError, install
 from edgetalker.engines.lazy import required
 
 __all__ = ["CAPTURE_RELAXED", "TABLE", "Driver"]
@@ -86,6 +86,13 @@ class Driver:
             if unknown is None:
                 raise
             raise self.error(entry, int(unknown[1])) from None
+        except RuntimeError as error:  # cuda-bindings has a newer form of the call than the driver
+            if not re.match(r"function .* not found$", str(error), re.IGNORECASE):
+                raise
+            raise DeviceError(
+                f"{entry}: the NVIDIA driver is older than cuda-bindings: {error}",
+                hint=f"{install('cuda12')}, for a driver of CUDA 12; or update the driver",
+            ) from None
 
     # The GPU and its context
 

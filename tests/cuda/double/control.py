@@ -24,6 +24,7 @@ _DEFAULTS = {
     "at_once": 0,
     "unified": 0,
     "any_pitch": 1,
+    "by_version": 0,
 }
 
 

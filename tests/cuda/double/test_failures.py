@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -143,3 +147,34 @@ def test_codes_that_nobody_knows_are_still_told(double: Double, device: CudaDevi
     with pytest.raises(CudaError, match="4711") as caught:
         device.launch(device.capture("g", lambda: None))
     assert "https://docs.nvidia.com" in str(caught.value)
+
+
+OLDER = """
+from tests.cuda.double.control import Double
+from edgetalker.engines.cuda import CudaDevice
+from edgetalker.engines.errors import DeviceError
+double = Double()
+double.set("driver_version", 12060)
+double.set("by_version", 1)
+with CudaDevice() as device:
+    first, last = device.mark("first"), device.mark("last")
+    device.record(first)
+    device.record(last)
+    device.synchronize()
+    try:
+        print("elapsed", device.elapsed(first, last))
+    except DeviceError as error:
+        print(error)
+"""
+
+
+def test_a_driver_that_lacks_a_newer_form_of_a_call_is_told() -> None:
+    """Marks on JetPack 6. A process of its own: cuda-bindings looks entries up once."""
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", OLDER], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if int(metadata.version("cuda-bindings").split(".")[0]) < 13:
+        assert done.stdout.startswith("elapsed"), done.stdout
+    else:
+        assert "cuEventElapsedTime: the NVIDIA driver is older than cuda-bindings" in done.stdout
+        assert "[cuda12]" in done.stdout

@@ -81,7 +81,7 @@ EXPORT int double_set(const char *name, int64_t value) {
       {"op_cost_ns", offsetof(Settings, op_cost_ns)}, {"real_clock", offsetof(Settings, real_clock)},
       {"log", offsetof(Settings, log)}, {"driver_version", offsetof(Settings, driver_version)},
       {"at_once", offsetof(Settings, at_once)}, {"unified", offsetof(Settings, unified)},
-      {"any_pitch", offsetof(Settings, any_pitch)}};
+      {"any_pitch", offsetof(Settings, any_pitch)}, {"by_version", offsetof(Settings, by_version)}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
     if (!strcmp(known[i].name, name)) {
       *(int64_t *)((char *)&settings + known[i].offset) = value;

@@ -65,10 +65,11 @@ static inline void double_unlock(int *unused) { (void)unused; pthread_mutex_unlo
 
 /* Settings that tests change by name (control.c, double_set). at_once: work runs when it is enqueued, the other
  * extreme of an order that CUDA leaves open; else when somebody waits for it. unified: the GPU sees mapped memory at
- * the host's own address. any_pitch: rows may lie at any distance, not only at one that cuMemAllocPitch chose. */
+ * the host's own address. any_pitch: rows may lie at any distance, not only at one that cuMemAllocPitch chose.
+ * by_version: an entry is looked up by its version, as CUDA's manual says; else by its name alone. */
 typedef struct Settings {
   int64_t total_memory, integrated, devices, ops_per_query, op_cost_ns, real_clock, log, driver_version, at_once, unified,
-      any_pitch;
+      any_pitch, by_version;
 } Settings;
 extern Settings settings;
 

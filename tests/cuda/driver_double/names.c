@@ -51,8 +51,12 @@ EXPORT CUresult cuGetErrorString(CUresult code, const char **out) { return look_
 
 EXPORT CUresult cuGetProcAddress_v2(const char *symbol, void **entry, int version, uint64_t flags, int *status) {
   static const char *const endings[] = {"_v4", "_v3", "_v2", "", "WithFlags"};
-  (void)version, (void)flags;
+  (void)flags;
   *entry = NULL;
+  if (settings.by_version && version > settings.driver_version) {
+    if (status) *status = 1;
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   Dl_info self;
   void *library = dladdr((void *)cuGetErrorName, &self) ? dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD) : NULL;
   for (size_t i = 0; library && !*entry && i < sizeof endings / sizeof *endings; i++) {
