@@ -98,6 +98,20 @@ def test_a_pytorch_without_kernels_for_the_gpu_is_told(monkeypatch: pytest.Monke
     assert caught.value.hint is not None and "sm_80, sm_90" in caught.value.hint
 
 
+@pytest.mark.parametrize("missing", ["MemPool", "use_mem_pool"])
+def test_a_pytorch_with_half_of_the_memory_pools_is_told(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's builds of 2.5.0a0 were cut before both were there."""
+
+    class Gpu(HostDevice):
+        kind = "cuda"
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delattr(torch.cuda, missing)
+    with pytest.raises(EngineError, match="has no memory pools") as caught:
+        TorchPool(Gpu())
+    assert "2.5.0 final or newer" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("full", [True, False])
 def test_what_pytorch_raises_is_an_error_of_ours(full: bool) -> None:
     def refuse(*given: object) -> None:

@@ -48,8 +48,8 @@ class TorchPool:
             this, self.where = f"PyTorch {torch.__version__}", f"cuda:{device.ordinal}"
             if not torch.cuda.is_available():
                 raise EngineError(f"{this} cannot use the GPU", hint="install a PyTorch built for CUDA")
-            if not hasattr(torch.cuda, "MemPool"):
-                raise EngineError(f"{this} has no memory pools", hint="install PyTorch 2.5 or newer")
+            if not (hasattr(torch.cuda, "MemPool") and hasattr(torch.cuda, "use_mem_pool")):  # 2.5.0a0: the first alone
+                raise EngineError(f"{this} has no memory pools", hint="install PyTorch 2.5.0 final or newer")
             # A pool belongs to the GPU that is current when it is made.
             with _told("the first kernel", self.where), torch.cuda.device(self.where):
                 torch.ones(1, device=self.where)  # needs PyTorch's allocator, and kernels for this GPU
