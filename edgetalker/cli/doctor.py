@@ -178,7 +178,8 @@ def _cuda() -> Ability:
     if not isinstance(found, Gpu):
         return Ability(name, False, found.reason, "--device host plays on the CPU")
     if _version("cuda-bindings") is None:
-        return Ability(name, False, "needs cuda-bindings", install("cuda12" if found.driver.startswith("12.") else "cuda"))
+        extra = "cuda12" if found.driver.startswith("12.") else "cuda"
+        return Ability(name, False, "needs cuda-bindings", install(extra))
     fault = bindings_fault(found)
     if fault is not None:
         return Ability(name, False, fault.message, fault.hint or "")
@@ -187,9 +188,20 @@ def _cuda() -> Ability:
 
 def _plans() -> Ability:
     name = "build TensorRT plans"
-    from edgetalker.engines.tensorrt.api import installed
+    from edgetalker.engines.tensorrt.api import from_jetpack, installed, load
 
-    flavours = installed()
-    if not flavours:
-        return Ability(name, False, "no TensorRT is installed", f"{install('rtx')} for RTX cards")
-    return Ability(name, True, ", ".join(flavours))
+    builders, faults = [], []
+    for flavour in installed():
+        try:
+            api = load(flavour)
+        except UserError as error:
+            faults.append(error)
+            continue
+        if api.has("Builder"):
+            builders.append(flavour)
+    if builders:
+        return Ability(name, True, ", ".join(builders))
+    if faults:
+        return Ability(name, False, "; ".join(error.message for error in faults), faults[0].hint or "")
+    none = "the lean runtime builds none" if installed() else "no TensorRT is installed"
+    return Ability(name, False, none, from_jetpack("tensorrt") or f"{install('rtx')} for RTX cards")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgetalker.cli import doctor
 from edgetalker.engines.errors import DeviceError, EngineError, UnsupportedGpuError, UserError
 from edgetalker.engines.machine import Gpu
-from edgetalker.engines.tensorrt.api import Api, wheel_cuda
+from edgetalker.engines.tensorrt.api import Api, from_jetpack, load, wheel_cuda
 from edgetalker.engines.tensorrt.log import explain, log_of
 
 CASES = [
@@ -112,6 +116,45 @@ def test_doctor_names_the_bindings_that_the_driver_takes(
     monkeypatch.setattr("edgetalker.engines.machine.probe", lambda: Gpu("Orin", "sm87", 8 << 30, driver))
     monkeypatch.setattr(doctor, "_version", lambda distribution: None)
     assert extra in doctor._cuda().hint
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package `tensorrt` whose library is not there, and no other flavour."""
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt" / "__init__.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')\n")
+    monkeypatch.syspath_prepend(tmp_path)  # type: ignore[no-untyped-call]
+    monkeypatch.setattr("edgetalker.engines.tensorrt.api.installed", lambda: ("tensorrt",))
+
+
+def test_doctor_asks_whether_tensorrt_loads_before_it_promises_plans(broken: None) -> None:
+    ability = doctor._plans()
+    assert not ability.works
+    assert ability.detail.endswith("it does not load: libnvinfer.so.10: cannot open")
+
+
+def test_doctor_asks_for_a_builder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetalker.engines.tensorrt.api.installed", lambda: ("lean",))
+    monkeypatch.setattr("edgetalker.engines.tensorrt.api.load", lambda flavour: Api(flavour, SimpleNamespace()))
+    assert (doctor._plans().works, doctor._plans().detail) == (False, "the lean runtime builds none")
+
+
+@pytest.mark.parametrize(("machine", "brings"), [("aarch64", "apt install python3-libnvinfer`"), ("x86_64", "pip")])
+def test_a_jetson_s_broken_tensorrt_comes_from_apt_alone(
+    broken: None, machine: str, brings: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(EngineError, match="it does not load") as caught:
+        load("tensorrt")
+    assert brings in str(caught.value.hint)
+    assert ("pip" in str(caught.value.hint)) != (machine == "aarch64")
+
+
+def test_a_jetson_s_lean_runtime_has_a_package_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert "apt install python3-libnvinfer-lean`" in str(from_jetpack("lean"))
 
 
 def test_the_wheels_that_are_installed_say_their_cuda(rtx: Api) -> None:

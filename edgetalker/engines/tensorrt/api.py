@@ -19,7 +19,7 @@ from typing import Any
 from edgetalker.engines.engine import DTYPES, TensorSpec
 from edgetalker.engines.errors import EngineError, MissingPackageError, unknown
 
-__all__ = ["FLAVOURS", "Api", "installed", "load", "platform_tag", "spec_of", "wheel_cuda"]
+__all__ = ["FLAVOURS", "Api", "from_jetpack", "installed", "load", "platform_tag", "spec_of", "wheel_cuda"]
 
 FLAVOURS: Mapping[str, str] = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx", "lean": "tensorrt_lean"}
 """Flavour -> Python module."""
@@ -112,24 +112,30 @@ def load(flavour: str) -> Api:
     return api
 
 
+_SEES_THE_SYSTEM = "make the environment with `python3 -m venv --system-site-packages`"
+
+
 def _missing(flavour: str) -> MissingPackageError:
     error = MissingPackageError(FLAVOURS[flavour], f"playing `{flavour}` plans", extra=flavour)
-    if platform.machine() == "aarch64" and sys.platform == "linux":
-        error.hint = (
-            "on a Jetson TensorRT comes with JetPack: `sudo apt install python3-libnvinfer`, and make the "
-            "environment with `python3 -m venv --system-site-packages` (docs/jetson.md)"
-        )
+    error.hint = from_jetpack(flavour) or error.hint
     return error
 
 
 def _broken(flavour: str, error: BaseException) -> EngineError:
     return EngineError(
         f"the package `{FLAVOURS[flavour]}` is installed, but it does not load: {error}",
-        hint=(
-            "its library is missing or another version is in its place: install both from one source "
-            f'(pip install --force-reinstall "edgetalker[{flavour}]", or JetPack\'s apt packages on a Jetson)'
-        ),
+        hint=from_jetpack(flavour, "remove the wheel that shadows it")
+        or "its library is missing or another version is in its place: install both from one source "
+        f'(pip install --force-reinstall "edgetalker[{flavour}]")',
     )
+
+
+def from_jetpack(flavour: str, then: str = _SEES_THE_SYSTEM) -> str | None:
+    """Return what brings a flavour onto a Jetson, where pip must not, and what is to be done then; None elsewhere."""
+    if platform.machine() != "aarch64" or sys.platform != "linux":
+        return None
+    package = "python3-libnvinfer-lean" if flavour == "lean" else "python3-libnvinfer"
+    return f"on a Jetson TensorRT comes with JetPack: `sudo apt install {package}`, and {then} (docs/jetson.md)"
 
 
 def platform_tag() -> str:
