@@ -300,7 +300,7 @@ def plan_name(target: Target, version: str, precision: str, stage: str) -> Path:
 
 def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
     gpu = machine.gpu
-    if record.platform != machine.platform:
+    if _place(record.flavour, record.platform) != _place(record.flavour, machine.platform):
         yield f"made on {record.platform}, this is {machine.platform}"
     if not isinstance(gpu, Gpu):
         yield gpu.reason
@@ -311,6 +311,14 @@ def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
     if not machine.versions.keys() & _runners(record):
         here = ", ".join(f"`{name}`" for name in machine.versions) or "no TensorRT"
         yield f"made by `{record.flavour}` for {' or '.join(sorted(_runners(record)))}; here is {here}"
+
+
+def _place(flavour: str, platform: str) -> str:
+    """Return what of a platform a plan belongs to: NVIDIA calls TensorRT-RTX's portable between Linux and Windows."""
+    if flavour != "rtx":
+        return platform
+    cpu = platform.partition("-")[2]
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(cpu, cpu)  # Windows' names for them
 
 
 def default_precision(bundle: Bundle) -> str:

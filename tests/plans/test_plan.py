@@ -71,7 +71,8 @@ def test_a_fresh_plan_is_valid_where_it_was_built_for(built: Found, bundle: Bund
     [
         ({"capabilities": ("sm89",)}, State.FOREIGN, "made for sm89, this GPU is sm86"),
         ({"capabilities": ("portable",)}, State.VALID, ""),
-        ({"platform": "win32-amd64"}, State.FOREIGN, "made on win32-amd64"),
+        ({"platform": "linux-riscv64"}, State.FOREIGN, "made on linux-riscv64"),
+        ({"flavour": "tensorrt", "platform": "win32-amd64"}, State.FOREIGN, "made on win32-amd64"),
         ({"device": "Test sm87"}, State.FOREIGN, "measured on Test sm87, this GPU is Test sm86"),
         ({"flavour": "tensorrt"}, State.FOREIGN, "made by `tensorrt` for tensorrt; here is `rtx`"),
         ({"version": "1.6.0.1"}, State.STALE, "made by rtx 1.6.0.1, here is"),
@@ -90,6 +91,13 @@ def test_every_difference_is_seen(
     verdict = judge(changed(built, **changes), bundle, machine_of("sm86"))
     assert verdict.state is state
     assert reason in str(verdict)
+
+
+def test_an_rtx_plan_of_linux_is_valid_on_windows(built: Found, bundle: Bundle, machine_of: MachineOf) -> None:
+    """NVIDIA's word ("portable to both Windows and Linux"); another processor is not in it."""
+    made = changed(built, platform="linux-x86_64")
+    assert judge(made, bundle, replace(machine_of("sm86"), platform="win32-amd64")).state is State.VALID
+    assert judge(made, bundle, replace(machine_of("sm86"), platform="win32-arm64")).state is State.FOREIGN
 
 
 def test_all_reasons_are_told_at_once(built: Found, bundle: Bundle, machine_of: MachineOf) -> None:
