@@ -33,7 +33,8 @@ __all__ = [
     "usable_cores",
 ]
 
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+# CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR and _MINOR
+_PROCESSORS, _MAJOR, _MINOR = 16, 75, 76
 _REASONS = {
     34: "the driver library is a stub (CUDA_ERROR_STUB_LIBRARY)",
     35: "the driver is older than the CUDA library that asked (CUDA_ERROR_INSUFFICIENT_DRIVER)",
@@ -45,12 +46,16 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: its name, compute capability such as `sm86`, memory in bytes, the CUDA version of the driver."""
+    """One GPU: its name, compute capability such as `sm86`, memory in bytes, the CUDA version of the driver.
+
+    processors: number of its multiprocessors, 0 where that is not known. Jetson boards of several sizes share a name.
+    """
 
     name: str
     capability: str
     memory: int
     driver: str
+    processors: int = 0
 
     def __str__(self) -> str:
         return f"{self.name} ({self.capability}, {self.memory / 2**30:.1f} GiB, driver for CUDA {self.driver})"
@@ -138,9 +143,9 @@ def _ask(cuda: Any, index: int) -> Gpu:
     name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
     _call(cuda, "cuDeviceGetName", name, 256, device)
     _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
-    major, minor = (_attribute(cuda, device, key) for key in (_MAJOR, _MINOR))
+    processors, major, minor = (_attribute(cuda, device, key) for key in (_PROCESSORS, _MAJOR, _MINOR))
     driver = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), f"sm{major}{minor}", memory.value, driver)
+    return Gpu(name.value.decode(errors="replace"), f"sm{major}{minor}", memory.value, driver, processors)
 
 
 def _attribute(cuda: Any, device: ctypes.c_int, key: int) -> int:

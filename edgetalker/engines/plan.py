@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,11 @@ _LARGEST_RECORD, _LARGEST_PLAN = 1 << 24, 1 << 36
 class PlanRecord:
     """One plan's fingerprint.
 
-    device: name of the GPU it was measured on, for full TensorRT; empty for TensorRT-RTX, whose kernels are
-    compiled where they run. driver: CUDA version of the driver there; told, not compared, because TensorRT's
-    plans do not depend on it. flags: see `tensorrt.build.flags_of`. seconds, peak_memory: what the build took
-    (bytes of host memory; 0 where the system does not tell). types: element type -> tensors that have it.
+    device, processors: name and multiprocessors of the GPU it was measured on, for full TensorRT; empty and 0 for
+    TensorRT-RTX, whose kernels are compiled where they run (0 also in records from before they were counted).
+    driver: CUDA version of the driver there; told, not compared, because TensorRT's plans do not depend on it.
+    flags: see `tensorrt.build.flags_of`. seconds, peak_memory: what the build took (bytes of host memory; 0 where the
+    system does not tell). types: element type -> tensors that have it.
     """
 
     stage: str
@@ -75,6 +76,7 @@ class PlanRecord:
     types: Mapping[str, int]
     seconds: float
     peak_memory: int
+    processors: int = 0
 
     @property
     def target(self) -> Target:
@@ -84,6 +86,8 @@ class PlanRecord:
     def same_build(self, other: PlanRecord) -> bool:
         """Return whether `other` came from the same input by the same rules, whatever it took."""
         measured = {"seconds": 0.0, "peak_memory": 0, "plan_sha256": "", "plan_bytes": 0, "driver": "", "types": {}}
+        if not (self.processors and other.processors):
+            measured["processors"] = 0
         return replace(self, **measured) == replace(other, **measured)  # type: ignore[arg-type]
 
 
@@ -115,7 +119,8 @@ _HINT = "build the plan again: `edgetalker build BUNDLE --target auto --force`"
 
 def _record(reader: Reader) -> PlanRecord:
     """Read every field by its declared type."""
-    record = PlanRecord(**{field.name: _READS[str(field.type)](reader, field.name) for field in fields(PlanRecord)})
+    known = [field for field in fields(PlanRecord) if field.default is MISSING or reader.has(field.name)]
+    record = PlanRecord(**{field.name: _READS[str(field.type)](reader, field.name) for field in known})
     if not record.capabilities:
         reader.fault("`capabilities` is empty")
     return record
@@ -308,6 +313,8 @@ def _foreign(record: PlanRecord, machine: Machine) -> Iterator[str]:
         yield f"made for {', '.join(record.capabilities)}, this GPU is {gpu.capability}"
     elif record.device and record.device != gpu.name:
         yield f"measured on {record.device}, this GPU is {gpu.name}"
+    elif record.processors and gpu.processors and record.processors != gpu.processors:
+        yield f"measured on {record.processors} multiprocessors, this {gpu.name} has {gpu.processors}"
     if not machine.versions.keys() & _runners(record):
         here = ", ".join(f"`{name}`" for name in machine.versions) or "no TensorRT"
         yield f"made by `{record.flavour}` for {' or '.join(sorted(_runners(record)))}; here is {here}"

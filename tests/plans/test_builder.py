@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import EngineError, OptionError, UserError
 from edgetalker.engines.machine import Gpu, Machine
+from edgetalker.engines.plan import State, judge
 from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt import children as module
 from edgetalker.engines.tensorrt.children import PlanBuilder, build_in_child
@@ -79,6 +81,22 @@ def test_a_network_that_is_not_the_manifest_s_is_refused_and_not_stored(
     assert not list(bundle.path.rglob("*.plan"))
 
 
+def test_full_tensorrt_s_records_hold_the_size_of_the_board(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    border = {name: vars(spec) for name, spec in bundle.manifest.stages["decode"].inputs.items()}
+    results = {name: vars(spec) for name, spec in bundle.manifest.stages["decode"].outputs.items()}
+    done = {"inputs": border, "outputs": results, "types": {}, "seconds": 0.1, "peak_memory": 1}
+    monkeypatch.setattr(module, "build_in_child", lambda request, progress: (done, b"plan"))
+    agx, nano = (Gpu("Orin", "sm87", 8 << 30, "12.6", count) for count in (16, 8))
+    machine = Machine({"tensorrt": "10.3.0", "rtx": "1.7"}, "linux-aarch64", agx)
+    found = PlanBuilder(bundle, Target("tensorrt", ("sm87",)), machine).stage("decode")
+    assert judge(found, bundle, machine).state is State.VALID
+    smaller = judge(found, bundle, replace(machine, gpu=nano))
+    assert smaller.state is State.FOREIGN
+    assert "measured on 16 multiprocessors, this Orin has 8" in str(smaller)
+    portable = PlanBuilder(bundle, Target("rtx", ("sm87",)), machine).stage("decode").record
+    assert portable is not None and (portable.device, portable.processors) == ("", 0)
+
+
 def test_kernel_times_are_kept_by_gpu_driver_and_version_for_full_tensorrt_alone(
     bundle: Bundle, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,9 +107,9 @@ def test_kernel_times_are_kept_by_gpu_driver_and_version_for_full_tensorrt_alone
         raise EngineError("enough was seen")
 
     monkeypatch.setattr(module, "build_in_child", built)
-    gpu = Gpu("Orin (nvgpu)", "sm87", 8 << 30, "12.6")
+    gpu = Gpu("Orin (nvgpu)", "sm87", 8 << 30, "12.6", 16)
     machine = Machine({"tensorrt": "10.3.0", "rtx": "1.7"}, "linux-aarch64", gpu)
     for flavour in ("tensorrt", "rtx"):
         with pytest.raises(EngineError, match="enough"):
             PlanBuilder(bundle, Target(flavour, ("sm87",)), machine).stage("decode")
-    assert asked == [str(own_cache / "timing" / "tensorrt-10.3.0-Orin__nvgpu__sm87_12_6.cache"), ""]
+    assert asked == [str(own_cache / "timing" / "tensorrt-10.3.0-Orin__nvgpu__16_sm87_12_6.cache"), ""]

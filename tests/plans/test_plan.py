@@ -270,6 +270,21 @@ def test_lean_beside_full_tensorrt_runs_no_plan_that_was_made_for_full_alone(
         choose(bundle, "decode", "fp32", "lean", machine)
 
 
+def test_a_record_from_before_multiprocessors_were_counted_is_read_and_no_mismatch(
+    bundle: Bundle, built: Found, machine_of: MachineOf
+) -> None:
+    plan = record_of(changed(built, flavour="tensorrt", version="10.3", device="Orin", capabilities=("sm87",)))
+    path = store(plan_folders(bundle)[0], built.path.read_bytes(), plan).with_suffix(".json")
+    document = json.loads(path.read_text())
+    del document["plan"]["processors"]
+    path.write_text(json.dumps(document))
+    found = Found(path.with_suffix(".plan"), read_record(path))
+    machine = replace(machine_of("sm87", tensorrt="10.3"), gpu=Gpu("Orin", "sm87", 1, "12.6", 16))
+    assert judge(found, bundle, machine).state is State.VALID
+    assert record_of(found).same_build(replace(plan, processors=16))
+    assert not replace(plan, processors=8).same_build(replace(plan, processors=16))
+
+
 def test_two_gpus_of_one_capability_do_not_share_measured_plans(
     bundle: Bundle, built: Found, machine_of: MachineOf, rtx: Api
 ) -> None:

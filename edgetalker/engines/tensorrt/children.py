@@ -97,12 +97,13 @@ class PlanBuilder:
 
     def _cache_name(self) -> str:
         gpu = self.machine.gpu
-        key = f"{gpu.name}-{gpu.capability}-{gpu.driver}" if isinstance(gpu, Gpu) else "none"
+        key = f"{gpu.name}-{gpu.processors}-{gpu.capability}-{gpu.driver}" if isinstance(gpu, Gpu) else "none"
         version = self.machine.versions[self.target.flavour]
         return f"{self.target.flavour}-{version}-{''.join(c if c.isalnum() else '_' for c in key)}.cache"
 
     def _record(self, name: str, plan: bytes, done: dict[str, Any]) -> PlanRecord:
         stage, gpu = self.bundle.manifest.stages[name], self.machine.gpu
+        measured = gpu if self.target.flavour == "tensorrt" and isinstance(gpu, Gpu) else None
         return PlanRecord(
             stage=name,
             precision=self.precision,
@@ -110,7 +111,7 @@ class PlanBuilder:
             version=self.machine.versions[self.target.flavour],
             capabilities=self.target.capabilities,
             platform=self.machine.platform,
-            device=gpu.name if self.target.flavour == "tensorrt" and isinstance(gpu, Gpu) else "",
+            device=measured.name if measured else "",
             driver=gpu.driver if isinstance(gpu, Gpu) else "",
             onnx_sha256=self.bundle.manifest.files[self.bundle.onnx_name(name, self.precision)],
             plan_sha256=sha256(plan).hexdigest(),
@@ -121,6 +122,7 @@ class PlanBuilder:
             types=done["types"],
             seconds=round(done["seconds"], 3),
             peak_memory=done["peak_memory"],
+            processors=measured.processors if measured else 0,
         )
 
 

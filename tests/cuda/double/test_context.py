@@ -15,6 +15,7 @@ from edgetalker.engines.cuda import CudaDevice, CudaError
 from edgetalker.engines.cuda.driver import Driver
 from edgetalker.engines.engine import Graph, TensorSpec
 from edgetalker.engines.errors import DeviceError, OptionError
+from edgetalker.engines.machine import Gpu, probe
 from tests.cuda.double.control import Double
 
 ROW = TensorSpec("float32", (1, 4))
@@ -393,3 +394,9 @@ def test_other_libraries_look_in_without_a_copy(device: CudaDevice, double: Doub
         motion.__dlpack__(copy=True)
     with pytest.raises(BufferError, match="no other device"):
         motion.__dlpack__(dl_device=(1, 0))
+
+
+def test_the_probe_counts_multiprocessors(double: Double) -> None:
+    found = probe()
+    assert isinstance(found, Gpu)
+    assert (found.processors, found.capability) == (4, "sm90")
