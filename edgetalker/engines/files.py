@@ -27,6 +27,7 @@ __all__ = [
     "read_text",
     "reported",
     "sha256_of",
+    "takes_files",
     "text_of",
     "try_folder",
     "write_whole",
@@ -261,11 +262,25 @@ def try_folder(folder: Path, hint: str = "name another folder") -> None:
     """
     place = folder.absolute()
     place = next(above for above in (place, *place.parents) if above.exists())
+    # Not through tempfile: where Windows refuses a folder it takes the refusal for a name in use, and tries 2^31 more.
+    tried = place / f".edgetalker-{secrets.token_hex(8)}"
     try:
-        with tempfile.TemporaryDirectory(dir=place, prefix=".edgetalker-") as tried:
-            (Path(tried) / "byte").write_bytes(b"\0")
+        tried.mkdir()
+        try:
+            (tried / "byte").write_bytes(b"\0")
+        finally:
+            shutil.rmtree(tried, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{place} cannot be written: {error.strerror}", hint=hint) from None
+
+
+def takes_files(folder: Path) -> bool:
+    """Return whether files can be made in a folder. It is tried: of a Windows folder `os.access` knows a flag alone."""
+    try:
+        try_folder(folder)
+    except OutputError:
+        return False
+    return True
 
 
 def open_regular(path: Path) -> IO[bytes]:

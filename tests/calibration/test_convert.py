@@ -181,7 +181,7 @@ def test_a_read_only_bundle_says_where_to_write_instead(tiny: Bundle, monkeypatc
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(OutputError, match="cannot be written: Permission denied") as caught:
         convert(tiny, QUICK)
     assert "--output" in str(caught.value.hint)

@@ -14,7 +14,7 @@ import pytest
 
 from edgetalker.cli.main import main
 from edgetalker.engines.errors import OutputError
-from edgetalker.engines.files import checked_target, try_folder, write_whole
+from edgetalker.engines.files import checked_target, takes_files, try_folder, write_whole
 
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
@@ -58,6 +58,13 @@ def test_a_folder_on_a_full_disk_is_seen_before_the_work(tmp_path: Path) -> None
     with pytest.raises(OutputError, match=f"^{tmp_path} cannot be written: File too large"), full_disk():
         try_folder(tmp_path / "not" / "yet")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_tried_not_asked(tmp_path: Path) -> None:
+    assert takes_files(tmp_path / "not" / "yet")
+    assert not list(tmp_path.iterdir())
+    if sys.platform == "linux":
+        assert not takes_files(Path("/proc"))  # where root may write, as its flags say, and nothing can be made
 
 
 def test_what_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,3 +59,15 @@ def machine_of(rtx: Api) -> MachineOf:
         return Machine(versions or {"rtx": rtx.version}, platform_tag(), gpu)
 
     return make
+
+
+def refuse_folders(below: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be made below a folder, as on Windows: `os.access` does not tell."""
+    make = Path.mkdir
+
+    def mkdir(path: Path, *given: Any, **named: Any) -> None:
+        if path.is_relative_to(below):
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
+        make(path, *given, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)

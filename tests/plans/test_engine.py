@@ -18,6 +18,7 @@ from edgetalker.engines.host import HostDevice
 from edgetalker.engines.machine import Gpu, NoGpu
 from edgetalker.engines.tensorrt.api import Api
 from edgetalker.engines.tensorrt.engine import RuntimeCache, TensorRTEngine, share_scratch
+from tests.plans.conftest import refuse_folders
 from tests.plans.runtime_double import (
     GPU,
     CudaLike,
@@ -327,6 +328,6 @@ def test_a_cache_is_named_after_gpu_and_driver_and_moves_out_of_read_only_folder
     plan = tmp_path / "plans" / "rtx-1.7" / "sm86" / "fp16" / "decode.plan"
     plan.parent.mkdir(parents=True)
     assert runtime_cache_path(plan, GPU, tmp_path / "user") == plan.parent / "decode.Test_GPU_13_0.cache"
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refuse_folders(plan.parent, monkeypatch)
     moved = runtime_cache_path(plan, GPU, tmp_path / "user")
     assert moved == tmp_path / "user" / "rtx-1.7" / "sm86" / "fp16" / "decode.Test_GPU_13_0.cache"

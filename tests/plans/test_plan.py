@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +30,7 @@ from edgetalker.engines.targets import Target
 from edgetalker.engines.tensorrt.api import Api, platform_tag
 from edgetalker.engines.tensorrt.build import BuildOptions
 from edgetalker.engines.tensorrt.children import PlanBuilder
-from tests.plans.conftest import MachineOf
+from tests.plans.conftest import MachineOf, refuse_folders
 from tests.support.toy import toy_bundle
 
 SM86 = Target("rtx", ("sm86",))
@@ -176,7 +175,7 @@ def test_other_options_build_again(bundle: Bundle, built: Found, machine_of: Mac
 def test_a_read_only_bundle_puts_its_plans_into_the_user_s_cache(
     bundle: Bundle, machine_of: MachineOf, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(bundle.path)))
+    refuse_folders(bundle.path, monkeypatch)
     found = PlanBuilder(bundle, SM86, machine_of(None)).stage("decode")
     assert found.path.is_relative_to(own_cache)
     assert not (bundle.path / "plans").exists()

@@ -6,7 +6,6 @@ A plan is chosen by its fingerprint, its digest checked, then it is deserialized
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from edgetalker.engines.errors import (
     install,
     unknown,
 )
+from edgetalker.engines.files import takes_files
 from edgetalker.engines.machine import Gpu, Machine, this_machine
 from edgetalker.engines.plan import choose, plan_folders, read_plan
 from edgetalker.engines.tensorrt.api import FLAVOURS, load
@@ -137,6 +137,6 @@ def runtime_cache_path(plan: Path, gpu: Gpu, fallback: Path) -> Path:
     """
     machine = "".join(c if c.isalnum() else "_" for c in f"{gpu.name}-{gpu.driver}")
     folder = plan.parent
-    if not os.access(folder, os.W_OK):
+    if not takes_files(folder):
         folder = fallback.joinpath(*folder.parts[-3:])
     return folder / f"{plan.stem}.{machine}.cache"

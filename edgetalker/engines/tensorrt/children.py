@@ -24,7 +24,7 @@ from typing import Any
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.engine import TensorSpec
 from edgetalker.engines.errors import EngineError, Progress, UserError, unheard
-from edgetalker.engines.files import reported, write_whole
+from edgetalker.engines.files import reported, takes_files, write_whole
 from edgetalker.engines.machine import Gpu, Machine, peak_memory
 from edgetalker.engines.ort import check_border
 from edgetalker.engines.plan import Found, PlanRecord, find, plan_folders, read_plan, store
@@ -70,7 +70,7 @@ class PlanBuilder:
     def folder(self) -> Path:
         """The folder in the bundle, or the one in the user's cache when the bundle cannot be written."""
         own, cache = plan_folders(self.bundle)
-        return own if os.access(own if own.exists() else self.bundle.path, os.W_OK) else cache
+        return own if takes_files(own) else cache
 
     def _standing(self, name: str) -> Found | None:
         wanted = self._record(name, b"", {"types": {}, "seconds": 0.0, "peak_memory": 0})
