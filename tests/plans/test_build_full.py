@@ -87,6 +87,7 @@ class Library:
         self.plan = plan
         self.config = Config()
         self.network_flags = -1
+        self.parsed = b""
 
     def Builder(self, logger: Any) -> Any:  # noqa: N802 - the name that is called
         def create_network(flags: int) -> Any:
@@ -106,16 +107,32 @@ class Library:
         )
 
     def OnnxParser(self, network: Any, logger: Any) -> Any:  # noqa: N802 - the name that is called
-        return SimpleNamespace(parse_from_file=lambda path: True)
+        def parse(model: bytes, path: str) -> bool:
+            self.parsed = model
+            return True
+
+        return SimpleNamespace(parse=parse)
 
 
 @pytest.fixture(autouse=True)
-def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("stage.onnx").write_bytes(b"network")
     monkeypatch.setattr("edgetalker.engines.machine.probe", lambda index=0: GPU)
 
 
 def built(library: Library, options: BuildOptions | None = None, **more: Any) -> Built:
     return build(Api("tensorrt", library), Path("stage.onnx"), ORIN, options, **more)
+
+
+def test_the_library_gets_bytes_and_opens_no_path() -> None:
+    """It takes a path as narrow characters, which Windows reads in a code page: one beyond ASCII is not found."""
+    library = Library()
+    built(library)
+    assert library.parsed == b"network"
+    Path("stage.onnx").unlink()
+    with pytest.raises(EngineError, match=r"stage\.onnx cannot be read: No such file"):
+        built(library)
 
 
 def test_a_plan_is_strongly_typed_on_one_stream_within_a_jetson_s_memory() -> None:

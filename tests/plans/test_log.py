@@ -123,7 +123,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package `tensorrt` whose library is not there, and no other flavour."""
     (tmp_path / "tensorrt").mkdir()
     (tmp_path / "tensorrt" / "__init__.py").write_text("raise ImportError('libnvinfer.so.10: cannot open')\n")
-    monkeypatch.syspath_prepend(tmp_path)  # type: ignore[no-untyped-call]
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("edgetalker.engines.tensorrt.api.installed", lambda: ("tensorrt",))
 
 

@@ -140,7 +140,11 @@ class _Job:
         return Built(plan, inputs, outputs, self._census(), seconds, measured)
 
     def _parse(self, onnx: Path) -> None:
-        if self.parser.parse_from_file(str(onnx)):
+        try:
+            model = onnx.read_bytes()  # a path beyond ASCII is one that TensorRT itself cannot open on Windows
+        except OSError as error:
+            raise EngineError(f"{onnx} cannot be read: {error.strerror}") from None
+        if self.parser.parse(model, str(onnx)):
             return
         reasons = [_parser_words(self.parser.get_error(i)) for i in range(self.parser.num_errors)]
         raise self.log.error(f"{onnx.name} cannot be imported by {self.api.flavour} {self.api.version}", reasons)
