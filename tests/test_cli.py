@@ -170,6 +170,7 @@ MISTAKES = [
     (["animate", ""], 64, "an empty name"),
     (["animate", "SPEECH", "--bundle", ""], 64, "an empty name"),
     (["animate", "SPEECH", "--bundle", "TOY", "--input", "setting="], 64, "--input setting=values.csv"),
+    (["animate", "SPEECH", "--bundle", "TOY", "--input", "setting=a", "--input", "setting=b"], 64, "came twice"),
     (["animate", "nowhere.wav", "--bundle", "TOY"], 65, "nowhere.wav"),
     (["animate", "SPEECH", "--bundle", "nowhere"], 65, "no such folder"),
     (["animate", "SPEECH", "--bundle", "TOY", "-o", "x.mp4"], 64, ".mp4"),

@@ -60,6 +60,9 @@ def files_read(args: argparse.Namespace) -> list[str]:
 def values_from(args: argparse.Namespace, talker: Talker, clock: Clock) -> list[InputSource]:
     """Return the sources of values that `--input NAME=SOURCE` names, of inputs and controls."""
     opened: list[InputSource] = []
+    names = [text.partition("=")[0] for text in args.input if "=" in text]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise OptionError(f"--input {twice}=… came twice; one source of an input was wanted")
     try:
         for text in args.input:
             if "=" in text:

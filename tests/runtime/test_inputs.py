@@ -187,10 +187,10 @@ def test_a_file_beside_the_sound(bundle: Bundle, tmp_path: Path, kind: str) -> N
     [
         ("yaw,pitch\n1,2", "time, yaw, pitch were wanted"),
         ("time,yaw\n0,1", "time, yaw, pitch were wanted"),
-        ("time,yaw,pitch\n0,a,1", "no table of numbers"),
-        ("time,yaw,pitch\n0,nan,1", "finite times"),
+        ("time,yaw,pitch\n0,1,1\n0,a,1", "row 3 is `0,a,1`; 3 finite numbers"),
+        ("time,yaw,pitch\n0,nan,1", "row 2 is `0,nan,1`; 3 finite numbers"),
         ("time,yaw,pitch\n", "0 times"),
-        ("time,yaw,pitch\n1", "no table of numbers"),
+        ("time,yaw,pitch\n1", "row 2 is `1`; 3 finite numbers"),
     ],
 )
 def test_files_that_hold_something_else_say_so(tmp_path: Path, text: str, message: str) -> None:

@@ -83,10 +83,17 @@ def test_files_of_tags_and_of_some_columns(tmp_path: Path) -> None:
         talker.set("emotion", {"surprise": 0.5})
         assert rows("time,sadness\n0,0.25\n") == [(0.0, [0, 0.25, 0, 0.5])], "columns that are absent stay as set"
         assert rows("time,a,b,c,d\n0,1,0,0,0\n") == [(0.0, [1, 0, 0, 0])]
+        early = source("time,joy\n1,1\n500,0\n1500,1\n")
+        list(early.take(2.0))
+        assert "2 of 3 rows" in early.warnings()[0] and "the next row is at 500 s" in early.warnings()[0]
+        list(early.take(1500.0))
+        assert early.warnings() == []
         wrong = (
             ("time,tag\n0,joj\n", "has no `joj`.*did you mean `joy`"), ("time,joi\n0,1\n", "did you mean `joy`"),
             ("time,joy\n0,1.5\n", "at 0 s: .*0 to 1"), ("tag,intensity\njoy,1\n", "time, joy, .* were wanted"),
             ("time,tag,intensity\n0,joy,much\n", "no table of numbers"), ("time,tag\n", "0 times"),
+            ("time,joy\n0,1\n1,\n", "row 3 is `1,`; 2 finite numbers"), ("time,joy\nnan,1\n", "row 2 is `nan,1`"),
+            ("time,joy,joy\n0,1,0\n", "a column twice: joy"),
             ("time,tag,intensity\n0,joy,0.5\n0.5\n", "row 3 is `0.5`; time, tag, intensity were wanted"),
         )  # fmt: skip
         for text, expected in wrong:

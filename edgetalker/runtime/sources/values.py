@@ -126,6 +126,8 @@ class FileValues(InputSource):
         try:
             head, *rows = [row for row in csv.reader(io.StringIO(read_text(self._path, 1 << 28))) if row] or [[]]
             head = [column.strip() for column in head]
+            if twice := sorted({column for column in head if head.count(column) > 1}):
+                raise InputError(f"{self._path} has a column twice: {', '.join(twice)}")
             if self._control is not None and "time" in head and not all(place in head for place in self._places):
                 return (self._tags if "tag" in head else self._some)(self._control, head, rows)
             told = [place for place in self._places if place != PRESENCE or place in head]
@@ -134,11 +136,25 @@ class FileValues(InputSource):
             if "time" not in head or (not by_name and len(columns) not in (len(self._places), len(told))):
                 wanted = ", ".join(["time", *self._places])
                 raise InputError(f"{self._path} has columns {', '.join(head)}; {wanted} were wanted")
-            at = head.index("time")
-            values = np.array([[float(row[column]) for column in columns] for row in rows], np.float64)
-            return np.array([float(row[at]) for row in rows], np.float64), values
-        except (ValueError, IndexError, csv.Error) as error:
+            table = self._numbers(rows, [head.index("time"), *columns])
+            return table[:, 0], table[:, 1:]
+        except (ValueError, csv.Error) as error:
             raise InputError(f"{self._path} is no table of numbers: {error}") from None
+
+    def _numbers(self, rows: list[list[str]], columns: Sequence[int]) -> NDArray[np.float64]:
+        """Return these columns of a table, (n, columns). Raises InputError that names the first row that is none."""
+        table = np.zeros((len(rows), len(columns)))
+        for place, row in enumerate(rows):
+            try:
+                table[place] = [float(row[column]) for column in columns]
+                wrong = not fits(table[place])
+            except (ValueError, IndexError):
+                wrong = True
+            if wrong:
+                raise InputError(
+                    f"{self._path}: row {place + 2} is `{','.join(row)}`; {len(columns)} finite numbers were wanted"
+                )
+        return table
 
     def _tags(self, control: Control, head: list[str], rows: list[list[str]]) -> Table:
         """Return the times and blends of a voice agent's tags; a new time's tags take the place of those before."""
@@ -158,8 +174,9 @@ class FileValues(InputSource):
         by_order = len(columns) == len(self._places) and not set(head) & set(self._places)
         places = list(range(len(columns))) if by_order else [self._place(head[column]) for column in columns]
         values = np.tile(control.told.astype(np.float64), (len(rows), 1))
-        values[:, places] = [[float(row[column]) for column in columns] for row in rows]
-        return np.array([float(row[at]) for row in rows], np.float64), values
+        table = self._numbers(rows, [at, *columns])
+        values[:, places] = table[:, 1:]
+        return table[:, 0], values
 
     def _place(self, name: str) -> int:
         known = name if name in self._places else SYNONYMS.get(name.lower(), name.lower())
@@ -179,6 +196,16 @@ class FileValues(InputSource):
         for row in range(self._given, end):
             yield float(self._times[row]), 0, self._values[row]
         self._given = max(end, self._given)
+
+    def warnings(self) -> list[str]:
+        """What of the file was not reached: times in another unit are seen by that."""
+        late = self._times[self._times > self._until]
+        if not late.size:
+            return []
+        return [
+            f"input `{self.name}`: {late.size} of {self._times.size} rows of {self._path} were not reached: frames "
+            f"ended at {self._until:.1f} s of sound, the next row is at {late[0]:g} s"
+        ]
 
     def close(self) -> None:
         pass
