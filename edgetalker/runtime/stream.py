@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from edgetalker.runtime.talker import Talker
 
 __all__ = ["stream"]
 
+_log = logging.getLogger("edgetalker.run")
+
 
 def stream(
     source: Path | str | Source | NDArray[Any] | Iterable[NDArray[Any]],
@@ -29,7 +32,8 @@ def stream(
     source: a sound file's name, `"mic"`, a Source at the bundle's rate, an array, or an iterable of arrays
     (packets as they come). bundle: as in Talker, an open Model too. options: as in Talker; `rate` is that of arrays
     (default: the bundle's), `schedule` which denoise schedule (default: the fullest). A file is played as fast as it
-    goes, a live source as it comes. Raises UserError subclasses, at once and not at the first frame.
+    goes, a live source as it comes; what was wrong with its sound is logged at its end (`edgetalker.run`). Raises
+    UserError subclasses, at once and not at the first frame.
     """
     made = Talker(bundle, **options)
     try:
@@ -78,5 +82,7 @@ def _read(source: Source, rate: int) -> Iterator[NDArray[np.float32]]:
     try:
         while not source.ended:
             yield source.read(rate // 100, 0.1)
+        for text in source.warnings():
+            _log.warning("%s", text)
     finally:
         source.close()

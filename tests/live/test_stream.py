@@ -132,6 +132,15 @@ def test_a_file_an_array_packets_and_a_source_are_the_same(meter: Bundle, tmp_pa
     assert source.closed
 
 
+def test_a_file_that_breaks_off_is_told_of(meter: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(1.0))
+    assert len(list(stream(path, meter))) == 30
+    assert not caplog.messages
+    path.write_bytes(path.read_bytes()[:-9000])
+    assert len(list(stream(path, meter))) < 30
+    assert "breaks off" in caplog.messages[0]
+
+
 def test_frames_are_made_while_sound_comes(meter: Bundle) -> None:
     asked = []
 
