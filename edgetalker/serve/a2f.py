@@ -67,7 +67,7 @@ class A2fServer:
         """Listen. Raises DeviceError when the port is taken, MissingPackageError without grpcio."""
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes to stderr what is raised here as well
         grpc = required("grpc", "serving over gRPC", extra="serve", package="grpcio")
-        kinds = messages()
+        messages()  # says now that protobuf is missing
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=self.door.connections,
             options=[
@@ -79,7 +79,6 @@ class A2fServer:
         )
         handler = grpc.stream_stream_rpc_method_handler(
             self._service.process,
-            request_deserializer=kinds["AudioWithEmotionStream"].FromString,
             response_serializer=lambda message: message.SerializeToString(),
         )
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, {METHOD: handler})])
@@ -115,8 +114,11 @@ class A2fService:
         self.batch, self.door = batch, door
         self.metrics = metrics or Metrics(batch)
 
-    async def process(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        """Answer one stream of messages. Of gRPC's context, `invocation_metadata` and `abort` are used."""
+    async def process(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        """Answer one stream of messages, as they came over the wire.
+
+        Of gRPC's context, `invocation_metadata` and `abort` are used.
+        """
         import grpc
 
         shown = dict(context.invocation_metadata() or ())
@@ -125,13 +127,14 @@ class A2fService:
             await _end(requests, context, grpc.StatusCode.UNAUTHENTICATED, "wrong token")
         kinds = messages()
         reply = kinds["A2F3DAnimationDataStream"]
+        given = _read_messages(requests)
         try:
-            header = await self._header(requests)
+            header = await self._header(given)
             stream = _Stream(self.batch, header, self.door.idle)
             rest = self.batch.options.voice is not None
             async with self.batch.session(paced=False, rest=rest, stream=secrets.randbits(32)) as session:
                 yield reply(animation_data_stream_header=stream.answer())
-                async for data in stream.talk(session, requests, self.metrics):
+                async for data in stream.talk(session, given, self.metrics):
                     yield reply(animation_data=data)
             yield reply(event=kinds["Event"](event_type=0))
             yield reply(status=kinds["Status"](code=_SUCCESS, message="the whole sound was animated"))
@@ -155,7 +158,23 @@ class A2fService:
         return first.audio_stream_header
 
 
-async def _end(requests: AsyncIterator[Any], context: Any, code: Any, text: str) -> None:
+async def _read_messages(requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    """Yield a client's messages. Raises InputError for bytes that are none.
+
+    gRPC would read them itself, but tells the client of such bytes as UNKNOWN and the log with a traceback.
+    """
+    from google.protobuf.message import DecodeError
+
+    kind = messages()["AudioWithEmotionStream"]
+    async for data in requests:
+        try:
+            message = kind.FromString(data)
+        except DecodeError:
+            raise InputError(f"{len(data)} bytes that are no message; an AudioWithEmotionStream was wanted") from None
+        yield message
+
+
+async def _end(requests: AsyncIterator[bytes], context: Any, code: Any, text: str) -> None:
     """End a call with a code, once the client has sent all or the patience is over.
 
     gRPC's own asyncio client puts INTERNAL in the place of a code that came while it was still writing
@@ -178,7 +197,7 @@ class _Stream:
         """Raises InputError for sound that is no PCM of 8, 16 or 32 bits, or an unknown shape in the header."""
         sound = header.audio_header
         self._batch, self._header, self._idle = batch, header, idle
-        self.rate, self._channels = sound.samples_per_second, sound.channel_count or 1
+        self.rate, self._channels = sound.samples_per_second, sound.channel_count
         faults = []
         if sound.audio_format != 0:
             faults.append("only AUDIO_FORMAT_PCM is played")
@@ -264,17 +283,20 @@ class _Stream:
                 try:
                     message = await asyncio.wait_for(anext(requests), self._idle)
                 except StopAsyncIteration:
-                    return
+                    break
                 except (asyncio.TimeoutError, TimeoutError):
                     raise InputError(f"nothing came for {self._idle:g} s") from None
                 part = message.WhichOneof("stream_part")
                 if part == "end_of_audio":
-                    return
+                    break
                 if part != "audio_with_emotion":
                     raise InputError(f"`{part}` where audio_with_emotion or end_of_audio was wanted")
                 for emotions in message.audio_with_emotion.emotions:
                     self._emote(session, {e.key: e.value for e in emotions.emotion}, emotions.time_code)
                 await session.push(self._decoded(message.audio_with_emotion.audio_buffer), self.rate)
+            if self._rest:
+                whole = f"whole samples of {self._bytes} bytes (all channels) were wanted"
+                raise InputError(f"the sound ends with {len(self._rest)} bytes of a sample; {whole}")
         finally:
             # Something must come back for `talk` to end by, even when there was no sound.
             await session.push(np.zeros(0, np.float32), self.rate)

@@ -20,7 +20,7 @@ from edgetalker.engines.errors import OptionError, nearest
 from edgetalker.engines.lazy import required
 from edgetalker.runtime.web.admission import read_token
 from edgetalker.serve.a2f import A2fService
-from edgetalker.serve.a2f_messages import METHOD, SERVICE, messages
+from edgetalker.serve.a2f_messages import METHOD, SERVICE
 from edgetalker.serve.batch import Batch, BatchOptions
 from edgetalker.serve.options import Door
 
@@ -82,13 +82,7 @@ class Replica:
 
     async def ProcessAudioStream(self, requests: AsyncIterator[bytes], grpc_context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Answer one stream. Ray calls the method that has the name of the protocol's."""
-        kind = messages()["AudioWithEmotionStream"]
-
-        async def read() -> AsyncIterator[Any]:
-            async for data in requests:
-                yield kind.FromString(data)
-
-        async for reply in self._service.process(read(), _Context(grpc_context)):
+        async for reply in self._service.process(requests, _Context(grpc_context)):
             yield reply
 
     def check_health(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import wave
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import edgetalker
 from edgetalker.engines.errors import DeviceError, OptionError
 from edgetalker.serve import Batch, BatchOptions, a2f
 from edgetalker.serve.a2f import A2fServer, map_emotions
+from edgetalker.serve.a2f_messages import METHOD, SERVICE
 from edgetalker.serve.options import Address, Door
 from tests.support.negatives import negative
 
@@ -174,6 +176,9 @@ def test_what_is_wrong_is_answered(batch: Batch) -> None:
     async def talk(stub: Any, server: A2fServer) -> None:
         cases = {
             "12 bits": [header(bits=12)],
+            "0 channels; 1 to": [header(channels=0), sound(pcm(0.1)), end()],
+            "ends with 1 bytes of a sample; whole samples of 2 bytes": [header(), sound(b"abc"), end()],
+            "ends with 3 bytes of a sample; whole samples of 4 bytes": [header(channels=2), sound(b"abc")],
             "first message": [sound(pcm(0.1))],
             "before its header": [],
             "where audio_with_emotion": [header(), header()],
@@ -186,6 +191,22 @@ def test_what_is_wrong_is_answered(batch: Batch) -> None:
         assert len(weights(await utterance(stub, header(), end()))[0]) == 0
 
     run(batch, talk)
+
+
+def test_bytes_that_are_no_message_are_answered_and_leave_the_log_alone(
+    batch: Batch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(stub: Any, server: A2fServer) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            raw = SimpleNamespace(ProcessAudioStream=channel.stream_stream(f"/{SERVICE}/{METHOD}"))
+            for good in ([], [header().SerializeToString()]):
+                with pytest.raises(grpc.aio.AioRpcError) as fault:
+                    await utterance(raw, *good, b"\xff" * 50)
+                assert fault.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert fault.value.details() == "50 bytes that are no message; an AudioWithEmotionStream was wanted"
+
+    run(batch, talk)
+    assert not caplog.text
 
 
 def test_cancelling_is_barge_in_and_taken_seats_are_said(batch: Batch) -> None:
