@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace) -> int:
-    from edgetalker.runtime.web.admission import read_token
+    from edgetalker.runtime.web.admission import host_names, origins, read_token
     from edgetalker.serve import Batch, BatchOptions
     from edgetalker.serve.options import Door, address
 
@@ -67,8 +68,8 @@ async def _serve(args: argparse.Namespace) -> int:
         raise OptionError(f"--http and --grpc both name {where['http']}", hint="each takes a port of its own")
     door = Door(
         token=read_token(args.token_file) if args.token_file else "",
-        origins=tuple(args.origin),
-        hosts=tuple(args.allow),
+        origins=_words("origin", args.origin, origins),
+        hosts=_words("allow", args.allow, host_names),
         connections=args.connections,
         idle=float(args.idle),
         cert=args.tls_cert,
@@ -121,6 +122,15 @@ async def _until(
                 await asyncio.wait_for(stop.wait(), 1.0)
             except (asyncio.TimeoutError, TimeoutError):
                 continue
+
+
+def _words(option: str, given: list[str], read: Callable[[str], tuple[str, ...]]) -> tuple[str, ...]:
+    """Return what an option names, as sinks read it. Raises OptionError."""
+    text = ",".join(given)
+    try:
+        return read(text) if given else ()
+    except ValueError as fault:
+        raise OptionError(f"--{option} {fault}, and got `{text}`") from None
 
 
 def _model_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class WebServer:
             token=self.door.token,
             origins=self.door.origins,
             hosts=self.door.hosts,
+            add="--{} {}",
             named=self.where.loopback,  # the page and what operators ask need no token
             note=lambda reason: self.metrics.refused.labels(reason).inc(),
         )

@@ -283,6 +283,16 @@ def test_through_a_tunnel_and_behind_a_proxy(batch: Batch) -> None:
     run(batch, talk, hosts=("kiosk.example",))
 
 
+def test_who_is_refused_is_told_with_the_options_of_serve(batch: Batch, caplog: pytest.LogCaptureFixture) -> None:
+    async def talk(server: WebServer) -> None:
+        assert "add --allow evil.example if" in (await asyncio.to_thread(fetch, server, "/", Host="evil.example"))[1]
+        assert (await asyncio.to_thread(fetch, server, "/", Origin="https://evil.example"))[0] == 403
+
+    run(batch, talk)
+    assert "asked for as `evil.example`; add --allow evil.example if" in caplog.text
+    assert "page of `https://evil.example` asked; add --origin https://evil.example if" in caplog.text
+
+
 def test_half_open_sockets_and_noise_make_nobody_late(batch: Batch) -> None:
     """Twenty sockets that say nothing, half a request or rubbish; the talker beside them gets every frame."""
 

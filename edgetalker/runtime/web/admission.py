@@ -36,7 +36,8 @@ class Admission:
 
     name: what messages call the server. token: what must be asked for ("" for none). origins: further pages that may
     connect. hosts: further names that it may be reached under. public: it may be reached by any address. named: only
-    known names may be used, which protects what needs no token. note: called at each refusal with its kind: "bad
+    known names may be used, which protects what needs no token. add: how whoever started the server lets a client in,
+    with places for the option and its value. note: called at each refusal with its kind: "bad
     request", "wrong host", "wrong origin" or what `turn_away` was given.
     """
 
@@ -49,12 +50,13 @@ class Admission:
         hosts: Iterable[str] = (),
         public: bool = False,
         named: bool = False,
+        add: str = "{}={}",
         note: Callable[[str], None] = lambda _reason: None,
     ) -> None:
         self.name = name
         self._token, self._hosts = token.encode(), frozenset(hosts)
         self._origins = frozenset(map(_normal, origins))
-        self._public, self._named, self._note = public, named, note
+        self._public, self._named, self._add, self._note = public, named, add, note
         self._told: set[str] = set()
 
     def refusal(self, headers: Headers) -> tuple[int, str] | None:
@@ -64,11 +66,11 @@ class Admission:
             return self.turn_away(400, "one Host and at most one Origin are wanted", reason="bad request")
         host = _host(given[0])
         if self._named and not self._knows(host):
-            why = f"it was asked for as `{given[0]}`; add allow={host} if that is right"
+            why = f"it was asked for as `{given[0]}`; add {self._add.format('allow', host)} if that is right"
             return self.turn_away(403, why, reason="wrong host")
         origin = headers.get("Origin")
         if origin is not None and not self._welcome(origin, host):
-            why = f"a page of `{origin}` asked; add origin={origin} if it may"
+            why = f"a page of `{origin}` asked; add {self._add.format('origin', origin)} if it may"
             return self.turn_away(403, why, reason="wrong origin")
         return None
 
