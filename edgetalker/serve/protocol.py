@@ -49,16 +49,19 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= 200
 
 
-_WHOLE: Check = lambda value: isinstance(value, int) and not isinstance(value, bool)  # noqa: E731
-_BOOL: Check = lambda value: isinstance(value, bool)  # noqa: E731
+def _rate(value: Any) -> bool:
+    # JSON does not tell 16000.0 from 16000.
+    return _number(*RATES)(value) and float(value).is_integer()
+
+
 _TIMED: Mapping[str, tuple[Check, str]] = {
     "values": (_values, "numbers by name or in order"),
-    "time": (_number(-1e6, 1e6), "seconds of the utterance's sound"),
+    "time": (_number(0, 1e6), "seconds of the utterance's sound, 0 or more,"),
 }
 MESSAGES: Mapping[str, Mapping[str, tuple[Check, str]]] = {
     "start": {
         "utterance": (_text, "a text of at most 200 characters"),
-        "rate": (_number(*RATES), f"samples a second, {RATES[0]} to {RATES[1]}"),
+        "rate": (_rate, f"whole samples a second, {RATES[0]} to {RATES[1]},"),
         "format": (lambda value: value in ("json", "binary"), "`json` or `binary`"),
     },
     "set": {"control": (_text, "the name of a control"), **_TIMED},

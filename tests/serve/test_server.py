@@ -429,3 +429,18 @@ def test_a_messages_faults_are_all_told() -> None:
     with pytest.raises(ProtocolError, match="not JSON"):
         read_message("[" * 100_000)
     assert read_message('{"type": "flush"}') == ("flush", {})
+
+
+@pytest.mark.parametrize("rate", [16000.5, 1, 1e9, True, "16000"])
+def test_rates_that_are_none(rate: Any) -> None:
+    with pytest.raises(ProtocolError, match="`rate`: whole samples a second"):
+        read_message(json.dumps({"type": "start", "rate": rate}))
+    assert read_message('{"type": "start", "rate": 16000.0}')[1] == {"rate": 16000}
+
+
+@pytest.mark.parametrize("kind", ["emotion", "style", "set"])
+def test_a_time_before_the_utterance_is_none(kind: str) -> None:
+    message = {"type": kind, "values": [1.0], **({"control": "emotion"} if kind == "set" else {})}
+    with pytest.raises(ProtocolError, match=f"`{kind}`: `time`: seconds of the utterance's sound, 0 or more"):
+        read_message(json.dumps({**message, "time": -1}))
+    assert read_message(json.dumps({**message, "time": 0}))[1]["time"] == 0
