@@ -126,6 +126,7 @@ class Seat:
         self._utterance, self._starts = "", Fraction(0)
         self._sent = self._playing = 0  # the utterance that was started last, and that whose frames are made
         self._open = False  # sound came since the last flush
+        self._started = False  # an utterance was started since then
         self._idle = True  # no sound is being played: before the first, and after an utterance's end
         self._origin_ns: int | None = None
         self._first = 0
@@ -160,11 +161,13 @@ class Seat:
         elif isinstance(command, Reset):
             self._begin_anew(command.serial)
         elif isinstance(command, Flush):
+            self._open |= self._started  # who ends an utterance waits for its end, though there was no sound
             self._end()
         elif isinstance(command, Start):
             self._end()
             self._queue.append(command)
             self._sent += 1
+            self._started = True
         elif isinstance(command, Playing):
             self._follow(command)
         else:
@@ -194,13 +197,13 @@ class Seat:
         if self._open:
             self._add(self._converter.finish(), self._heard_ns)
             self._queue.append(Flush())
-            self._open = False
+            self._open = self._started = False
 
     def _begin_anew(self, serial: int) -> None:
         self._queue.clear()
         self._later.clear()
         self._converter = Converter(self._converter.rate_in, self._converter.rate_out)
-        self.waiting, self._open, self._idle = 0, False, True
+        self.waiting, self._open, self._started, self._idle = 0, False, False, True
         self._utterance, self._starts, self._playing = "", Fraction(0), self._sent
         self._origin_ns, self.serial = None, serial
         self.talker.reset()

@@ -273,6 +273,30 @@ def test_an_utterance_has_its_own_clock_and_timed_controls(talker4: Batch) -> No
     assert run.seat.talker.controls["emotion"].target[0] == 1.0
 
 
+@pytest.mark.parametrize("paced", [True, False])
+def test_an_utterance_without_sound_ends_when_it_is_flushed(talker4: Batch, paced: bool) -> None:
+    run = Run(talker4, paced=paced)
+
+    def ends(*commands: Command) -> list[tuple[str, float]]:
+        before = len(run.events)
+        for command in commands:
+            run.seat.send(command)
+        run_for(talker4, 1.0)
+        return [(event.utterance, float(event.time)) for event in run.events[before:] if event.kind == "end"]
+
+    assert ends(Flush()) == [], "nothing was started"
+    assert ends(Start("empty"), Flush()) == [("empty", 0.0)]
+    assert ends(Flush()) == [], "it has ended"
+    assert ends(Start("replaced"), Start("empty"), Flush()) == [("empty", 0.0)]
+    assert ends(Start("forgotten"), Reset(1), Flush()) == []
+    spoken = Sound(speech()[:3200], 16000, talker4.clock.now_ns())
+    assert [name for name, _ in ends(Start("spoken"), spoken, Flush(), Flush())] == ["spoken"]
+    ((name, time),) = ends(Start("empty"), Flush())
+    assert name == "empty"
+    assert -0.07 < time <= 0.0
+    assert len(run.motions) == 6
+
+
 def test_a_timed_control_acts_in_its_utterance_and_late_ones_at_the_next_begin(talker4: Batch) -> None:
     run, told = Run(talker4), list[tuple[str, float, float]]()
     deliver = run.seat.deliver

@@ -186,6 +186,19 @@ def test_what_is_no_message_is_answered_and_talking_goes_on(batch: Batch) -> Non
     run(batch, talk)
 
 
+def test_an_empty_text_has_its_end(batch: Batch) -> None:
+    async def talk(server: WebServer) -> None:
+        async with client(server) as ws:
+            await ws.recv()
+            for name in ("a", "b"):
+                await ws.send(json.dumps({"type": "start", "utterance": name}))
+                await ws.send('{"type": "flush"}')
+                (end,) = await until(ws, "end")
+                assert (end["utterance"], end["time"]) == (name, 0.0)
+
+    run(batch, talk)
+
+
 def test_too_big_too_many_too_long_silent(batch: Batch) -> None:
     async def talk(server: WebServer) -> None:
         async with client(server) as ws:
