@@ -1,13 +1,14 @@
-"""What a user may choose: of a model, of its talkers. Checked by name."""
+"""What a user may choose: of a model, of its talkers. Checked by name and by kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgetalker.engines.engine import Device
-from edgetalker.engines.errors import unknown
+from edgetalker.engines.errors import OptionError, unknown
 from edgetalker.runtime.inputs import NoiseSource
 from edgetalker.runtime.program import Granularity
 
@@ -70,8 +71,57 @@ class TalkerOptions:
 
 
 def given(kind: type[T], options: Mapping[str, Any]) -> T:
-    """Return the options as a `kind`. Raises OptionError for a name that it does not have."""
-    return kind(**split(options, kind)[0])
+    """Return the options as a `kind`. Raises OptionError for a name that it does not have, and naming every value that
+    is of another kind than was wanted."""
+    found, faults = dict[str, Any](), list[str]()
+    for name, value in split(options, kind)[0].items():
+        read, wanted = _READERS.get(name, (_as_it_is, ""))
+        try:
+            found[name] = None if value is None and name in _MAY_BE_NONE else read(value)
+        except ValueError:
+            faults.append(f"{name} is {value!r}; {wanted} was wanted")
+    if faults:
+        raise OptionError("; ".join(faults))
+    return kind(**found)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number of any library's; 16000.0 is one."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value).is_integer():
+        raise ValueError
+    return int(float(value)) if not isinstance(value, Integral) else int(value)
+
+
+def _switch(value: Any) -> bool:
+    """Return True or False, of any library's; `"no"` would be true."""
+    if not isinstance(value, bool) and type(value).__name__ not in ("bool", "bool_"):
+        raise ValueError
+    return bool(value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError
+    return tuple(map(_name, value))
+
+
+_READERS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    **dict.fromkeys(("seed", "stream", "rate", "threads", "gpu"), (_whole, "a whole number")),
+    **dict.fromkeys(("timings", "rest", "poison"), (_switch, "True or False")),
+    **dict.fromkeys(("graphs", "schedule", "voice", "engine", "precision", "wait"), (_name, "a name")),
+    "schedules": (_names, "a list of one or more names"),
+}
+_MAY_BE_NONE = frozenset({"seed", "rate", "graphs", "schedule", "schedules"})
 
 
 def split(options: Mapping[str, Any], *kinds: type[Any]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from edgetalker.runtime.program import Replay
 from edgetalker.runtime.rest import MouthRest
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.spread import Spread
-from edgetalker.runtime.voice import detector
+from edgetalker.runtime.voice import DETECTORS, detector
 
 if TYPE_CHECKING:
     from edgetalker.engines.bundle import Bundle
@@ -80,7 +80,7 @@ class Talker(Captured):
         for_model, for_talker = split(options, ModelOptions, TalkerOptions)
         model = Model(model, **for_model)
         try:
-            self._prepare(model, TalkerOptions(**for_talker))
+            self._prepare(model, given(TalkerOptions, for_talker))
         except BaseException:
             model.close()
             raise
@@ -88,11 +88,14 @@ class Talker(Captured):
 
     def _prepare(self, model: Model, options: TalkerOptions) -> None:
         audio, delay = model.bundle.manifest.audio, model.bundle.manifest.motion.delay
+        if options.voice not in DETECTORS:  # where nothing rests yet, too: `Live` lets it rest
+            raise unknown("voice detector", options.voice, DETECTORS)
         self.rate = audio.rate if options.rate is None else options.rate
         self._converter = Converter(self.rate, audio.rate)
         super().__init__(model, options)
         host = self.device.kind == "host"
         self._lock = threading.RLock() if host else model.lock
+        self._hearing = threading.RLock()  # taken before the other; a model's talkers hear side by side
         self._mapped = bool(self.device.facts().get("integrated"))
         self._schedule = options.schedule or self.schedules[0]
         if self._schedule not in self.schedules:
@@ -131,7 +134,8 @@ class Talker(Captured):
 
         Raises InputError for another shape or type, or when two seconds wait unmade: make the frames that are ready.
         """
-        self.take(self._converted(samples))
+        with self._hearing:
+            self.take(self._converted(samples))
 
     def _converted(self, samples: Any) -> NDArray[np.float32]:
         if self.manifest.talkers != 1:
@@ -142,17 +146,18 @@ class Talker(Captured):
 
     def take(self, samples: NDArray[np.float32]) -> None:
         """Take sound as a source gives it: mono float32, finite, at the bundle's rate."""
-        if self.window.total + len(samples) - self.needs > self._backlog:
-            raise InputError(
-                f"{len(samples)} more samples would push out sound that frame {self.index} has not heard",
-                hint="make the frames that are ready first, or use accept(), which does",
-            )
-        self.window.append(samples)
-        self.heard = self.window.total
-        if self.rest is not None:
-            self.rest.hear(samples)
-        if self.player is not None:
-            self.player.hear(samples, self.manifest.audio.rate)
+        with self._hearing:
+            if self.window.total + len(samples) - self.needs > self._backlog:
+                raise InputError(
+                    f"{len(samples)} more samples would push out sound that frame {self.index} has not heard",
+                    hint="make the frames that are ready first, or use accept(), which does",
+                )
+            self.window.append(samples)
+            self.heard = self.window.total
+            if self.rest is not None:
+                self.rest.hear(samples)
+            if self.player is not None:
+                self.player.hear(samples, self.manifest.audio.rate)
 
     def ready(self) -> bool:
         """Return whether all the sound that the next frame hears has come."""
@@ -476,7 +481,8 @@ class Talker(Captured):
 
         The frames do not depend on how the sound was cut into pieces.
         """
-        return self._accept(self._converted(samples), schedule)
+        with self._hearing:
+            return self._accept(self._converted(samples), schedule)
 
     def _accept(self, samples: NDArray[np.float32], schedule: str | None) -> list[Frame]:
         frames = []
@@ -495,12 +501,13 @@ class Talker(Captured):
 
         More sound may come afterwards; it continues after that silence.
         """
-        frames = self._accept(self._converter.finish(), schedule)
-        spanned = self.spanned
-        while self.index < spanned:
-            self.pad()
-            frames.append(_kept(self.make(schedule)))
-        self._converter = Converter(self.rate, self.manifest.audio.rate)
+        with self._hearing:
+            frames = self._accept(self._converter.finish(), schedule)
+            spanned = self.spanned
+            while self.index < spanned:
+                self.pad()
+                frames.append(_kept(self.make(schedule)))
+            self._converter = Converter(self.rate, self.manifest.audio.rate)
         return [frame for frame in frames if frame.index >= 0]
 
     def end(self, index: int) -> int:

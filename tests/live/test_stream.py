@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +80,33 @@ def test_motions_stay_what_they_were_and_cannot_be_changed(meter: Bundle) -> Non
         assert np.array_equal(motions(first), before)
         with pytest.raises(ValueError, match="read-only"):
             first[0].motion[0] = 1
+
+
+def test_threads_that_give_sound_wait_for_each_other(toy: Bundle) -> None:
+    sound, frames, faults = tone(1.0), list[Frame](), list[BaseException]()
+    with Talker(toy) as talker, Talker(toy) as alone:
+        wanted = sum(len(alone.accept(sound[:1600])) for _ in range(30))
+
+        def give() -> None:
+            try:
+                for _ in range(10):
+                    frames.extend(talker.accept(sound[:1600]))
+            except BaseException as error:
+                faults.append(error)
+
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [threading.Thread(target=give) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(before)
+    assert not faults
+    assert sorted(frame.index for frame in frames) == list(range(len(frames)))
+    assert len(frames) == wanted
 
 
 def test_flush_finishes_an_utterance_and_more_may_follow(tmp_path: Path) -> None:

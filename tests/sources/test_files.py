@@ -449,3 +449,9 @@ def test_a_damaged_flac_plays_as_far_as_it_goes(tmp_path: Path, share: float) ->
     heard = read_all(FileSource(path, RATE))
     assert 0 < len(heard) < 48_000
     assert np.abs(heard - tone(seconds=3)[: len(heard), 0]).max() < 2**-14
+
+
+@pytest.mark.parametrize("channel", [0, -1])
+def test_channels_are_counted_from_one(channel: int) -> None:
+    with pytest.raises(OptionError, match="counted from 1"):
+        Converter(RATE, RATE, channel=channel)

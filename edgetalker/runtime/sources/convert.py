@@ -39,9 +39,11 @@ class Converter:
     def __init__(self, rate_in: int, rate_out: int, *, channel: int | None = None) -> None:
         """Rates in samples a second. channel: play this one alone, counted from 1 (default: the average).
 
-        Raises OptionError for an input rate outside RATES.
+        Raises OptionError for an input rate outside RATES, or a channel below 1.
         """
         _check_rate(rate_in)
+        if channel is not None and channel < 1:
+            raise OptionError(f"channel {channel} was wanted; they are counted from 1")
         self.rate_in, self.rate_out, self._channel = rate_in, rate_out, channel
         self.samples = self.not_finite = self.clipped = 0
         self._power = self._mixed = 0.0
@@ -70,7 +72,7 @@ class Converter:
     def restart(self, rate_in: int) -> NDArray[np.float32]:
         """Go on at another rate, as after a device was opened again; returns what `finish` does. Counts go on.
 
-        Raises OptionError for an input rate outside RATES.
+        Raises OptionError for an input rate outside RATES, or a channel below 1.
         """
         _check_rate(rate_in)
         rest = self.finish()
