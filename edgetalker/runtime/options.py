@@ -91,11 +91,13 @@ def _as_it_is(value: Any) -> Any:
 
 def _whole(value: Any) -> int:
     """Return a whole number of any library's; 16000.0 is one."""
-    if isinstance(value, Integral) and not isinstance(value, bool):
-        return int(value)
-    if not isinstance(value, Real) or isinstance(value, bool) or not float(value).is_integer():
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError
-    return int(value)
+    if isinstance(value, Integral):
+        return int(value)
+    if not (number := float(value)).is_integer():
+        raise ValueError
+    return int(number)
 
 
 def _switch(value: Any) -> bool:
