@@ -184,6 +184,8 @@ MISTAKES = [
     (["animate", "SPEECH", "--bundle", "TOY", "--threads", "0"], 64, "at least 1"),
     (["animate", "SPEECH", "--bundle", "TOY", "--budget", "-3"], 64, "more than 0"),
     (["animate", "SPEECH", "--bundle", "TOY", "--device", "cuda"], 69, "hint"),
+    (["animate", "SPEECH", "--bundle", "TOY", "--gpu", "3"], 64, "cuda"),
+    (["animate", "SPEECH", "--bundle", "TOY", "--wait", "block"], 64, "cuda"),
     (["animate", "SPEECH", "--bundle", "TOY", "--engine", "rtx"], 64, "--device cuda"),
     (["profile", "TOY", "--csv", "x", "--json", "x"], 64, "is written twice"),
     (["budget", "TOY", "--device", ","], 64, "names no device"),

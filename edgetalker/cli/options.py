@@ -112,7 +112,6 @@ def resting(args: argparse.Namespace) -> dict[str, Any]:
 
 def session_from(args: argparse.Namespace, *, timings: bool = False, **more: Any) -> Talker:
     """Open the talker that the options of `add_bundle` and `add_device` describe; more: other options of a talker."""
-    on_gpu = {"gpu": args.gpu, "wait": args.wait} if args.device == "cuda" else {}
     return Talker(
         args.bundle,
         device=args.device,
@@ -122,8 +121,9 @@ def session_from(args: argparse.Namespace, *, timings: bool = False, **more: Any
         threads=args.threads,
         seed=args.seed,
         timings=timings,
+        gpu=args.gpu,
+        wait=args.wait,
         **more,
-        **on_gpu,
     )
 
 

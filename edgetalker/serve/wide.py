@@ -307,12 +307,7 @@ class Widths:
         return session
 
     def _rows(self, model: Model, stage: str, width: int, shared: frozenset[str]) -> Engine:
-        engine = model.engines[stage]
-        many = getattr(engine, "many", None)
-        if many is not None:
-            found: Engine = many(width, shared)
-            return found
-        return Rows(engine, model.device, width, shared, self._sessions.get(stage))
+        return Rows(model.engines[stage], model.device, width, shared, self._sessions.get(stage))
 
     def fitting(self, count: int) -> int:
         """Return the least width that holds `count` talkers, or the widest."""
