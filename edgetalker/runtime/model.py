@@ -97,7 +97,7 @@ def open_device(options: ModelOptions) -> Device:
     if options.device == "host":
         for name in ("gpu", "wait"):
             if getattr(options, name) != getattr(ModelOptions, name):
-                raise OptionError(f"`{name}` is for a GPU; the device is the host", hint="add device cuda")
+                raise OptionError(f"`{name}` is for a GPU; the device is the host", hint="choose the device `cuda`")
         from edgetalker.engines.host import HostDevice
 
         return HostDevice(poison=options.poison)
