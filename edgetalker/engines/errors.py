@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ __all__ = [
     "UserError",
     "install",
     "nearest",
+    "real",
     "unheard",
     "unknown",
+    "whole",
 ]
 
 Progress = Callable[[str, float], None]
@@ -160,18 +164,67 @@ class MissingPackageError(UserError):
         self.package = package
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Return ` (did you mean `x`?)` for the closest known name, or `` when none is close."""
+    if not isinstance(name, str):
+        return " (a name was wanted)"
     close = get_close_matches(name, list(known), n=1)
     return f" (did you mean `{close[0]}`?)" if close else ""
 
 
 def unknown(
-    what: str, name: str, known: Iterable[str], there: str = "known are", *, hint: str | None = None
+    what: str, name: object, known: Iterable[str], there: str = "known are", *, hint: str | None = None
 ) -> OptionError:
     """Return the error of a name that is not there. what: such as `schedule`; there: said before those that are."""
     names = list(known)
     return OptionError(f"no {what} `{name}`; {there} {', '.join(names)}{nearest(name, names)}", hint=hint)
+
+
+def whole(what: str, value: Any, *, least: float = -math.inf, most: float = math.inf, hint: str | None = None) -> int:
+    """Return a whole number: an int of Python or numpy, or a float that is one (48000.0).
+
+    what: said first, such as `rate`. Raises OptionError for anything else, and outside least to most.
+    """
+    number = real(what, value, least=least, most=most, wanted="a whole number", hint=hint)
+    if number != int(number):
+        raise OptionError(f"{what} is {_shown(value)}; a whole number was wanted", hint=hint)
+    return int(number)
+
+
+def real(
+    what: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    wanted: str = "a number",
+    hint: str | None = None,
+) -> float | Fraction:
+    """Return a finite number as it came. Raises OptionError for anything else (texts and switches too), and outside
+    least to most."""
+    kind = getattr(value, "dtype", None)
+    if kind is not None and getattr(value, "ndim", 1) == 0 and kind.kind in "iuf":
+        value = value.item()  # numpy's numbers, and arrays of one
+    if isinstance(value, bool) or not isinstance(value, (int, float, Fraction)):
+        raise OptionError(f"{what} is {_shown(value)}; {wanted} was wanted", hint=hint)
+    with suppress(OverflowError):  # whole numbers and fractions of any size are finite
+        if not math.isfinite(value):
+            raise OptionError(f"{what} is {value}; {wanted} was wanted", hint=hint)
+    if not least <= value <= most:
+        bounds = (
+            f"{least:g} to {most:g}"
+            if math.isfinite(least) and math.isfinite(most)
+            else (f"at least {least:g}" if math.isfinite(least) else f"at most {most:g}")
+        )
+        raise OptionError(f"{what} is {_shown(value)}; {bounds} was wanted", hint=hint)
+    return value
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else str(value)
+    kind = "" if isinstance(value, (int, float, str)) and not isinstance(value, bool) else f" ({type(value).__name__})"
+    text = f"the text `{text}`" if isinstance(value, str) else text
+    return (text if len(text) <= 60 else f"{text[:50]}...") + kind
 
 
 def install(*extras: str) -> str:

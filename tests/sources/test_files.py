@@ -451,7 +451,3 @@ def test_a_damaged_flac_plays_as_far_as_it_goes(tmp_path: Path, share: float) ->
     assert np.abs(heard - tone(seconds=3)[: len(heard), 0]).max() < 2**-14
 
 
-@pytest.mark.parametrize("channel", [0, -1])
-def test_channels_are_counted_from_one(channel: int) -> None:
-    with pytest.raises(OptionError, match="counted from 1"):
-        Converter(RATE, RATE, channel=channel)

@@ -13,9 +13,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError, OptionError, unknown
+from edgetalker.engines.errors import InputError, OptionError, unknown, whole
 
-__all__ = ["CHANNELS", "ENCODINGS", "RATES", "Converter", "Encoding", "Resampler", "encoding", "mono"]
+__all__ = [
+    "CHANNELS",
+    "ENCODINGS",
+    "RATES",
+    "Converter",
+    "Encoding",
+    "Resampler",
+    "checked_channel",
+    "encoding",
+    "mono",
+]
 
 CHANNELS = 64
 """More than any real recording has; a corrupt header may claim thousands."""
@@ -39,12 +49,12 @@ class Converter:
     def __init__(self, rate_in: int, rate_out: int, *, channel: int | None = None) -> None:
         """Rates in samples a second. channel: play this one alone, counted from 1 (default: the average).
 
-        Raises OptionError for an input rate outside RATES, or a channel below 1.
+        Raises OptionError for an input rate outside RATES, for an output rate or a channel below 1, and for what is no
+        whole number.
         """
+        rate_in, rate_out = whole("the sound's rate", rate_in), whole("the rate to play at", rate_out, least=1)
         _check_rate(rate_in)
-        if channel is not None and channel < 1:
-            raise OptionError(f"channel {channel} was wanted; they are counted from 1")
-        self.rate_in, self.rate_out, self._channel = rate_in, rate_out, channel
+        self.rate_in, self.rate_out, self._channel = rate_in, rate_out, checked_channel(channel)
         self.samples = self.not_finite = self.clipped = 0
         self._power = self._mixed = 0.0
         self._resampler = None if rate_in == rate_out else Resampler(rate_in, rate_out)
@@ -72,8 +82,9 @@ class Converter:
     def restart(self, rate_in: int) -> NDArray[np.float32]:
         """Go on at another rate, as after a device was opened again; returns what `finish` does. Counts go on.
 
-        Raises OptionError for an input rate outside RATES, or a channel below 1.
+        Raises OptionError for an input rate outside RATES.
         """
+        rate_in = whole("the sound's rate", rate_in)
         _check_rate(rate_in)
         rest = self.finish()
         if rate_in != self.rate_in:
@@ -114,6 +125,11 @@ class Converter:
         self._power += float(np.vdot(values, values)) / values.shape[1]
         self._mixed += float(np.vdot(single, single))
         return single
+
+
+def checked_channel(channel: int | None) -> int | None:
+    """Return which channel is played alone. Raises OptionError for one below 1, and for what is no whole number."""
+    return None if channel is None else whole("`channel`", channel, least=1, hint="channels count from 1; None is all")
 
 
 def mono(values: NDArray[np.float32]) -> NDArray[np.float32]:

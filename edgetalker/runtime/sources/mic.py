@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.runtime.sources.card import Card
-from edgetalker.runtime.sources.convert import RATES, Converter, Resampler
+from edgetalker.runtime.sources.convert import RATES, Converter, Resampler, checked_channel
 from edgetalker.runtime.sources.live import QueuedSource, SoundQueue
 from edgetalker.runtime.sources.portaudio import Input, PortAudio, Stream
 
@@ -42,7 +42,7 @@ class MicSource(QueuedSource):
 
         Raises MissingPackageError, DeviceError or OptionError when it cannot be opened the first time.
         """
-        self.rate, self._channel = rate, channel
+        self.rate, self._channel = rate, checked_channel(channel)
         self.overflows = 0
         self._converter: Converter | None = None
         self._queue = SoundQueue(max(1, round(buffer_seconds * rate)))
