@@ -135,9 +135,9 @@ def run(args: argparse.Namespace) -> int:
     args = args.settings.merge(args, args.config)
     log_as(args.log, quiet=args.quiet)
     _check(args)
-    heard = args.play if args.play is not None and args.play.endswith(".wav") else None
+    heard = args.play if args.play is not None and args.play.lower().endswith(".wav") else None
     sinks = sinks_for(targets(args.to), files_read(args), [] if heard is None else [heard])
-    session = session_from(args, voice=_voice(args))
+    session = session_from(args, voice=_voice(args), rest=False)  # Live adds it
     try:
         set_controls(session, args)
         return _play(args, session, sinks)

@@ -211,20 +211,18 @@ def real(
         if not math.isfinite(value):
             raise OptionError(f"{what} is {value}; {wanted} was wanted", hint=hint)
     if not least <= value <= most:
-        bounds = (
-            f"{least:g} to {most:g}"
-            if math.isfinite(least) and math.isfinite(most)
-            else (f"at least {least:g}" if math.isfinite(least) else f"at most {most:g}")
-        )
-        raise OptionError(f"{what} is {_shown(value)}; {bounds} was wanted", hint=hint)
+        ends = f"{least:g} to {most:g}" if math.isfinite(most) else f"at least {least:g}"
+        raise OptionError(f"{what} is {_shown(value)}; {ends} was wanted", hint=hint)
     return value
 
 
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else str(value)
-    kind = "" if isinstance(value, (int, float, str)) and not isinstance(value, bool) else f" ({type(value).__name__})"
-    text = f"the text `{text}`" if isinstance(value, str) else text
-    return (text if len(text) <= 60 else f"{text[:50]}...") + kind
+    """Return a value as errors show it: short, and with its type where that is no number."""
+    if isinstance(value, str):
+        return f"the text `{value:.50}`"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value) if isinstance(value, float) or abs(value) < 1 << 64 else "a number of many digits"
+    return f"{repr(value)[:50]} ({type(value).__name__})"
 
 
 def install(*extras: str) -> str:

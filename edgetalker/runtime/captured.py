@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.engine import Array, Buffer, Engine
-from edgetalker.engines.errors import unknown
+from edgetalker.engines.errors import OptionError, unknown
 from edgetalker.runtime.frame import MotionLayout
 from edgetalker.runtime.inputs import Inbound
 from edgetalker.runtime.memory import INBOUND, Memory
@@ -145,6 +145,8 @@ class Captured:
 def _chosen(ladder: tuple[str, ...], wanted: Sequence[str] | None) -> tuple[str, ...]:
     if wanted is None:
         return ladder
+    if not wanted:
+        raise OptionError(f"`schedules` is empty; some of {', '.join(ladder)} were wanted", hint="None prepares all")
     for name in wanted:
         if name not in ladder:
             raise unknown("schedule", name, ladder, "the bundle has")

@@ -7,12 +7,13 @@ there, chooses a schedule that fits, and counts what became of the frame. Read `
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from edgetalker.engines.errors import OptionError, UserError, unknown
 from edgetalker.runtime.clock import LEAP_NS, Clock, Pace, SystemClock
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.ladder import Ladder, rehearse
+from edgetalker.runtime.options import Checked
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sources.source import Source
 from edgetalker.runtime.sources.values import InputSource
@@ -47,7 +49,7 @@ class Observer:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """How to run.
 
     realtime: on the clock. schedule: always this one (default: the ladder when on the clock, else the fullest).
@@ -56,6 +58,7 @@ class Options:
     seconds after which the watchdog says that a frame hangs. limit: stop after so many frames (0: none).
     """
 
+    bounds: ClassVar = {"budget": (1e-6, 1000.0), "stall": (1e-3, 1e6), "limit": (0, math.inf)}
     realtime: bool = False
     schedule: str | None = None
     late: LatePolicy = "hold"
@@ -159,7 +162,7 @@ class Loop:
         self._slot = -1
         self._waited_ns = self._caught_until = 0
         _check(talker, source, self.options)
-        schedules = (self.options.schedule,) if self.options.schedule else talker.schedules
+        schedules = (self.options.schedule,) if self.options.schedule is not None else talker.schedules
         if ladder is None:
             ladder = rehearse(talker, schedules, self.clock) if self.options.realtime else Ladder(schedules)
         self._ladder = ladder

@@ -88,7 +88,7 @@ class Talker(Captured):
 
     def _prepare(self, model: Model, options: TalkerOptions) -> None:
         audio, delay = model.bundle.manifest.audio, model.bundle.manifest.motion.delay
-        if options.voice not in DETECTORS:  # where nothing rests yet, too: `Live` lets it rest
+        if options.voice not in (None, *DETECTORS):
             raise unknown("voice detector", options.voice, DETECTORS)
         self.rate = audio.rate if options.rate is None else options.rate
         self._converter = Converter(self.rate, audio.rate)
@@ -97,7 +97,7 @@ class Talker(Captured):
         self._lock = threading.RLock() if host else model.lock
         self._hearing = threading.RLock()  # taken before the other; a model's talkers hear side by side
         self._mapped = bool(self.device.facts().get("integrated"))
-        self._schedule = options.schedule or self.schedules[0]
+        self._schedule = self.schedules[0] if options.schedule is None else options.schedule
         if self._schedule not in self.schedules:
             raise unknown("schedule", self._schedule, self.schedules, "prepared are")
         self.clock, self._delay = SampleClock(audio.rate, self.layout.fps, audio.lookahead, audio.block), delay
@@ -115,7 +115,8 @@ class Talker(Captured):
                 restart=self._put_back,
                 wait=self.device.synchronize,
             )
-        self.rest = self.mouth_rest() if options.rest else None
+        rests = options.voice is not None if options.rest is None else options.rest
+        self.rest = self.mouth_rest() if rests else None
         self.player = _player(options.play, self.layout)
         self.index = self.heard = self.needs = 0
         self._ran: list[int] = []
@@ -125,7 +126,7 @@ class Talker(Captured):
     def mouth_rest(self) -> MouthRest:
         """Return a new stage that rests this talker's mouth, with the detector of its options. Raises as `detector`."""
         rate = self.manifest.audio.rate
-        return MouthRest(self.layout, rate, activity=detector(self.options.voice, rate))
+        return MouthRest(self.layout, rate, activity=detector(self.options.voice or DETECTORS[0], rate))
 
     # Sound, settings and values from outside
 
@@ -232,7 +233,7 @@ class Talker(Captured):
 
         Noted for `labels` and `durations`: also the pieces of a block whose results this frame is the first to see.
         """
-        name, index = schedule or self._schedule, self.index
+        name, index = self._schedule if schedule is None else schedule, self.index
         frame = self._frames.get((name, index % self._period))
         if frame is None:
             raise self._refusal(name)

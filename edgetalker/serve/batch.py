@@ -21,7 +21,7 @@ from edgetalker.runtime.frame import MotionLayout, Outcome
 from edgetalker.runtime.ladder import Ladder
 from edgetalker.runtime.loop import Tally
 from edgetalker.runtime.model import Model
-from edgetalker.runtime.options import given
+from edgetalker.runtime.options import Checked, given
 from edgetalker.runtime.talker import Talker
 from edgetalker.serve.seat import Event, Seat, SeatOptions
 from edgetalker.serve.session import Session
@@ -35,7 +35,7 @@ SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class BatchOptions:
+class BatchOptions(Checked):
     """How a batch is played.
 
     talkers: most at a time. widths: at which the frame steps are prepared (default: 1, 2, 4, 8, 12, 16, … up to
@@ -120,7 +120,7 @@ class Batch:
                 raise unknown("schedule", options.schedule, manifest.ladder, "the bundle has")
             self.schedules = (options.schedule,) if options.schedule else manifest.ladder
             self.widths = Widths(self.model, options.talkers, widths=options.widths, schedules=self.schedules)
-            more = {} if options.voice is None else {"voice": options.voice}
+            more = {} if options.voice is None else {"voice": options.voice, "rest": False}  # a session says whether
             self._free = [self.model.talker(schedules=self.schedules, **more) for _ in range(options.talkers)]
             if options.voice is not None:
                 self._free[0].mouth_rest()  # what is wrong with it is said now, and its network is read

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from edgetalker.engines.errors import OptionError, UserError
 from edgetalker.runtime.frame import Frame, Outcome
 from edgetalker.runtime.inputs import Values
 from edgetalker.runtime.loop import Tally
+from edgetalker.runtime.options import Checked
 from edgetalker.runtime.sources.convert import Converter
 from edgetalker.runtime.talker import Talker
 
@@ -91,7 +92,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class SeatOptions:
+class SeatOptions(Checked):
     """How a talker is played.
 
     seed, stream: key of its noise. paced: a frame a frame's time, by the playout clock that starts with the first
@@ -99,6 +100,7 @@ class SeatOptions:
     while nobody speaks. budget: seconds from a frame's slot to its deadline (default: one frame).
     """
 
+    bounds: ClassVar = {"budget": (1e-6, 1000.0)}
     seed: int = 0
     stream: int = 0
     paced: bool = True

@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import OptionError, UserError
+from edgetalker.runtime.loop import Loop, Options
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.live import PcmSource
+from edgetalker.runtime.talker import Talker
+from edgetalker.runtime.voice import SileroVoice
+from tests.live.meter import meter_bundle
+from tests.support import toy as toys
+from tests.support.clock import FakeClock
+from tests.support.talk import Live
 
 pytest.importorskip("onnxruntime")
 
@@ -56,3 +64,91 @@ def test_each_channel_is_its_own(stereo: Path) -> None:
         with closing(FileSource(stereo, 16000, channel=channel)) as source:
             assert source.read(10)[0] == value
     refused(lambda: FileSource(stereo, 16000, channel=3), "the sound has 2", OptionError)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"schedules": []}, "`schedules` is empty"),
+        ({"schedules": "full"}, "a list of names"),
+        ({"schedules": [5]}, "a list of names"),
+        ({"schedule": ""}, "no schedule ``"),
+        ({"schedule": 5}, "`schedule` is 5; a text or None was wanted"),
+        ({"rate": 44100.5}, "`rate` is 44100.5; a whole number was wanted"),
+        ({"rate": "16000"}, "the text `16000`"),
+        ({"rate": float("nan")}, "`rate` is nan"),
+        ({"seed": 1.5}, "`seed` is 1.5; a whole number"),
+        ({"seed": "a"}, "`seed` is the text `a`"),
+        ({"stream": None}, "`stream` is None"),
+        ({"threads": "2"}, "`threads` is the text `2`"),
+        ({"threads": True}, "True (bool)"),
+        ({"engine": None}, "`engine` is None; a text was wanted"),
+        ({"device": None}, "`device` is None"),
+        ({"device": 5}, "`device` is 5; a text or a Device was wanted"),
+        ({"precision": 16}, "`precision` is 16"),
+        ({"play": 5}, "`play` is 5; a text or a Player or None was wanted"),
+        ({"noise": 5}, "`noise` is 5"),
+        ({"graphs": 5}, "`graphs` is 5"),
+        ({"rest": "no"}, "`rest` is 'no'; True or False"),
+        ({"timings": "no"}, "`timings` is 'no'; True or False"),
+        ({"poison": 1}, "`poison` is 1; True or False"),
+        ({"voice": "sliero"}, "did you mean `silero`"),
+        ({"voice": "sliero", "rest": False}, "did you mean `silero`"),
+        ({"voice": 5}, "`voice` is 5"),
+        ({"wait": 5}, "`wait` is 5"),
+    ],
+)
+def test_options_of_a_wrong_type_or_value_are_refused(toy: Bundle, options: dict[str, Any], text: str) -> None:
+    refused(lambda: Talker(toy, **options), text, OptionError)
+
+
+@pytest.mark.parametrize("rate", [16000, 16000.0, np.int64(16000), np.float64(16000)])
+def test_whole_numbers_of_any_type_are_rates(toy: Bundle, rate: Any) -> None:
+    with Talker(toy, rate=rate, seed=np.uint8(3)) as talker:
+        assert talker.rate == 16000
+        assert type(talker.options.rate) is int
+        assert type(talker.options.seed) is int
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"budget": float("nan")}, "`budget` is nan"),
+        ({"budget": -1}, "`budget` is -1"),
+        ({"budget": 0}, "`budget` is 0"),
+        ({"limit": -1}, "`limit` is -1; at least 0 was wanted"),
+        ({"limit": 1.5}, "a whole number"),
+        ({"stall": 0}, "`stall` is 0"),
+        ({"realtime": "no"}, "True or False"),
+        ({"late": 5}, "`late` is 5"),
+    ],
+)
+def test_options_of_a_run_are_refused(options: dict[str, Any], text: str) -> None:
+    refused(lambda: Options(**options), text, OptionError)
+
+
+def test_an_empty_schedule_of_a_run_or_a_frame_is_none(toy: Bundle) -> None:
+    with Talker(toy) as talker:
+        window = np.zeros(toys.WINDOW, np.float32)
+        refused(
+            lambda: Loop(talker, Live(FakeClock(), 1.0), [], options=Options(schedule="")),
+            "no schedule ``",
+            OptionError,
+        )
+        refused(lambda: talker.make("", window=window), "no schedule ``", OptionError)
+
+
+def test_a_voice_that_is_named_rests_the_mouth_unless_told_otherwise(tmp_path: Path) -> None:
+    meter = meter_bundle(tmp_path / "meter")
+    cases: list[tuple[dict[str, Any], bool]] = [
+        ({}, False),
+        ({"voice": "silero"}, True),
+        ({"voice": "energy"}, True),
+        ({"rest": True}, True),
+        ({"voice": "energy", "rest": False}, False),
+    ]
+    for options, rests in cases:
+        with Talker(meter, **options) as talker:
+            assert (talker.rest is not None) is rests
+            if options.get("voice") == "silero":
+                assert isinstance(talker.rest and talker.rest.activity, SileroVoice)

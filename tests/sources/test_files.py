@@ -449,5 +449,3 @@ def test_a_damaged_flac_plays_as_far_as_it_goes(tmp_path: Path, share: float) ->
     heard = read_all(FileSource(path, RATE))
     assert 0 < len(heard) < 48_000
     assert np.abs(heard - tone(seconds=3)[: len(heard), 0]).max() < 2**-14
-
-
