@@ -425,6 +425,12 @@ class Inbound:
         """Take a window from the caller. Raises InputError for another shape, NaN, or a bundle that hears nothing."""
         if self.audio is None:
             raise InputError("this bundle hears no audio; it is fed through `feed`")
+        if not isinstance(window, np.ndarray) or window.dtype.kind != "f":
+            kind = f"of {window.dtype}" if isinstance(window, np.ndarray) else f"a {type(window).__name__}"
+            raise InputError(
+                f"the window of frame {index} is {kind}; float32 ({self.audio.shape[1]},) was wanted",
+                hint="np.asarray(window, np.float32)",
+            )
         if window.shape not in (self.audio.shape, self.audio.shape[1:]):
             wanted = f"float32 ({self.audio.shape[1]},)"
             raise InputError(f"the window of frame {index} is {list(window.shape)}; {wanted} was wanted")
@@ -464,7 +470,7 @@ def is_finite(values: NDArray[np.float32]) -> bool:
 
 def chosen(kind: str, name: str, known: Mapping[str, Any]) -> Any:
     """Return the control or input of a name. Raises OptionError for one that does not exist."""
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         there = f"this bundle's {kind}s are {', '.join(known)}" if known else f"this bundle has no {kind}s"
         raise OptionError(f"{there}; `{name}` is none{nearest(name, known)}")
     return known[name]

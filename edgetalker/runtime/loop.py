@@ -150,7 +150,8 @@ class Loop:
 
         Raises OptionError when the source's rate is not the bundle's or an option does not fit.
         """
-        self.talker, self.source, self.sinks = talker, source, tuple(sinks)
+        self.talker, self.source, self.sinks = talker, source, _listed(sinks)
+        _check_kinds(talker, source, self.sinks, options)
         self.options = options or Options()
         self.clock = clock or SystemClock()
         self.observers, self.inputs = tuple(observers), tuple(inputs)
@@ -531,6 +532,26 @@ def _advanced(loop: Loop, errors: list[Exception]) -> bool:
     except (UserError, OSError) as error:
         errors.append(error)
         return False
+
+
+def _listed(sinks: Iterable[Sink]) -> tuple[Sink, ...]:
+    """Return the sinks. Raises OptionError for what is no list, such as a file's name or one sink alone."""
+    if isinstance(sinks, str) or not isinstance(sinks, Iterable):
+        raise OptionError(f"{repr(sinks)[:60]} is no list of sinks", hint="[sink], for one")
+    return tuple(sinks)
+
+
+def _check_kinds(talker: object, source: object, sinks: Iterable[object], options: object) -> None:
+    """Raise OptionError for an argument that is something else than was wanted: a file's name where its source is."""
+    wanted = [
+        (talker, ("make", "manifest"), "talker", "edgetalker.Talker(...)"),
+        (source, ("read", "ended", "rate"), "source", "edgetalker.FileSource(name, rate) reads a file"),
+        *((sink, ("open", "send", "close"), "sink", "objects were wanted, no names") for sink in sinks),
+        (options or Options(), ("realtime", "late"), "Options", "edgetalker.Options(...)"),
+    ]
+    for given, names, what, hint in wanted:
+        if isinstance(given, (str, type)) or not all(hasattr(type(given), n) or hasattr(given, n) for n in names):
+            raise OptionError(f"{repr(given)[:60]} is no {what}", hint=hint)
 
 
 def _check(talker: Talker, source: Source, options: Options) -> None:

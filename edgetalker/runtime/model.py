@@ -55,9 +55,12 @@ class Model:
     def talker(self, **options: Any) -> Talker:
         """Return a new talker. options: those of TalkerOptions. Raises UserError subclasses for what does not fit."""
         with self.lock:
-            if self.closed:
-                raise OptionError("the model is closed", hint="open it again")
             return Talker(self, **options)
+
+    def check_open(self) -> None:
+        """Raise OptionError when the model is closed."""
+        if self.closed:
+            raise OptionError("the model is closed", hint="open it again")
 
     def join(self, talker: Talker, *, alone: bool = False) -> None:
         """Note a talker of this model. alone: the model was opened for it and closes with it."""
@@ -141,6 +144,8 @@ def find_bundle(name: Path | str | None) -> Path:
     Raises InputError when none was named and none ships with this install.
     """
     known = bundled()
+    if name is not None and not isinstance(name, (str, Path)):
+        raise InputError(f"{repr(name)[:60]} is no bundle", hint="name a folder or a bundle, or give a Model")
     if name is None:
         if not known:
             raise InputError(

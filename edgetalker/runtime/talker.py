@@ -6,20 +6,19 @@ fill, launch, wait, copy. Everything that it launches was captured when the talk
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetalker.engines.engine import Array, Buffer
-from edgetalker.engines.errors import InputError, OptionError, unknown
+from edgetalker.engines.errors import InputError, OptionError, real, unknown, whole
 from edgetalker.runtime.captured import Captured
 from edgetalker.runtime.clock import AudioWindow, SampleClock
 from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
@@ -74,6 +73,7 @@ class Talker(Captured):
         from edgetalker.runtime.model import Model
 
         if isinstance(model, Model):
+            model.check_open()
             self._prepare(model, given(TalkerOptions, options))
             model.join(self)
             return
@@ -86,12 +86,27 @@ class Talker(Captured):
             raise
         model.join(self, alone=True)
 
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """Refuse copy, deepcopy and pickle: a copy would share buffers and sound with this talker."""
+        raise OptionError(
+            "a talker can be neither copied nor pickled",
+            hint="clone() gives another that goes on from here; save() gives a state for restore()",
+        )
+
+    def check_open(self) -> None:
+        """Raise OptionError when the talker or its model is closed."""
+        if self._closed:
+            raise OptionError("the talker is closed", hint="make another one")
+        if self.model.closed:
+            raise OptionError("the talker's model is closed", hint="open it again")
+
     def _prepare(self, model: Model, options: TalkerOptions) -> None:
         audio, delay = model.bundle.manifest.audio, model.bundle.manifest.motion.delay
         if options.voice not in (None, *DETECTORS):
             raise unknown("voice detector", options.voice, DETECTORS)
         self.rate = audio.rate if options.rate is None else options.rate
         self._converter = Converter(self.rate, audio.rate)
+        self._closed = False
         super().__init__(model, options)
         host = self.device.kind == "host"
         self._lock = threading.RLock() if host else model.lock
@@ -139,11 +154,16 @@ class Talker(Captured):
             self.take(self._converted(samples))
 
     def _converted(self, samples: Any) -> NDArray[np.float32]:
+        self.check_open()
         if self.manifest.talkers != 1:
             raise OptionError(
                 f"the bundle plays {self.manifest.talkers} talkers in lock-step", hint="make(window=(talkers, window))"
             )
-        return self._converter.convert(np.asarray(samples))
+        try:
+            sound = np.asarray(samples)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"what came is no sound: {error}", hint="(n,) or (n, channels) was wanted") from None
+        return self._converter.convert(sound)
 
     def take(self, samples: NDArray[np.float32]) -> None:
         """Take sound as a source gives it: mono float32, finite, at the bundle's rate."""
@@ -172,12 +192,20 @@ class Talker(Captured):
 
     def pad(self, end: int | None = None) -> None:
         """Let silence follow what was heard, up to sample `end` (default: as far as the next frame hears)."""
-        missing = (self.needs if end is None else end) - self.window.total
-        if missing > 0:
-            silence = np.zeros(missing, np.float32)
-            self.window.append(silence)
-            if self.rest is not None:
-                self.rest.hear(silence)
+        with self._hearing:
+            self.check_open()
+            end = self.needs if end is None else whole("the end of the silence", end, least=0)
+            if end - self.needs > self._backlog:
+                raise InputError(
+                    f"silence up to sample {end} would push out sound that frame {self.index} has not heard",
+                    hint=f"up to {self.needs + self._backlog} it fits; make the frames that are ready, then pad on",
+                )
+            missing = end - self.window.total
+            if missing > 0:
+                silence = np.zeros(missing, np.float32)
+                self.window.append(silence)
+                if self.rest is not None:
+                    self.rest.hear(silence)
 
     @property
     def position(self) -> float:
@@ -197,6 +225,7 @@ class Talker(Captured):
 
         Raises OptionError for what does not exist or fit.
         """
+        self.check_open()
         chosen("control", control, self.controls).set(values)
 
     def feed(self, name: str, values: Values, *, time: float | Fraction | None = None) -> None:
@@ -205,9 +234,9 @@ class Talker(Captured):
 
         time: default is the next frame's. From any thread. Raises OptionError for what does not exist or fit.
         """
-        if time is not None and not math.isfinite(time):
-            raise OptionError(f"`{name}`: NaN or Inf came as a time")
-        chosen("input", name, self.fed).feed(values, None if time is None else float(time))
+        self.check_open()
+        fed = chosen("input", name, self.fed)
+        fed.feed(values, None if time is None else float(real(f"the time of `{name}`", time, least=-1e9, most=1e9)))
 
     # Frames
 
@@ -234,7 +263,7 @@ class Talker(Captured):
         Noted for `labels` and `durations`: also the pieces of a block whose results this frame is the first to see.
         """
         name, index = self._schedule if schedule is None else schedule, self.index
-        frame = self._frames.get((name, index % self._period))
+        frame = self._frames.get((name, index % self._period)) if isinstance(name, str) else None
         if frame is None:
             raise self._refusal(name)
         launches = self._due(name) if self._groups else ()
@@ -252,8 +281,7 @@ class Talker(Captured):
         return frame
 
     def _refusal(self, schedule: str) -> OptionError:
-        if self.model.closed:
-            return OptionError("the talker's model is closed", hint="open it again")
+        self.check_open()
         return unknown("schedule", schedule, self.schedules, "prepared are")
 
     def _due(self, schedule: str) -> tuple[Replay, ...]:
@@ -314,6 +342,7 @@ class Talker(Captured):
     def skip(self) -> None:
         """Let one frame pass without making it. The history does what the manifest's `skipped` says."""
         with self._lock:
+            self.check_open()
             repeat = self._repeats.get(self._last_schedule)
             if repeat is not None and self._last:
                 repeat()
@@ -394,6 +423,7 @@ class Talker(Captured):
         repeat: with the noise of the utterance before, as with a seed: the same sound gives the same frames.
         """
         with self._lock:
+            self.check_open()
             self._converter = Converter(self.rate, self.manifest.audio.rate)
             self._inbound.forget()
             if self.rest is not None:
@@ -432,6 +462,7 @@ class Talker(Captured):
     def save(self) -> Snapshot:
         """Return a copy of all that the next frames depend on. Costs a download of every buffer."""
         with self._lock:
+            self.check_open()
             spread = self.spread.save() if self.spread else None
             controls, inputs = self._inbound.save()
             return Snapshot(
@@ -455,6 +486,9 @@ class Talker(Captured):
         Raises InputError for a snapshot of another bundle.
         """
         with self._lock:
+            self.check_open()
+            if not isinstance(snapshot, Snapshot):
+                raise InputError(f"a {type(snapshot).__name__} is no snapshot", hint="save() gives one")
             if snapshot.bundle != self.bundle.digest or not self._memory.fits(snapshot.tensors):
                 raise InputError("the snapshot is of another bundle")
             self._begin()
@@ -471,6 +505,7 @@ class Talker(Captured):
 
     def clone(self) -> Talker:
         """Return another talker of the model that goes on from here as this one does."""
+        self.check_open()
         other = Talker(self.model, **{**vars(self.options), "play": None})
         other.restore(self.save())
         return other
@@ -503,6 +538,7 @@ class Talker(Captured):
         More sound may come afterwards; it continues after that silence.
         """
         with self._hearing:
+            self.check_open()
             frames = self._accept(self._converter.finish(), schedule)
             spanned = self.spanned
             while self.index < spanned:
@@ -534,6 +570,7 @@ class Talker(Captured):
         if self.player is not None:
             self.player.close()
         self.orphan()
+        self._closed = True
         self.model.leave(self)
 
     def __enter__(self) -> Talker:

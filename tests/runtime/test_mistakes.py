@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import wave
 from collections.abc import Callable
 from contextlib import closing
@@ -13,10 +15,12 @@ import numpy as np
 import pytest
 
 from edgetalker.engines.bundle import Bundle
-from edgetalker.engines.errors import OptionError, UserError
+from edgetalker.engines.errors import InputError, OptionError, UserError
 from edgetalker.runtime.loop import Loop, Options
+from edgetalker.runtime.model import Model
 from edgetalker.runtime.sources.file import FileSource
 from edgetalker.runtime.sources.live import PcmSource
+from edgetalker.runtime.stream import stream
 from edgetalker.runtime.talker import Talker
 from edgetalker.runtime.voice import SileroVoice
 from tests.live.meter import meter_bundle
@@ -152,3 +156,72 @@ def test_a_voice_that_is_named_rests_the_mouth_unless_told_otherwise(tmp_path: P
             assert (talker.rest is not None) is rests
             if options.get("voice") == "silero":
                 assert isinstance(talker.rest and talker.rest.activity, SileroVoice)
+
+
+WRONG: list[tuple[Callable[[Talker], Any], str]] = [
+    (lambda talker: talker.feed(None, [0.0] * 4), "a name was wanted"),  # type: ignore[arg-type]
+    (lambda talker: talker.set(["setting"], [0.0] * 4), "a name was wanted"),  # type: ignore[arg-type]
+    (lambda talker: talker.feed("setting", [0.0] * 4, time="1"), "the text `1`"),  # type: ignore[arg-type]
+    (lambda talker: talker.feed("setting", [0.0] * 4, time=10**400), "many digits"),
+    (lambda talker: talker.feed("setting", [0.0] * 4, time=float("nan")), "is nan"),
+    (lambda talker: talker.accept([[1, 2], [3]]), "no sound"),
+    (lambda talker: talker.accept("sound"), "sound of shape"),
+    (lambda talker: talker.pad(10**12), "push out sound"),
+    (lambda talker: talker.pad("end"), "the text `end`"),  # type: ignore[arg-type]
+    (lambda talker: talker.make(window=[0.0] * toys.WINDOW), "is a list; float32"),  # type: ignore[arg-type]
+    (lambda talker: talker.make(window=np.zeros(toys.WINDOW, np.int16)), "of int16; float32"),
+    (lambda talker: talker.make(5), "no schedule `5`"),  # type: ignore[arg-type]
+    (lambda talker: talker.make(["full"]), "a name was wanted"),  # type: ignore[arg-type]
+    (lambda talker: talker.restore({}), "a dict is no snapshot"),  # type: ignore[arg-type]
+    (lambda talker: Loop(talker, "speech.wav", []), "is no source"),  # type: ignore[arg-type]
+    (lambda talker: Loop(talker, Live(FakeClock(), 1.0), "out.npz"), "is no list of sinks"),  # type: ignore[arg-type]
+    (lambda talker: Loop(talker, Live(FakeClock(), 1.0), ["out.npz"]), "is no sink"),  # type: ignore[list-item]
+    (lambda talker: Loop(talker, Live(FakeClock(), 1.0), [], options={"limit": 1}), "no Options"),  # type: ignore[arg-type]
+    (lambda talker: Talker(5), "5 is no bundle"),  # type: ignore[arg-type]
+    (copy.copy, "clone()"),
+    (copy.deepcopy, "clone()"),
+    (pickle.dumps, "clone()"),
+]
+
+
+@pytest.mark.parametrize("place", range(len(WRONG)))
+def test_calls_with_a_wrong_type_or_value_are_refused(toy: Bundle, place: int) -> None:
+    with Talker(toy) as talker:
+        talker.accept(np.zeros(4000, np.float32))
+        refused(lambda: WRONG[place][0](talker), WRONG[place][1])
+        assert talker.accept(np.zeros(4000, np.float32)), "it plays on"
+
+
+@pytest.mark.parametrize("rate", [0, -5, 1.5, "16000", None])
+def test_sources_refuse_rates_and_channels_that_are_none(stereo: Path, rate: Any) -> None:
+    refused(lambda: FileSource(stereo, rate), "the rate to play at", OptionError)
+    refused(lambda: PcmSource(rate, input_rate=16000, stream=BytesIO(b"")), "the rate to play at", OptionError)
+    stream = BytesIO(b"")
+    refused(lambda: PcmSource(16000, input_rate=16000, channels=rate, stream=stream), "`channels`", OptionError)
+    refused(lambda: FileSource(5, 16000), "no name of a sound file", InputError)  # type: ignore[arg-type]
+
+
+CALLS: list[Callable[[Talker], Any]] = [
+    lambda talker: talker.make(),
+    lambda talker: talker.hear(np.zeros(160, np.float32)),
+    lambda talker: talker.accept(np.zeros(160, np.float32)),
+    lambda talker: talker.flush(),
+    lambda talker: talker.pad(),
+    lambda talker: talker.set("setting", [0.0] * 4),
+    lambda talker: talker.feed("setting", [0.0] * 4),
+    lambda talker: talker.reset(),
+    lambda talker: talker.skip(),
+    lambda talker: talker.save(),
+    lambda talker: talker.clone(),
+]
+
+
+@pytest.mark.parametrize("place", range(len(CALLS)))
+def test_a_closed_talker_or_model_says_so(toy: Bundle, place: int) -> None:
+    with Model(toy) as model:
+        talker, other = model.talker(), model.talker()
+        talker.close()
+        refused(lambda: CALLS[place](talker), "the talker is closed", OptionError)
+    refused(lambda: CALLS[place](other), "the talker's model is closed", OptionError)
+    for make in (model.talker, lambda: Talker(model), lambda: stream(np.zeros(9, np.float32), model)):
+        refused(make, "the model is closed\nhint: open it again", OptionError)

@@ -11,7 +11,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError
+from edgetalker.engines.errors import InputError, whole
 from edgetalker.runtime.sources.convert import CHANNELS, ENCODINGS, RATES, Converter, Encoding
 from edgetalker.runtime.sources.source import Source
 
@@ -56,7 +56,9 @@ class FileSource:
 
     def __init__(self, path: Path | str, rate: int, *, channel: int | None = None) -> None:
         """`rate` is the bundle's; channel: see Converter. Raises InputError for a file that is absent or not sound."""
-        self.path, self.rate, self.pipe = Path(path), rate, False
+        if not isinstance(path, (str, Path)):
+            raise InputError(f"{repr(path)[:60]} is no name of a sound file")
+        self.path, self.rate, self.pipe = Path(path), whole("the rate to play at", rate, least=1), False
         self._file = self._opened()
         self._notes: list[str] = []
         self._reader: Reader | None = None
@@ -67,7 +69,7 @@ class FileSource:
             self._reader = next(self._streams)
             _check_header(self._reader)
             frames, own = self._reader.frames, self._reader.rate
-            self.samples = None if frames is None else -(-frames * rate // own)
+            self.samples = None if frames is None else -(-frames * self.rate // own)
             """How many samples at `rate` the first stream's header promises, None if it does not; it may err."""
             self._converter = Converter(own, rate, channel=channel)
             self._refill(1)

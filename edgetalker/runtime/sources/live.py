@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.engines.errors import InputError
+from edgetalker.engines.errors import InputError, whole
 from edgetalker.runtime.clock import AWAY_NS, LEAP_NS, Clock
-from edgetalker.runtime.sources.convert import Converter, encoding
+from edgetalker.runtime.sources.convert import CHANNELS, Converter, encoding
 from edgetalker.runtime.sources.source import Source
 
 __all__ = ["LiveSource", "PacedSource", "PcmSource", "QueuedSource", "SaidSource", "SoundQueue"]
@@ -196,7 +196,8 @@ class PcmSource(QueuedSource):
 
         Raises OptionError for an unknown form, InputError when stdin is absent or a terminal: nobody types PCM.
         """
-        self.rate, self.tempo = rate, Tempo()
+        self.rate, self.tempo = whole("the rate to play at", rate, least=1), Tempo()
+        channels = whole("`channels`", channels, least=1, most=CHANNELS)
         self._encoding = encoding(form)
         if stream is None and sys.stdin is None:
             raise InputError("`-` reads sound from a pipe, but there is no standard input")
