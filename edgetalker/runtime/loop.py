@@ -546,7 +546,10 @@ def _check_kinds(talker: object, source: object, sinks: Iterable[object], option
     wanted = [
         (talker, ("make", "manifest"), "talker", "edgetalker.Talker(...)"),
         (source, ("read", "ended", "rate"), "source", "edgetalker.FileSource(name, rate) reads a file"),
-        *((sink, ("open", "send", "close"), "sink", "objects were wanted, no names") for sink in sinks),
+        *(
+            (sink, ("open", "send", "close"), "sink", "runtime.sinks.registry.sink_for(name) makes one")
+            for sink in sinks
+        ),
         (options or Options(), ("realtime", "late"), "Options", "edgetalker.Options(...)"),
     ]
     for given, names, what, hint in wanted:

@@ -64,7 +64,7 @@ def test_wrong_tags_are_refused() -> None:
                 talker.feed("emotion", values, time=1.0)
         with pytest.raises(OptionError, match="did you mean `emotion`"):
             talker.feed("emotoin", [1, 0, 0, 0])
-        with pytest.raises(OptionError, match="as a time"):
+        with pytest.raises(OptionError, match="the time of `emotion` is nan"):
             talker.feed("emotion", [1, 0, 0, 0], time=float("nan"))
 
 
