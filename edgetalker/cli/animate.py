@@ -18,7 +18,6 @@ from edgetalker.cli.options import (
     milliseconds,
     natural,
     on_signals,
-    resting,
     session_from,
     set_controls,
     tell_plan,
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     sinks = sinks_for(args.output, files_read(args), [] if args.trace is None else [args.trace])
     if args.trace is not None:
         checked_target(args.trace)
-    session = session_from(args, timings=args.trace is not None, **resting(args))
+    session = session_from(args, timings=args.trace is not None, voice=args.voice)
     try:
         set_controls(session, args)
         return _play(args, session, sinks)

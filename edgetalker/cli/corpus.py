@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetalker.cli.options import on_signals, resting, session_from, set_controls
+from edgetalker.cli.options import on_signals, session_from, set_controls
 from edgetalker.engines.bundle import Bundle
 from edgetalker.engines.errors import DeviceError, InputError, MissingPackageError, OptionError
 from edgetalker.engines.files import checked_target, read_text, reported, write_whole
@@ -116,7 +116,7 @@ class Animator:
     def __init__(self, settings: Mapping[str, Any], stopped: Sequence[bool] = ()) -> None:
         """settings: the options of `edgetalker animate`, by name. stopped: not empty once all is to end."""
         self._args, self._stopped = argparse.Namespace(**settings), stopped
-        self._talker = session_from(self._args, **resting(self._args))
+        self._talker = session_from(self._args, voice=self._args.voice)
         set_controls(self._talker, self._args)
         self._fresh = self._talker.save()
 
@@ -313,6 +313,7 @@ def _note_settings(out: Path, args: argparse.Namespace) -> None:
                 raise ValueError("the settings of a run were wanted")
         except (OSError, ValueError) as error:
             raise InputError(f"{file}: {error}", hint="another folder for the motion") from None
+        # An option that was not noted then was not there, or did nothing: as if it was not given.
         other = [name for name in made_by if before.get(name, "None") != made_by[name]]
         if other:
             was = ", ".join(f"{name} was {before.get(name)} and is {made_by[name]}" for name in other)

@@ -37,7 +37,7 @@ from edgetalker.runtime.clock import SystemClock
 from edgetalker.runtime.ladder import rehearse
 from edgetalker.runtime.live import Live, LiveReport
 from edgetalker.runtime.loop import LATE_POLICIES, Options
-from edgetalker.runtime.sinks.play import player_for
+from edgetalker.runtime.sinks.play import is_file, player_for
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.talker import Talker
 from edgetalker.runtime.voice import for_a_microphone
@@ -135,8 +135,7 @@ def run(args: argparse.Namespace) -> int:
     args = args.settings.merge(args, args.config)
     log_as(args.log, quiet=args.quiet)
     _check(args)
-    heard = args.play if args.play is not None and args.play.lower().endswith(".wav") else None
-    sinks = sinks_for(targets(args.to), files_read(args), [] if heard is None else [heard])
+    sinks = sinks_for(targets(args.to), files_read(args), [args.play] if is_file(args.play) else [])
     session = session_from(args, voice=_voice(args), rest=False)  # Live adds it
     try:
         set_controls(session, args)

@@ -34,7 +34,6 @@ __all__ = [
     "exit_code",
     "named",
     "on_signals",
-    "resting",
     "session_from",
     "set_controls",
     "tell_plan",
@@ -103,11 +102,6 @@ def add_voice(group: argparse._ArgumentGroup, default: str) -> None:
         choices=DETECTORS,
         help=f"what tells a voice: its level, or Silero's network, which knows music and typing (default: {default})",
     )
-
-
-def resting(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the talker's options that `--voice` asks for: with it the mouth rests while nobody speaks."""
-    return {} if args.voice is None else {"rest": True, "voice": args.voice}
 
 
 def session_from(args: argparse.Namespace, *, timings: bool = False, **more: Any) -> Talker:

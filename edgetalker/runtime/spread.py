@@ -246,8 +246,7 @@ class Spread:
         for group in self._groups:
             if group.hold is not None:
                 group.hold.launch()
-        if not self._host:
-            self._wait()  # the next frame's fill writes over what a GPU may not have read yet
+        self._wait()  # the next frame's fill writes over what a GPU may not have read yet
         self.done, self._block, self._schedule = 0, block, schedule
 
     def _run(self, until: int, plan: Plan | None, *, wait: bool) -> None:

@@ -26,7 +26,7 @@ from edgetalker.runtime.frame import Frame, MotionLayout, Outcome
 from edgetalker.runtime.sinks.sink import Sink
 from edgetalker.runtime.sinks.speakers import NullSpeaker, PortAudioSpeaker, Speaker, WavSpeaker
 
-__all__ = ["PlayStatistics", "Player", "player_for"]
+__all__ = ["PlayStatistics", "Player", "is_file", "player_for"]
 
 STRIDE = 0.005  # the most by which playing may be faster or slower
 _CATCH_UP = 1.0  # seconds in which a difference would be made up
@@ -212,12 +212,17 @@ class Player(Sink):
             self.statistics.offset_ms = median(self._apart)
 
 
+def is_file(target: str | None) -> bool:
+    """Return whether what is played goes into a file."""
+    return target is not None and target.lower().endswith(".wav")
+
+
 def player_for(target: str | None, *, sync: float = 0.0, free: bool = False) -> Player:
     """Return a player for a device's number or name (None or ``: the default one), a file `.wav`, or `null`."""
     speaker: Speaker
     if target == "null":
         speaker = NullSpeaker()
-    elif target and target.lower().endswith(".wav"):
+    elif target is not None and is_file(target):
         speaker = WavSpeaker(Path(target))
     else:
         speaker = PortAudioSpeaker(target or None)
