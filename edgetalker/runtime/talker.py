@@ -80,7 +80,7 @@ class Talker(Captured):
         for_model, for_talker = split(options, ModelOptions, TalkerOptions)
         model = Model(model, **for_model)
         try:
-            self._prepare(model, given(TalkerOptions, for_talker))
+            self._prepare(model, TalkerOptions(**for_talker))
         except BaseException:
             model.close()
             raise
